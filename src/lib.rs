@@ -1,0 +1,5 @@
+//! lib
+pub mod listing;
+pub mod model;
+pub mod proto;
+pub mod upstream;

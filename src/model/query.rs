@@ -1,0 +1,136 @@
+use sha2::{Digest as _, Sha256};
+
+use super::TargetName;
+
+/// One condition: the node's value for `key` is one of `values`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Filter {
+    /// What is compared, such as `PingStatus` or `tag:Name`.
+    pub key: String,
+    /// The values of which one must match.
+    pub values: Vec<String>,
+}
+
+/// The conditions of a query, all of which a node must meet. AWS has two forms, and they are different queries.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Filters {
+    /// AWS's `Filters`; empty where nothing is filtered.
+    Current(Vec<Filter>),
+    /// AWS's `InstanceInformationFilterList`.
+    Legacy(Vec<Filter>),
+}
+
+/// What is asked of a target, normalised: the order of filters and of values does not matter, repeats do.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Query {
+    target: TargetName,
+    filters: Filters,
+}
+
+impl Query {
+    /// Builds the normal form. Two filters with the same key stay two: AWS combines them with AND.
+    pub fn new(target: TargetName, mut filters: Filters) -> Self {
+        let (Filters::Current(list) | Filters::Legacy(list)) = &mut filters;
+        for filter in &mut *list {
+            filter.values.sort_unstable();
+        }
+        list.sort_unstable();
+        Self { target, filters }
+    }
+
+    /// The target that is asked.
+    pub fn target(&self) -> &TargetName {
+        &self.target
+    }
+
+    /// The conditions in their normal order.
+    pub fn filters(&self) -> &Filters {
+        &self.filters
+    }
+
+    /// Sixteen bytes that stand for this query, the same in every process and release: the head of a SHA-256 over its
+    /// parts, each preceded by its length.
+    pub fn fingerprint(&self) -> [u8; 16] {
+        let (form, list) = match &self.filters {
+            Filters::Current(list) => (0u8, list),
+            Filters::Legacy(list) => (1u8, list),
+        };
+        let mut hash = Sha256::new();
+        let mut part = |bytes: &[u8]| {
+            hash.update((bytes.len() as u64).to_be_bytes());
+            hash.update(bytes);
+        };
+        part(self.target.as_str().as_bytes());
+        part(&[form]);
+        for Filter { key, values } in list {
+            part(key.as_bytes());
+            part(&(values.len() as u64).to_be_bytes());
+            for value in values {
+                part(value.as_bytes());
+            }
+        }
+        let mut head = [0; 16];
+        head.iter_mut().zip(hash.finalize()).for_each(|(to, from)| *to = from);
+        head
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{prelude::*, sample::subsequence};
+
+    use super::*;
+
+    fn query(filters: &[(&str, &[&str])]) -> Query {
+        let filters = filters
+            .iter()
+            .map(|(key, values)| Filter {
+                key: (*key).to_owned(),
+                values: values.iter().map(|value| (*value).to_owned()).collect(),
+            })
+            .collect();
+        Query::new(TargetName::default_target(), Filters::Current(filters))
+    }
+
+    #[test]
+    fn order_of_filters_and_values_does_not_matter() {
+        let one = query(&[("PingStatus", &["Online", "Inactive"]), ("IamRole", &["a"])]);
+        let other = query(&[("IamRole", &["a"]), ("PingStatus", &["Inactive", "Online"])]);
+        assert_eq!(one, other);
+        assert_eq!(one.fingerprint(), other.fingerprint());
+    }
+
+    #[test]
+    fn filters_with_the_same_key_are_not_merged() {
+        let two = query(&[("IamRole", &["a"]), ("IamRole", &["b"])]);
+        assert_ne!(two.fingerprint(), query(&[("IamRole", &["a", "b"])]).fingerprint());
+    }
+
+    #[test]
+    fn the_two_forms_of_filters_are_different_queries() {
+        let Filters::Current(list) = query(&[("IamRole", &["a"])]).filters else { unreachable!() };
+        let legacy = Query::new(TargetName::default_target(), Filters::Legacy(list));
+        assert_ne!(legacy.fingerprint(), query(&[("IamRole", &["a"])]).fingerprint());
+    }
+
+    /// A fingerprint outlives a release: cursors of the release before carry it.
+    #[test]
+    fn a_fingerprint_does_not_change_between_releases() {
+        let hex: String =
+            query(&[("PingStatus", &["Online"])]).fingerprint().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "a73c079e4c041038c24364de640f30a7");
+    }
+
+    proptest! {
+        #[test]
+        fn fingerprints_agree_just_where_queries_do(
+            one in subsequence(vec!["", "a", "b", "ab", "ba"], 0..5),
+            other in subsequence(vec!["", "a", "b", "ab", "ba"], 0..5),
+            split in 0usize..5,
+        ) {
+            let (left, right) = other.split_at(split.min(other.len()));
+            let (one, other) = (query(&[("k", &one), ("l", &[])]), query(&[("k", left), ("l", right)]));
+            prop_assert_eq!(one == other, one.fingerprint() == other.fingerprint());
+        }
+    }
+}

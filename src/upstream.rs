@@ -1,0 +1,37 @@
+//! SSM as one target sees it: the port that listings ask, and the adapter that asks AWS.
+
+mod convert;
+mod error;
+mod ssm;
+
+use std::{fmt::Debug, time::SystemTime};
+
+use futures_util::future::BoxFuture;
+
+pub use self::{
+    error::{AwsError, UpstreamError},
+    ssm::{BuildError, Config, Ssm},
+};
+use crate::model::{Filters, Records};
+
+/// One target, asked a page at a time.
+pub trait Upstream: Debug + Send + Sync + 'static {
+    /// Fetches the page that `token` leads to, the first one without: at most 50 records, possibly none though more
+    /// follow. Ends within bounds of its own, whatever the caller's deadline.
+    fn fetch<'a>(
+        &'a self,
+        filters: &'a Filters,
+        token: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<UpstreamPage, UpstreamError>>;
+}
+
+/// One answer from upstream.
+#[derive(Debug, Clone)]
+pub struct UpstreamPage {
+    /// The records in the order AWS gave them.
+    pub records: Records,
+    /// Where the next page is; absent at the end of the walk.
+    pub next_token: Option<String>,
+    /// When the fetch was sent.
+    pub as_of: SystemTime,
+}

@@ -1,0 +1,142 @@
+//! AWS's members to and from the SDK's types: every member, nothing added, nothing lost.
+
+use aws_sdk_ssm::{
+    error::BuildError,
+    primitives::DateTime,
+    types::{
+        InstanceAggregatedAssociationOverview, InstanceInformation, InstanceInformationFilter,
+        InstanceInformationFilterKey, InstanceInformationStringFilter,
+    },
+};
+use prost::Message as _;
+use prost_types::Timestamp;
+
+use crate::{
+    model::{Filter, Records, RecordsBuilder},
+    proto,
+};
+
+/// Encodes the nodes of one answer, in its order.
+pub(super) fn records(nodes: Vec<InstanceInformation>) -> Records {
+    let mut builder = RecordsBuilder::default();
+    let mut message = Vec::new();
+    for node in nodes {
+        message.clear();
+        record(node).encode_raw(&mut message);
+        builder.push(&message);
+    }
+    builder.build()
+}
+
+/// Converts AWS's `Filters`.
+pub(super) fn filter(filter: &Filter) -> Result<InstanceInformationStringFilter, BuildError> {
+    let Filter { key, values } = filter.clone();
+    InstanceInformationStringFilter::builder().key(key).set_values(Some(values)).build()
+}
+
+/// Converts AWS's `InstanceInformationFilterList`; a key that the SDK does not know goes to AWS as it is.
+pub(super) fn legacy_filter(filter: &Filter) -> Result<InstanceInformationFilter, BuildError> {
+    let Filter { key, values } = filter.clone();
+    InstanceInformationFilter::builder()
+        .key(InstanceInformationFilterKey::from(key.as_str()))
+        .set_value_set(Some(values))
+        .build()
+}
+
+fn record(node: InstanceInformation) -> proto::InstanceInformation {
+    proto::InstanceInformation {
+        instance_id: node.instance_id,
+        ping_status: node.ping_status.map(|status| status.as_str().to_owned()),
+        last_ping_date_time: node.last_ping_date_time.map(timestamp),
+        agent_version: node.agent_version,
+        is_latest_version: node.is_latest_version,
+        platform_type: node.platform_type.map(|platform| platform.as_str().to_owned()),
+        platform_name: node.platform_name,
+        platform_version: node.platform_version,
+        activation_id: node.activation_id,
+        iam_role: node.iam_role,
+        registration_date: node.registration_date.map(timestamp),
+        resource_type: node.resource_type.map(|resource| resource.as_str().to_owned()),
+        name: node.name,
+        ip_address: node.ip_address,
+        computer_name: node.computer_name,
+        association_status: node.association_status,
+        last_association_execution_date: node.last_association_execution_date.map(timestamp),
+        last_successful_association_execution_date: node.last_successful_association_execution_date.map(timestamp),
+        association_overview: node.association_overview.map(overview),
+        source_id: node.source_id,
+        source_type: node.source_type.map(|source| source.as_str().to_owned()),
+        source_location: node.source_location,
+    }
+}
+
+fn overview(overview: InstanceAggregatedAssociationOverview) -> proto::InstanceAggregatedAssociationOverview {
+    proto::InstanceAggregatedAssociationOverview {
+        detailed_status: overview.detailed_status,
+        instance_association_status_aggregated_count: overview
+            .instance_association_status_aggregated_count
+            .unwrap_or_default()
+            .into_iter()
+            .collect(),
+    }
+}
+
+/// Rounds to the millisecond: the SDK keeps AWS's number as a float, and `.094` comes out as 94000101 ns.
+fn timestamp(time: DateTime) -> Timestamp {
+    const MILLION: i128 = 1_000_000;
+    let millis = (time.as_nanos() + MILLION / 2).div_euclid(MILLION);
+    let (seconds, millis) = (millis.div_euclid(1000), millis.rem_euclid(1000));
+    // A DateTime's seconds are an i64, and the remainder is below 1000.
+    Timestamp {
+        seconds: i64::try_from(seconds).unwrap_or(i64::MAX),
+        nanos: i32::try_from(millis).unwrap_or_default() * 1_000_000,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn times_are_exact_to_the_millisecond(millis in -10_000_000_000_000i64..10_000_000_000_000) {
+            let float = DateTime::from_secs_f64(millis as f64 / 1000.0);
+            let Timestamp { seconds, nanos } = timestamp(float);
+            prop_assert_eq!(seconds * 1000 + i64::from(nanos / 1_000_000), millis);
+            prop_assert!((0..1_000_000_000).contains(&nanos) && nanos % 1_000_000 == 0);
+        }
+    }
+
+    #[test]
+    fn an_absent_member_stays_absent_and_an_empty_one_empty() {
+        let node = InstanceInformation::builder().ip_address("").build();
+        let expected = proto::InstanceInformation { ip_address: Some(String::new()), ..Default::default() };
+        assert_eq!(record(node), expected);
+    }
+
+    #[test]
+    fn unknown_values_of_enumerated_members_are_kept() {
+        let node = InstanceInformation::builder()
+            .ping_status("Sleeping".into())
+            .platform_type("Plan9".into())
+            .resource_type("Toaster".into())
+            .source_type("Moon::Base".into())
+            .build();
+        let record = record(node);
+        assert_eq!(record.ping_status.as_deref(), Some("Sleeping"));
+        assert_eq!(record.platform_type.as_deref(), Some("Plan9"));
+        assert_eq!(record.resource_type.as_deref(), Some("Toaster"));
+        assert_eq!(record.source_type.as_deref(), Some("Moon::Base"));
+    }
+
+    #[test]
+    fn records_decode_to_the_nodes_in_their_order() {
+        let nodes = ["i-1", "i-2"].map(|id| InstanceInformation::builder().instance_id(id).build());
+        let records = records(nodes.to_vec());
+        let answer = proto::DescribeInstanceInformationResponse::decode(records.slice(0..2)).unwrap();
+        let ids: Vec<_> = answer.instance_information_list.iter().map(|node| node.instance_id()).collect();
+        assert_eq!(ids, ["i-1", "i-2"]);
+    }
+}
