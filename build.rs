@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .build_client(false)
         .out_dir(server)
-        .codec_path("crate::service::codec::ReadyCodec")
+        .codec_path("crate::service::answer::AnswerCodec")
         .extern_path(".ssm_gateway.v1.DescribeInstanceInformationResponse", "crate::service::answer::Answer")
         .extern_path(".ssm_gateway.v1.StreamInstanceInformationResponse", "crate::service::answer::Answer")
         .extern_path(".ssm_gateway.v1", "crate::proto")

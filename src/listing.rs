@@ -5,7 +5,6 @@ mod reader;
 mod walk;
 
 use std::{
-    collections::BTreeMap,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -18,7 +17,7 @@ pub use self::{
     reader::{Page, Reader},
 };
 use crate::{
-    model::{Query, TargetName},
+    model::Query,
     upstream::{Upstream, UpstreamError},
 };
 
@@ -42,9 +41,6 @@ impl Default for Config {
 /// Why a listing could not be read, or not further.
 #[derive(Debug, thiserror::Error)]
 pub enum ListingError {
-    /// The cursor leads nowhere.
-    #[error("the cursor is {0}")]
-    InvalidCursor(#[from] InvalidCursor),
     /// AWS no longer takes the token that it gave this walk: the caller must ask again from the start.
     #[error("AWS let the listing's token expire")]
     Expired(#[source] UpstreamError),
@@ -54,46 +50,37 @@ pub enum ListingError {
     /// The walk has more pages than any fleet should.
     #[error("the walk is longer than {0} upstream pages")]
     PageCap(u32),
-    /// There is no such target.
-    #[error("there is no target of that name")]
-    UnknownTarget,
     /// A fetch failed.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
 }
 
-/// Opens listings of any target's queries. Cheap to clone.
+/// Opens listings of queries. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Listings {
-    upstreams: Arc<BTreeMap<TargetName, Arc<dyn Upstream>>>,
+    upstream: Arc<dyn Upstream>,
     config: Config,
 }
 
 impl Config {
-    /// Puts listings in front of the targets' upstreams.
-    pub fn build(self, upstreams: BTreeMap<TargetName, Arc<dyn Upstream>>) -> Listings {
-        Listings { upstreams: Arc::new(upstreams), config: self }
+    /// Puts listings in front of an upstream.
+    pub fn build(self, upstream: Arc<dyn Upstream>) -> Listings {
+        Listings { upstream, config: self }
     }
 }
 
 impl Listings {
-    /// The names of all targets, sorted.
-    pub fn targets(&self) -> impl Iterator<Item = &TargetName> {
-        self.upstreams.keys()
-    }
-
     /// Opens a reader at the start of the query's listing, or where `cursor` leads. AWS is asked when the reader reads.
     ///
     /// # Errors
-    /// [`ListingError::UnknownTarget`], [`ListingError::InvalidCursor`].
-    pub fn open(&self, query: &Query, cursor: Option<&str>) -> Result<Reader, ListingError> {
-        let upstream = self.upstreams.get(query.target()).ok_or(ListingError::UnknownTarget)?;
+    /// [`InvalidCursor`].
+    pub fn open(&self, query: &Query, cursor: Option<&str>) -> Result<Reader, InvalidCursor> {
         let fingerprint = query.fingerprint();
         let cursor = match cursor {
             None => Cursor::start(),
             Some(text) => Cursor::parse(text, &fingerprint, SystemTime::now(), self.config.cursor_lifetime)?,
         };
-        let walk = Walk::new(Arc::clone(upstream), query.filters().clone(), self.config.page_cap);
+        let walk = Walk::new(Arc::clone(&self.upstream), query.filters().clone(), self.config.page_cap);
         Ok(Reader::new(walk, fingerprint, cursor))
     }
 }

@@ -34,7 +34,7 @@ impl Reader {
     /// cursor of the page before.
     ///
     /// # Errors
-    /// Any [`ListingError`] but an invalid cursor.
+    /// Any [`ListingError`].
     pub async fn read(&mut self, limit: usize) -> Result<Page, ListingError> {
         let mut records = Vec::new();
         let mut as_of = None;

@@ -64,7 +64,7 @@ impl Upstream for Pages {
 
 fn listings(upstream: &Arc<Pages>) -> Listings {
     let upstream: Arc<dyn Upstream> = Arc::<Pages>::clone(upstream);
-    Config::default().build([(TargetName::default_target(), upstream)].into())
+    Config::default().build(upstream)
 }
 
 fn query() -> Query {
@@ -82,7 +82,7 @@ async fn call(
     limit: usize,
     cursor: Option<&str>,
 ) -> Result<(Vec<String>, Option<String>), ListingError> {
-    let mut reader = listings.open(&query(), cursor)?;
+    let mut reader = listings.open(&query(), cursor).unwrap();
     let page = reader.read(limit).await?;
     Ok((ids(&page), (!reader.is_at_end()).then(|| reader.cursor())))
 }
@@ -137,7 +137,7 @@ async fn a_walk_is_bounded_even_over_calls() {
     let upstream = Pages::new(&[&["a"], &["b"], &["c"]]);
     let port: Arc<dyn Upstream> = Arc::<Pages>::clone(&upstream);
     let config = Config { page_cap: 2, ..Config::default() };
-    let listings = config.build([(TargetName::default_target(), port)].into());
+    let listings = config.build(port);
     let (_, cursor) = call(&listings, 1, None).await.unwrap();
     let (_, cursor) = call(&listings, 1, cursor.as_deref()).await.unwrap();
     assert!(matches!(call(&listings, 1, cursor.as_deref()).await, Err(ListingError::PageCap(2))));
@@ -179,12 +179,6 @@ async fn a_page_that_changed_goes_on_after_the_last_record_given_or_is_given_who
         let (page, _) = call(&listings, 5, cursor.as_deref()).await.unwrap();
         assert_eq!(page, rest, "{changed:?}");
     }
-}
-
-#[tokio::test]
-async fn an_unknown_target_is_told() {
-    let query = Query::new(TargetName::from("elsewhere"), Filters::Current(Vec::new()));
-    assert!(matches!(listings(&Pages::new(&[])).open(&query, None), Err(ListingError::UnknownTarget)));
 }
 
 proptest! {

@@ -1,0 +1,99 @@
+use std::{collections::HashMap, time::Duration};
+
+use tonic::{Code, Status, metadata::MetadataValue};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
+
+/// The `domain` of errors that AWS words, or would.
+pub(super) const AWS: &str = "ssm.amazonaws.com";
+/// The `domain` of errors that the gateway alone knows.
+pub(super) const GATEWAY: &str = "ssm-gateway";
+
+/// What a caller is told when a call fails, before it is put on the wire: a code, one `google.rpc.ErrorInfo`, and what
+/// else applies.
+#[derive(Debug)]
+pub(super) struct Failure {
+    code: Code,
+    message: String,
+    domain: &'static str,
+    reason: String,
+    metadata: HashMap<String, String>,
+    violations: Vec<FieldViolation>,
+    unknown_target: Option<String>,
+    retry_after: Option<Duration>,
+}
+
+impl Failure {
+    /// A failure with nothing but its `ErrorInfo`. The message is one sentence that a caller can act on.
+    pub(super) fn new(code: Code, domain: &'static str, reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            domain,
+            reason: reason.into(),
+            metadata: HashMap::new(),
+            violations: Vec::new(),
+            unknown_target: None,
+            retry_after: None,
+        }
+    }
+
+    /// A request that is not the method's message.
+    pub(super) fn malformed(error: &prost::DecodeError) -> Self {
+        let message = format!("the request is not an encoded message of this method: {error}");
+        Self::new(Code::InvalidArgument, GATEWAY, "MALFORMED_REQUEST", message)
+    }
+
+    /// A target, or a glob, that means no target of the gateway.
+    pub(super) fn unknown_target(name: &str) -> Self {
+        let message = format!("the gateway has no target {name:?}");
+        let failure = Self::new(Code::NotFound, GATEWAY, "UNKNOWN_TARGET", message).with("target", Some(name));
+        Self { unknown_target: Some(name.to_owned()), ..failure }
+    }
+
+    /// Adds an entry to the `ErrorInfo`, if there is a value.
+    pub(super) fn with(mut self, key: &str, value: Option<&str>) -> Self {
+        self.metadata.extend(value.map(|value| (key.to_owned(), value.to_owned())));
+        self
+    }
+
+    /// Names a field at fault, as a protobuf path, and what is wrong with it.
+    pub(super) fn at(mut self, field: impl Into<String>, description: impl Into<String>) -> Self {
+        self.violations.push(FieldViolation::new(field, description));
+        self
+    }
+
+    /// Names a field at fault, for the reason that the message gives.
+    pub(super) fn at_field(self, field: &str) -> Self {
+        let description = self.message.clone();
+        self.at(field, description)
+    }
+
+    /// Says when to ask again.
+    pub(super) fn retry_after(self, delay: Duration) -> Self {
+        Self { retry_after: Some(delay), ..self }
+    }
+}
+
+impl From<Failure> for Status {
+    fn from(failure: Failure) -> Self {
+        let Failure { code, message, domain, reason, metadata, violations, unknown_target, retry_after } = failure;
+        let mut details = ErrorDetails::with_error_info(reason, domain, metadata);
+        if !violations.is_empty() {
+            details.set_bad_request(violations);
+        }
+        if let Some(name) = unknown_target {
+            details.set_resource_info("target", name, "", &*message);
+        }
+        if retry_after.is_some() {
+            details.set_retry_info(retry_after);
+        }
+        let mut status = Status::with_error_details(code, message, details);
+        if let (Code::ResourceExhausted, Some(delay)) = (code, retry_after) {
+            // Clients obey this one to the millisecond: without the jitter they would all come back at once.
+            let millis = delay.mul_f64(1.0 + fastrand::f64() / 2.0).as_millis();
+            let millis = i64::try_from(millis).unwrap_or(i64::MAX);
+            status.metadata_mut().insert("grpc-retry-pushback-ms", MetadataValue::from(millis));
+        }
+        status
+    }
+}

@@ -1,0 +1,144 @@
+//! The status mapping: from what a listing reports to what a caller is told, every case once.
+
+use std::time::Duration;
+
+use tonic::Code;
+
+use super::failure::{AWS, Failure, GATEWAY};
+use crate::{
+    listing::{InvalidCursor, ListingError},
+    model::{Filters, Query},
+    upstream::{AwsError, UpstreamError},
+};
+
+/// When to ask again where AWS gives no advice.
+const DEFAULT_RETRY_DELAY: Duration = Duration::from_secs(1);
+/// The most of AWS's words that are passed on, in bytes: some clients take 8 KiB of trailers in all.
+const MAX_AWS_MESSAGE: usize = 1024;
+/// The longest `reason` that `google.rpc.ErrorInfo` allows.
+const MAX_REASON: usize = 63;
+
+/// Tells why a cursor in `field` was refused.
+pub(super) fn invalid_cursor(error: InvalidCursor, field: &str) -> Failure {
+    let (cause, message) = match error {
+        InvalidCursor::Malformed => ("malformed", "the token is not one that the gateway gave"),
+        InvalidCursor::OtherQuery => ("other_query", "the token was given for another target or other filters"),
+        InvalidCursor::Expired => ("expired", "the token is too old: ask again from the start"),
+    };
+    Failure::new(Code::InvalidArgument, AWS, "INVALID_NEXT_TOKEN", message).with("cause", Some(cause)).at_field(field)
+}
+
+/// Tells why the query's listing could not be read.
+pub(super) fn unreadable(error: &ListingError, query: &Query) -> Failure {
+    let target = query.target().as_str();
+    let failure = match error {
+        ListingError::Expired(source) => {
+            let message = "AWS let this listing expire before it was read to its end: ask again from the start";
+            with_aws(Failure::new(Code::Aborted, GATEWAY, "LISTING_EXPIRED", message), source.aws())
+        }
+        ListingError::RepeatedToken => protocol("AWS repeated a page, so the listing would never end"),
+        ListingError::PageCap(pages) => protocol(format!("the listing is longer than {pages} pages of AWS")),
+        ListingError::Upstream(error) => with_aws(upstream(error, query), error.aws()),
+    };
+    failure.with("target", Some(target))
+}
+
+fn upstream(error: &UpstreamError, query: &Query) -> Failure {
+    let target = query.target();
+    match error {
+        UpstreamError::InvalidRequest(aws) => {
+            let field = match query.filters() {
+                Filters::Current(_) => "filters",
+                Filters::Legacy(_) => "instance_information_filter_list",
+            };
+            in_aws_words(Code::InvalidArgument, aws, "AWS refused the request").at_field(field)
+        }
+        UpstreamError::Throttled(aws) => in_aws_words(Code::ResourceExhausted, aws, "AWS throttled the request")
+            .retry_after(aws.retry_after.unwrap_or(DEFAULT_RETRY_DELAY)),
+        UpstreamError::AccessDenied(_) => {
+            let message = format!("AWS denies the gateway access to target {target}: its operator must grant it");
+            Failure::new(Code::PermissionDenied, GATEWAY, "AWS_ACCESS_DENIED", message)
+        }
+        UpstreamError::Credentials(..) => {
+            let message = format!("the gateway's credentials for target {target} are expired, absent or invalid");
+            Failure::new(Code::Unavailable, GATEWAY, "AWS_CREDENTIALS", message)
+        }
+        UpstreamError::Unavailable(aws, _) => match aws {
+            Some(aws) if aws.code.is_some() => in_aws_words(Code::Unavailable, aws, "AWS failed to answer"),
+            _ => {
+                let message = format!("AWS could not be reached for target {target}, or gave no answer of its own");
+                Failure::new(Code::Unavailable, GATEWAY, "TARGET_UNAVAILABLE", message)
+            }
+        }
+        .retry_after(aws.as_ref().and_then(|aws| aws.retry_after).unwrap_or(DEFAULT_RETRY_DELAY)),
+        UpstreamError::Rejected(aws) => in_aws_words(Code::FailedPrecondition, aws, "AWS refused the request"),
+        UpstreamError::Protocol(_) => protocol("AWS's answer was not one of DescribeInstanceInformation"),
+    }
+}
+
+fn protocol(message: impl Into<String>) -> Failure {
+    Failure::new(Code::Internal, GATEWAY, "UPSTREAM_PROTOCOL", message)
+}
+
+/// AWS's code and message, with `otherwise` where AWS gave no message.
+fn in_aws_words(code: Code, aws: &AwsError, otherwise: &str) -> Failure {
+    let aws_code = aws.code.as_deref().unwrap_or("Rejected");
+    let message = match aws.message.as_deref() {
+        None => format!("{otherwise}: {aws_code}"),
+        Some(message) => message[..message.floor_char_boundary(MAX_AWS_MESSAGE)].to_owned(),
+    };
+    Failure::new(code, AWS, reason(aws_code), message)
+}
+
+fn with_aws(failure: Failure, aws: Option<&AwsError>) -> Failure {
+    let Some(aws) = aws else { return failure };
+    failure.with("aws_error_code", aws.code.as_deref()).with("aws_request_id", aws.request_id.as_deref())
+}
+
+/// AWS's code as an `ErrorInfo` reason: `ThrottlingException` is `THROTTLING`, `InvalidFilterKey` `INVALID_FILTER_KEY`.
+fn reason(aws_code: &str) -> String {
+    let name = aws_code.strip_suffix("Exception").filter(|name| !name.is_empty()).unwrap_or(aws_code);
+    let mut reason = String::new();
+    let mut after_lower = false;
+    for letter in name.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '_' }).take(MAX_REASON)
+    {
+        if after_lower && letter.is_ascii_uppercase() {
+            reason.push('_');
+        }
+        after_lower = letter.is_ascii_lowercase() || letter.is_ascii_digit();
+        reason.push(letter.to_ascii_uppercase());
+    }
+    reason.truncate(MAX_REASON);
+    reason
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_reason_is_aws_code_in_upper_snake_without_exception() {
+        for (code, expected) in [
+            ("InvalidFilterKey", "INVALID_FILTER_KEY"),
+            ("InvalidInstanceInformationFilterValue", "INVALID_INSTANCE_INFORMATION_FILTER_VALUE"),
+            ("ThrottlingException", "THROTTLING"),
+            ("ValidationException", "VALIDATION"),
+            ("EC2ThrottledException", "EC2_THROTTLED"),
+            ("InternalServerError", "INTERNAL_SERVER_ERROR"),
+            ("Exception", "EXCEPTION"),
+        ] {
+            assert_eq!(reason(code), expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_code_makes_a_reason_that_error_info_allows(code in ".{1,200}") {
+            let reason = reason(&code);
+            prop_assert!(!reason.is_empty() && reason.len() <= MAX_REASON, "{}", reason);
+            prop_assert!(reason.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_'));
+        }
+    }
+}

@@ -1,0 +1,61 @@
+use futures_util::{
+    StreamExt as _,
+    stream::{self, BoxStream},
+};
+use tonic::Status;
+
+use super::{
+    answer::Answer,
+    status,
+    validate::{self, Constraints},
+};
+use crate::{
+    listing::{Listings, Reader},
+    model::Query,
+    proto::{StreamInstanceInformationRequest, StreamInstanceInformationResponse},
+};
+
+/// Answers page after page, the first of which is awaited: an error before it must come without headers.
+pub(super) async fn stream(
+    listings: &Listings,
+    request: StreamInstanceInformationRequest,
+) -> Result<BoxStream<'static, Result<Answer, Status>>, Status> {
+    let limit = validate::page_size(request.page_size)?;
+    validate::read_options(request.read_options)?;
+    let mut constraints = Constraints::default();
+    let filters = constraints.filters(request.filters);
+    constraints.finish()?;
+    let query = validate::query(validate::targets(&request.targets)?, filters, Vec::new())?;
+    let reader = match validate::resume_token(request.resume_tokens)? {
+        None => listings.open(&query, None).map_err(|error| status::invalid_cursor(error, "resume_tokens"))?,
+        Some((field, token)) => {
+            listings.open(&query, Some(&token)).map_err(|error| status::invalid_cursor(error, &field))?
+        }
+    };
+    let mut pages = Pages { reader, query, limit };
+    let first = pages.next().await?;
+    let rest = stream::try_unfold(pages, async |mut pages| {
+        if pages.reader.is_at_end() { Ok(None) } else { Ok(Some((pages.next().await?, pages))) }
+    });
+    Ok(stream::iter([Ok(first)]).chain(rest).boxed())
+}
+
+/// The messages of one target.
+struct Pages {
+    reader: Reader,
+    query: Query,
+    limit: usize,
+}
+
+impl Pages {
+    async fn next(&mut self) -> Result<Answer, Status> {
+        let page = self.reader.read(self.limit).await.map_err(|error| status::unreadable(&error, &self.query))?;
+        let rest = StreamInstanceInformationResponse {
+            target: self.query.target().to_string(),
+            as_of: Some(page.as_of.into()),
+            resume_token: self.reader.cursor(),
+            ..Default::default()
+        };
+        Ok(Answer::new(page.records, &rest))
+    }
+}

@@ -1,0 +1,193 @@
+//! Requests to queries. What AWS is certain to refuse is refused here in AWS's words, without spending a call; in all
+//! else AWS decides. As with AWS, limits of single members come before rules between them, and are reported together.
+
+use std::{fmt::Display, ops::RangeInclusive, time::Duration};
+
+use tonic::Code;
+
+use super::failure::{AWS, Failure, GATEWAY};
+use crate::{
+    model::{Filter, Filters, Query, TargetName},
+    proto::{InstanceInformationFilter, InstanceInformationStringFilter, ReadOptions},
+};
+
+const MAX_RESULTS: RangeInclusive<i32> = 5..=50;
+const DEFAULT_MAX_RESULTS: usize = 10;
+const PAGE_SIZE: RangeInclusive<i32> = 1..=1000;
+const DEFAULT_PAGE_SIZE: usize = 50;
+const MAX_VALUES: usize = 100;
+/// The keys that AWS is certain not to take for tags; it may know more.
+const KEYS: [&str; 10] = [
+    "ActivationIds",
+    "AgentVersion",
+    "AssociationStatus",
+    "IamRole",
+    "InstanceIds",
+    "PingStatus",
+    "PlatformTypes",
+    "ResourceType",
+    "SourceIds",
+    "SourceTypes",
+];
+
+/// Collects what AWS's model finds wrong with single members, worded as AWS words it.
+#[derive(Debug, Default)]
+pub(super) struct Constraints {
+    violations: Vec<(String, String)>,
+}
+
+impl Constraints {
+    /// Checks AWS's `Filters`.
+    pub(super) fn filters(&mut self, filters: Vec<InstanceInformationStringFilter>) -> Vec<Filter> {
+        let checked = filters.into_iter().enumerate().map(|(index, filter)| {
+            let field = (format!("filters[{index}]"), format!("filters.{}.member", index + 1));
+            self.filter(&field, ("values", "values"), filter.key, filter.values)
+        });
+        checked.collect()
+    }
+
+    /// Checks AWS's `InstanceInformationFilterList`.
+    pub(super) fn legacy_filters(&mut self, filters: Vec<InstanceInformationFilter>) -> Vec<Filter> {
+        let checked = filters.into_iter().enumerate().map(|(index, filter)| {
+            let ours = format!("instance_information_filter_list[{index}]");
+            let field = (ours, format!("instanceInformationFilterList.{}.member", index + 1));
+            self.filter(&field, ("value_set", "valueSet"), filter.key, filter.value_set)
+        });
+        checked.collect()
+    }
+
+    /// Checks AWS's `MaxResults`.
+    pub(super) fn max_results(&mut self, max_results: Option<i32>) -> usize {
+        let Some(given) = max_results else { return DEFAULT_MAX_RESULTS };
+        let (least, most) = (MAX_RESULTS.start(), MAX_RESULTS.end());
+        let value = format!("'{given}' ");
+        if given < *least {
+            self.add("max_results", &value, "maxResults", format!("have value greater than or equal to {least}"));
+        } else if given > *most {
+            self.add("max_results", &value, "maxResults", format!("have value less than or equal to {most}"));
+        }
+        usize::try_from(given).unwrap_or(DEFAULT_MAX_RESULTS)
+    }
+
+    /// Reports all violations together, as AWS does.
+    pub(super) fn finish(self) -> Result<(), Failure> {
+        let count = self.violations.len();
+        if count == 0 {
+            return Ok(());
+        }
+        let list = self.violations.iter().map(|(_, violation)| violation.as_str()).collect::<Vec<_>>().join("; ");
+        let plural = if count == 1 { "" } else { "s" };
+        let failure = validation(format!("{count} validation error{plural} detected: {list}"));
+        Err(self.violations.into_iter().fold(failure, |failure, (field, violation)| failure.at(field, violation)))
+    }
+
+    /// Checks one filter, which goes by our path and by AWS's, as do its values.
+    fn filter(
+        &mut self,
+        (ours, aws): &(String, String),
+        (our_values, aws_values): (&str, &str),
+        key: Option<String>,
+        values: Vec<String>,
+    ) -> Filter {
+        let at_key = (format!("{ours}.key"), format!("{aws}.key"));
+        match key.as_deref() {
+            None => self.add(at_key.0, "null ", at_key.1, "not be null"),
+            Some("") => self.add(at_key.0, "'' ", at_key.1, "have length greater than or equal to 1"),
+            Some(_) => {}
+        }
+        let at_values = (format!("{ours}.{our_values}"), format!("{aws}.{aws_values}"));
+        if values.is_empty() {
+            self.add(at_values.0, "", at_values.1, "have length greater than or equal to 1");
+        } else if values.len() > MAX_VALUES {
+            self.add(at_values.0, "", at_values.1, format!("have length less than or equal to {MAX_VALUES}"));
+        } else if values.iter().any(String::is_empty) {
+            let rule = "satisfy constraint: [Member must have length greater than or equal to 1]";
+            self.add(at_values.0, "", at_values.1, rule);
+        }
+        Filter { key: key.unwrap_or_default(), values }
+    }
+
+    fn add(&mut self, field: impl Into<String>, value: &str, aws_path: impl Display, rule: impl Display) {
+        let violation = format!("Value {value}at '{aws_path}' failed to satisfy constraint: Member must {rule}");
+        self.violations.push((field.into(), violation));
+    }
+}
+
+/// Checks AWS's rules between filters, and builds the query.
+pub(super) fn query(target: TargetName, current: Vec<Filter>, legacy: Vec<Filter>) -> Result<Query, Failure> {
+    if !current.is_empty() && !legacy.is_empty() {
+        let failure = validation("Cannot use both legacy and new filter simultaneously.");
+        return Err(failure.at_field("instance_information_filter_list"));
+    }
+    let is_tag = |filter: &Filter| filter.key == "tag-key" || filter.key.starts_with("tag:");
+    let other = current.iter().position(|filter| KEYS.contains(&filter.key.as_str()));
+    if let Some(index) = other
+        && current.iter().any(is_tag)
+    {
+        let failure = validation("Cannot mix tag or inventory filter with any other filter.");
+        return Err(failure.at_field(&format!("filters[{index}].key")));
+    }
+    Ok(Query::new(target, if legacy.is_empty() { Filters::Current(current) } else { Filters::Legacy(legacy) }))
+}
+
+/// The target that a unary call names.
+pub(super) fn target(name: &str) -> Result<TargetName, Failure> {
+    let target = TargetName::default_target();
+    if name.is_empty() || name == target.as_str() { Ok(target) } else { Err(Failure::unknown_target(name)) }
+}
+
+/// The target that a stream's names and globs mean.
+pub(super) fn targets(patterns: &[String]) -> Result<TargetName, Failure> {
+    let target = TargetName::default_target();
+    match patterns.iter().find(|pattern| !pattern.is_empty() && !target.matches(pattern)) {
+        None => Ok(target),
+        Some(pattern) => Err(Failure::unknown_target(pattern)),
+    }
+}
+
+/// The most records in a stream's message.
+pub(super) fn page_size(page_size: Option<i32>) -> Result<usize, Failure> {
+    let Some(given) = page_size else { return Ok(DEFAULT_PAGE_SIZE) };
+    usize::try_from(given).ok().filter(|_| PAGE_SIZE.contains(&given)).ok_or_else(|| {
+        let (least, most) = (PAGE_SIZE.start(), PAGE_SIZE.end());
+        refused("page_size", format!("page_size must be from {least} to {most}, not {given}"))
+    })
+}
+
+/// The cursor of a unary call.
+pub(super) fn next_token(next_token: Option<String>) -> Option<String> {
+    next_token.filter(|token| !token.is_empty())
+}
+
+/// The one cursor among a stream's, and the field that it stands in: one target has one latest token.
+pub(super) fn resume_token(tokens: Vec<String>) -> Result<Option<(String, String)>, Failure> {
+    let mut given = tokens.into_iter().enumerate().filter(|(_, token)| !token.is_empty());
+    let first = given.next().map(|(index, token)| (format!("resume_tokens[{index}]"), token));
+    match given.next() {
+        None => Ok(first),
+        Some((index, _)) => {
+            Err(refused(&format!("resume_tokens[{index}]"), "only the latest resume token of a target can be resumed"))
+        }
+    }
+}
+
+/// Checks that ages are not negative. What they ask for is always met: every fetch is made for its reader.
+pub(super) fn read_options(options: Option<ReadOptions>) -> Result<(), Failure> {
+    let options = options.unwrap_or_default();
+    for (field, age) in [("read_options.max_age", options.max_age), ("read_options.max_stale", options.max_stale)] {
+        if age.is_some_and(|age| Duration::try_from(age).is_err()) {
+            return Err(refused(field, format!("{field} must be a duration that is not negative")));
+        }
+    }
+    Ok(())
+}
+
+/// A refusal in AWS's words.
+fn validation(message: impl Into<String>) -> Failure {
+    Failure::new(Code::InvalidArgument, AWS, "VALIDATION", message)
+}
+
+/// A refusal of what is the gateway's own.
+fn refused(field: &str, message: impl Into<String>) -> Failure {
+    Failure::new(Code::InvalidArgument, GATEWAY, "VALIDATION", message).at_field(field)
+}
