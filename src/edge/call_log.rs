@@ -1,0 +1,172 @@
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body::Frame;
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+use tonic::{Code, Status, body::Body};
+use tower::{Layer, Service};
+use tracing::{Span, info, info_span};
+
+const REQUEST_ID: &str = "x-request-id";
+/// The longest ID of a caller's own that is kept.
+const MAX_REQUEST_ID: usize = 128;
+
+/// Gives every call an `x-request-id`, the caller's own where it is usable, and writes one line when the call ends: the
+/// ID, the method, the status, the time it took. Nothing of what was asked or answered is in it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CallLogLayer;
+
+/// The service of [`CallLogLayer`].
+#[derive(Debug, Clone)]
+pub struct CallLog<S> {
+    inner: S,
+}
+
+pin_project! {
+    /// The future of [`CallLog`].
+    #[derive(Debug)]
+    pub struct CallLogFuture<F> {
+        #[pin]
+        inner: F,
+        call: Option<Call>,
+    }
+}
+
+/// The body of an answer, which ends with its status.
+struct CallLogBody {
+    inner: Body,
+    call: Call,
+}
+
+/// A call until its end, which is written down when this is dropped.
+#[derive(Debug)]
+struct Call {
+    request_id: HeaderValue,
+    span: Span,
+    started: Instant,
+    /// Unknown until the status is seen: a caller that goes away before never sees it.
+    code: Option<Code>,
+}
+
+impl<S> Layer<S> for CallLogLayer {
+    type Service = CallLog<S>;
+
+    fn layer(&self, inner: S) -> CallLog<S> {
+        CallLog { inner }
+    }
+}
+
+impl<S, B> Service<Request<B>> for CallLog<S>
+where
+    S: Service<Request<B>, Response = Response<Body>>,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = CallLogFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let request_id = request_id(request.headers());
+        let span =
+            info_span!("call", method = request.uri().path(), request_id = request_id.to_str().unwrap_or_default());
+        let call = Call { request_id, span, started: Instant::now(), code: None };
+        let inner = call.span.in_scope(|| self.inner.call(request));
+        CallLogFuture { inner, call: Some(call) }
+    }
+}
+
+impl<F, E> Future for CallLogFuture<F>
+where
+    F: Future<Output = Result<Response<Body>, E>>,
+{
+    type Output = Result<Response<Body>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let Some(call) = this.call else { return this.inner.poll(cx) };
+        let outcome = std::task::ready!(call.span.in_scope(|| this.inner.poll(cx)));
+        let Some(mut call) = this.call.take() else { return Poll::Ready(outcome) };
+        Poll::Ready(outcome.map(|mut answer| {
+            call.see(answer.headers());
+            answer.headers_mut().insert(REQUEST_ID, call.request_id.clone());
+            answer.map(|inner| Body::new(CallLogBody { inner, call }))
+        }))
+    }
+}
+
+impl http_body::Body for CallLogBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        let frame = this.call.span.in_scope(|| Pin::new(&mut this.inner).poll_frame(cx));
+        if let Poll::Ready(Some(Ok(frame))) = &frame
+            && let Some(trailers) = frame.trailers_ref()
+        {
+            this.call.see(trailers);
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+}
+
+impl Call {
+    /// Notes the status if it is among these headers or trailers.
+    fn see(&mut self, headers: &HeaderMap) {
+        if let Some(status) = Status::from_header_map(headers) {
+            self.code = Some(status.code());
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let status = self.code.map_or_else(|| "caller left".to_owned(), |code| format!("{code:?}"));
+        let millis = self.started.elapsed().as_secs_f64() * 1000.0;
+        self.span.in_scope(|| info!(status, millis, "call ended"));
+    }
+}
+
+/// The caller's ID, if it is short and visible ASCII, else one of ours: 16 hexadecimal digits.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let is_usable =
+        |id: &&HeaderValue| (1..=MAX_REQUEST_ID).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic);
+    match headers.get(REQUEST_ID).filter(is_usable) {
+        Some(id) => id.clone(),
+        None => {
+            HeaderValue::try_from(format!("{:016x}", fastrand::u64(..))).unwrap_or(HeaderValue::from_static("none"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_usable_id_of_the_caller_is_kept_and_any_other_replaced() {
+        let with = |id: &[u8]| {
+            let id = HeaderValue::from_bytes(id).unwrap();
+            request_id(&HeaderMap::from_iter([(http::HeaderName::from_static(REQUEST_ID), id)]))
+        };
+        assert_eq!(with(b"order-7/retry-1"), "order-7/retry-1");
+        assert_eq!(with(&[b'a'; 128]).len(), 128);
+        for unusable in [&[b'a'; 129][..], b"", b"two words", "café".as_bytes()] {
+            assert_eq!(with(unusable).len(), 16);
+        }
+        assert_ne!(request_id(&HeaderMap::new()), request_id(&HeaderMap::new()));
+    }
+}

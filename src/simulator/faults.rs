@@ -1,0 +1,160 @@
+use std::{str::FromStr, time::Duration};
+
+use serde::{
+    Deserialize, Serialize,
+    de::{IntoDeserializer, value},
+};
+
+/// The ways in which the simulator misbehaves.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Faults {
+    /// How long every answer takes.
+    #[serde(with = "humantime_serde")]
+    pub latency: Duration,
+    /// Failures, of which the first that applies to a call is its answer.
+    pub failures: Vec<Failure>,
+    /// Every so manieth page of a walk is empty and carries a token all the same; 0 for none.
+    pub empty_every: u32,
+    /// Answers the token that was asked with.
+    pub repeat_token: bool,
+    /// Takes every token for expired.
+    pub expire_tokens: bool,
+    /// Adds members that no model knows.
+    pub unknown_members: bool,
+}
+
+/// A way for a call to fail.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Failure {
+    /// What the caller sees.
+    pub kind: FailureKind,
+    /// How many more calls fail so; absent, all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calls: Option<u32>,
+    /// The share of calls that fail so, from 0 to 1.
+    #[serde(default = "always")]
+    pub probability: f64,
+    /// Advice to wait, in `x-amz-retry-after`.
+    #[serde(default, with = "humantime_serde", skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<Duration>,
+}
+
+/// What the caller of a failing call sees.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// AWS's "Rate exceeded".
+    Throttling,
+    /// AWS's `InternalServerError`, HTTP 500.
+    InternalError,
+    /// A proxy's page, HTTP 500.
+    Html,
+    /// A proxy's page, HTTP 200.
+    HtmlOk,
+    /// HTTP 200 and JSON that breaks off.
+    MalformedJson,
+    /// The connection is closed without an answer.
+    Reset,
+    /// The connection is closed in the middle of the answer.
+    Cut,
+    /// No answer, ever.
+    Hang,
+    /// AWS's `AccessDeniedException`, with names of a role and an account in it.
+    AccessDenied,
+    /// AWS's `ExpiredTokenException`: the credentials ran out.
+    ExpiredCredentials,
+    /// Any other error of AWS's.
+    Error {
+        /// The HTTP status.
+        status: u16,
+        /// AWS's code.
+        code: String,
+        /// AWS's words, if any.
+        #[serde(default)]
+        message: Option<String>,
+    },
+}
+
+/// How one call fares.
+#[derive(Debug, Clone)]
+pub(super) struct Effect {
+    /// All that is not a failure.
+    pub(super) faults: Faults,
+    pub(super) failure: Option<Failure>,
+}
+
+/// Why a failure given on the command line is none.
+#[derive(Debug, thiserror::Error)]
+pub enum ParseFailureError {
+    /// The kind is unknown.
+    #[error("{0}")]
+    Kind(#[from] value::Error),
+    /// The probability is no number from 0 to 1.
+    #[error("the probability must be a number from 0 to 1")]
+    Probability,
+}
+
+impl Failure {
+    /// Every call fails so.
+    pub fn always(kind: FailureKind) -> Self {
+        Self { kind, calls: None, probability: 1.0, retry_after: None }
+    }
+}
+
+/// Reads `KIND` or `KIND:PROBABILITY`, such as `throttling:0.1`.
+impl FromStr for Failure {
+    type Err = ParseFailureError;
+
+    fn from_str(text: &str) -> Result<Self, ParseFailureError> {
+        let (kind, probability) = text.split_once(':').unwrap_or((text, "1"));
+        let kind = FailureKind::deserialize(IntoDeserializer::<value::Error>::into_deserializer(kind))?;
+        let probability = probability.parse().map_err(|_| ParseFailureError::Probability)?;
+        if !(0.0..=1.0).contains(&probability) {
+            return Err(ParseFailureError::Probability);
+        }
+        Ok(Self { probability, ..Self::always(kind) })
+    }
+}
+
+impl Faults {
+    /// Decides how the next call fares.
+    pub(super) fn draw(&mut self, random: &mut fastrand::Rng) -> Effect {
+        let mut applies = |failure: &Failure| failure.calls != Some(0) && random.f64() < failure.probability;
+        let failure = self.failures.iter_mut().find(|failure| applies(failure));
+        let failure = failure.map(|failure| {
+            failure.calls = failure.calls.map(|calls| calls - 1);
+            failure.clone()
+        });
+        Effect { faults: Self { failures: Vec::new(), ..self.clone() }, failure }
+    }
+}
+
+fn always() -> f64 {
+    1.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_read_from_the_command_line() {
+        assert_eq!("reset".parse::<Failure>().unwrap(), Failure::always(FailureKind::Reset));
+        let failure: Failure = "throttling:0.25".parse().unwrap();
+        assert_eq!((failure.kind, failure.probability), (FailureKind::Throttling, 0.25));
+        for wrong in ["", "gone", "error", "reset:2", "reset:-1", "reset:NaN", "reset:x"] {
+            assert!(wrong.parse::<Failure>().is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_failure_applies_as_often_as_it_says() {
+        let limited = Failure { calls: Some(2), ..Failure::always(FailureKind::Reset) };
+        let mut faults = Faults { failures: vec![limited, Failure::always(FailureKind::Html)], ..Faults::default() };
+        let mut random = fastrand::Rng::with_seed(1);
+        let kinds: Vec<_> = (0..4).map(|_| faults.draw(&mut random).failure.unwrap().kind).collect();
+        assert_eq!(kinds, [FailureKind::Reset, FailureKind::Reset, FailureKind::Html, FailureKind::Html]);
+    }
+}

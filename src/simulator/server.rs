@@ -1,0 +1,170 @@
+//! The simulator's HTTP: SSM's endpoint at `/`, and `/_simulator/` to steer it.
+
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    body::{Body, Bytes},
+    extract::State as Shared,
+    http::{HeaderMap, HeaderValue, Response, StatusCode, header::CONTENT_LENGTH},
+    response::IntoResponse as _,
+    routing::{get, post},
+};
+use futures_util::{future, stream};
+use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, task::JoinSet, time};
+use tower::ServiceExt as _;
+
+use super::{
+    FailureKind, Faults, State, Stats, lock,
+    operation::{self, Refusal},
+};
+
+const OPERATION: &str = "AmazonSSM.DescribeInstanceInformation";
+const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
+/// How long to wait after the system could not accept.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+type Answer = Response<Body>;
+
+/// Marks an answer that must not be given: the connection is closed instead.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the simulator closed the connection")]
+struct Reset;
+
+/// Serves until it is dropped, and every connection with it.
+pub(super) async fn serve(socket: TcpListener, state: Arc<State>) {
+    let router = Router::new()
+        .route("/", post(ssm))
+        .route("/_simulator/faults", get(faults).put(set_faults))
+        .route("/_simulator/stats", get(stats))
+        .with_state(state);
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok((stream, _)) = socket.accept().await else {
+            time::sleep(ACCEPT_BACKOFF).await;
+            continue;
+        };
+        while connections.try_join_next().is_some() {}
+        let router = router.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let answer = router.clone().oneshot(request);
+            async move {
+                let answer = answer.await.unwrap_or_else(|never: Infallible| match never {});
+                if answer.extensions().get::<Reset>().is_some() { Err(Reset) } else { Ok(answer) }
+            }
+        });
+        connections.spawn(async move {
+            // A connection that ends badly ends as it was told to, or as its peer chose.
+            let _end = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+async fn faults(Shared(state): Shared<Arc<State>>) -> Json<Faults> {
+    Json(lock(&state.faults).clone())
+}
+
+async fn set_faults(Shared(state): Shared<Arc<State>>, Json(faults): Json<Faults>) -> Json<Faults> {
+    lock(&state.faults).clone_from(&faults);
+    Json(faults)
+}
+
+async fn stats(Shared(state): Shared<Arc<State>>) -> Json<Stats> {
+    Json(lock(&state.stats).clone())
+}
+
+async fn ssm(Shared(state): Shared<Arc<State>>, headers: HeaderMap, body: Bytes) -> Answer {
+    let effect = state.admit(serde_json::from_slice(&body).unwrap_or(Value::Null));
+    time::sleep(effect.faults.latency).await;
+    let operate = || operate(&state, &effect.faults, &headers, &body);
+    let Some(failure) = effect.failure else {
+        return operate()
+            .unwrap_or_else(|refusal| error(StatusCode::BAD_REQUEST, refusal.code, refusal.message.as_deref()));
+    };
+    let mut answer = fail(failure.kind, operate).await;
+    if let Some(advice) = failure.retry_after {
+        let millis = u64::try_from(advice.as_millis()).unwrap_or(u64::MAX);
+        answer.headers_mut().insert("x-amz-retry-after", HeaderValue::from(millis));
+    }
+    answer
+}
+
+fn operate(state: &State, faults: &Faults, headers: &HeaderMap, body: &[u8]) -> Result<Answer, Refusal> {
+    let header = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or_default();
+    if header("x-amz-target") != OPERATION {
+        return Err(Refusal { code: "UnknownOperationException", message: None });
+    }
+    let authorization = header("authorization");
+    if !authorization.starts_with("AWS4-HMAC-SHA256 ") || !authorization.contains("/ssm/aws4_request") {
+        let message = Some("Missing Authentication Token".to_owned());
+        return Err(Refusal { code: "MissingAuthenticationTokenException", message });
+    }
+    let input = serde_json::from_slice(body)
+        .map_err(|error| Refusal { code: "SerializationException", message: Some(error.to_string()) })?;
+    let json = operation::answer(&state.fleet, input, faults, state.token_lifetime)?;
+    Ok(answer(StatusCode::OK, CONTENT_TYPE, json))
+}
+
+/// Answers as a call of this kind fails; `operate` gives the answer that it would have had.
+async fn fail(kind: FailureKind, operate: impl FnOnce() -> Result<Answer, Refusal>) -> Answer {
+    const PAGE: &str = "<html><body><h1>Bad Gateway</h1></body></html>";
+    const DENIED: &str = "User: arn:aws:sts::123456789012:assumed-role/Gateway/session is not authorized to perform: \
+                          ssm:DescribeInstanceInformation on resource: arn:aws:ssm:us-east-1:123456789012:*";
+    match kind {
+        FailureKind::Throttling => error(StatusCode::BAD_REQUEST, "ThrottlingException", Some("Rate exceeded")),
+        FailureKind::InternalError => {
+            error(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", Some("An internal error occurred."))
+        }
+        FailureKind::Html => answer(StatusCode::INTERNAL_SERVER_ERROR, "text/html", PAGE.to_owned()),
+        FailureKind::HtmlOk => answer(StatusCode::OK, "text/html", PAGE.to_owned()),
+        FailureKind::MalformedJson => {
+            answer(StatusCode::OK, CONTENT_TYPE, r#"{"InstanceInformationList":[{"InstanceId":"i-"#.to_owned())
+        }
+        FailureKind::AccessDenied => error(StatusCode::BAD_REQUEST, "AccessDeniedException", Some(DENIED)),
+        FailureKind::ExpiredCredentials => {
+            let message = "The security token included in the request is expired";
+            error(StatusCode::BAD_REQUEST, "ExpiredTokenException", Some(message))
+        }
+        FailureKind::Error { status, code, message } => {
+            error(StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST), &code, message.as_deref())
+        }
+        FailureKind::Hang => future::pending().await,
+        FailureKind::Cut => cut(operate().unwrap_or_default()).await,
+        FailureKind::Reset => {
+            let mut answer = Answer::default();
+            answer.extensions_mut().insert(Reset);
+            answer
+        }
+    }
+}
+
+/// Half of an answer whose headers promise the whole.
+async fn cut(answer: Answer) -> Answer {
+    let (mut parts, body) = answer.into_parts();
+    let whole = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
+    parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(whole.len() + 1));
+    let half = whole.slice(..whole.len() / 2);
+    Answer::from_parts(parts, Body::from_stream(stream::iter([Ok(half), Err(io::Error::other(Reset))])))
+}
+
+/// An error body with AWS's own spelling: `Message` where the model says so, `message` elsewhere, none for a code whose
+/// shape has no member.
+fn error(status: StatusCode, code: &str, message: Option<&str>) -> Answer {
+    let body = match (code, message) {
+        ("InvalidFilterKey", _) => json!({ "__type": code }),
+        ("InvalidNextToken" | "InvalidInstanceId" | "InternalServerError", message) => {
+            json!({ "__type": code, "Message": message.unwrap_or_default() })
+        }
+        (_, None) => json!({ "__type": code }),
+        (_, Some(message)) => json!({ "__type": code, "message": message }),
+    };
+    answer(status, CONTENT_TYPE, body.to_string())
+}
+
+fn answer(status: StatusCode, content_type: &'static str, body: String) -> Answer {
+    let request_id = format!("{:08x}-0000-4000-8000-{:012x}", fastrand::u32(..), fastrand::u64(..1 << 48));
+    (status, [("content-type", content_type.to_owned()), ("x-amzn-requestid", request_id)], body).into_response()
+}
