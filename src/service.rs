@@ -15,6 +15,7 @@ mod server {
 use futures_util::stream::BoxStream;
 use tonic::{Request, Response, Status};
 
+pub use self::server::instance_information_service_server::SERVICE_NAME;
 use self::{
     answer::Answer,
     server::instance_information_service_server::{InstanceInformationService, InstanceInformationServiceServer},

@@ -1,0 +1,93 @@
+//! The composition root: from a configuration to a running gateway. The only place that knows every component.
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use tonic::service::Routes;
+use tonic_health::{ServingStatus, server::HealthReporter};
+use tower::ServiceBuilder;
+use tracing::info;
+
+use crate::{
+    config::Config,
+    edge::{CallLogLayer, DeadlineLayer, Listener},
+    proto,
+    service::{SERVICE_NAME, Service},
+    upstream,
+};
+
+/// A gateway that is bound and ready to serve.
+#[derive(Debug)]
+pub struct App {
+    listener: Listener,
+    addr: SocketAddr,
+    routes: Routes,
+    health: HealthReporter,
+}
+
+/// Why a gateway could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The target's client could not be made.
+    #[error(transparent)]
+    Upstream(#[from] upstream::BuildError),
+    /// The address could not be bound.
+    #[error("could not listen on {0}")]
+    Bind(SocketAddr, #[source] io::Error),
+    /// The contract's descriptors could not be served.
+    #[error("could not build the reflection service")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+impl App {
+    /// Builds every component and binds the address. AWS is asked nothing yet.
+    ///
+    /// # Errors
+    /// [`AppError`].
+    pub async fn build(config: Config) -> Result<Self, AppError> {
+        let upstream = config.upstream.build().await?;
+        let listings = config.listing.build(Arc::new(upstream));
+        let (health, health_server) = tonic_health::server::health_reporter();
+        health.set_service_status(SERVICE_NAME, ServingStatus::Serving).await;
+        let routes = Routes::new(Service::server(listings))
+            .add_service(health_server)
+            .add_service(reflection().build_v1()?)
+            .add_service(reflection().build_v1alpha()?)
+            .prepare();
+        let listen = config.edge.listen;
+        let bind = async {
+            let listener = config.edge.bind().await?;
+            let addr = listener.local_addr()?;
+            Ok((listener, addr))
+        };
+        let (listener, addr) = bind.await.map_err(|error| AppError::Bind(listen, error))?;
+        Ok(Self { listener, addr, routes, health })
+    }
+
+    /// The address that is bound, with the port that was chosen.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Serves until `stop` is done, then drains.
+    pub async fn serve(self, stop: impl Future<Output = ()>) {
+        let service = ServiceBuilder::new().layer(CallLogLayer).layer(DeadlineLayer).service(self.routes);
+        let stop = async {
+            stop.await;
+            info!("draining");
+            for name in ["", SERVICE_NAME] {
+                self.health.set_service_status(name, ServingStatus::NotServing).await;
+            }
+        };
+        info!(addr = %self.addr, "listening");
+        self.listener.serve(service, stop).await;
+        info!("stopped");
+    }
+}
+
+/// Describes every service, and the details that errors carry.
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+}

@@ -1,0 +1,86 @@
+use std::{
+    io::{self, Write as _},
+    net::{Ipv4Addr, SocketAddr},
+};
+
+use super::{
+    CliError,
+    list::{self, Client},
+    output::{Format, Output},
+    stop_signal,
+};
+use crate::{app::App, config::Config, proto::DescribeInstanceInformationRequest, simulator};
+
+/// How many nodes are shown.
+const ROWS: i32 = 5;
+
+/// Show it all in one process: a gateway in front of a simulated SSM, on loopback.
+///
+/// Prints calls to try and the first rows, and keeps serving until Ctrl-C.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The port to serve gRPC on; 0 takes a free one.
+    #[arg(long, default_value_t = 50051)]
+    port: u16,
+    /// How many nodes there are.
+    #[arg(long, default_value_t = 1237)]
+    nodes: usize,
+    /// What the fleet is made from: equal seeds make equal fleets.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+impl Args {
+    pub(super) async fn run(self) -> Result<(), CliError> {
+        let simulated = simulator::Config { nodes: self.nodes, seed: self.seed, ..simulator::Config::default() };
+        let listen = simulated.listen;
+        let simulator = simulated.start().await.map_err(|error| CliError::Simulate(listen, error))?;
+
+        let mut config = Config::default();
+        config.edge.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
+        config.upstream.region = Some("us-east-1".to_owned());
+        config.upstream.endpoint_url = Some(simulator.url());
+        config.upstream.simulated_credentials = true;
+        config.log.filter = "warn".to_owned();
+        config.log.start()?;
+        let stop = stop_signal()?;
+        let app = App::build(config).await?;
+        let addr = app.addr();
+        let serving = tokio::spawn(app.serve(stop));
+
+        let mut client = list::connect(&format!("http://{addr}")).await?;
+        introduce(addr, self.nodes, &simulator.url())?;
+        first_rows(&mut client).await?;
+        drop(client);
+        writeln!(io::stdout(), "\nServing until Ctrl-C.")?;
+        // A panic in the server has been printed; there is nothing to add.
+        let _stopped = serving.await;
+        Ok(())
+    }
+}
+
+fn introduce(addr: SocketAddr, nodes: usize, ssm: &str) -> io::Result<()> {
+    let method = "ssm_gateway.v1.InstanceInformationService/DescribeInstanceInformation";
+    let request = r#"{"MaxResults":5,"Filters":[{"Key":"PingStatus","Values":["Online"]}]}"#;
+    writeln!(
+        io::stdout(),
+        "gRPC on {addr}, in front of a simulated SSM with {nodes} nodes at {ssm}
+
+Try, in another terminal:
+  grpcurl -plaintext {addr} describe ssm_gateway.v1.InstanceInformationService
+  grpcurl -plaintext -d '{request}' {addr} {method}
+  ssm-gateway list --server http://{addr} --filter PlatformTypes=Windows
+
+The first rows:"
+    )
+}
+
+async fn first_rows(client: &mut Client) -> Result<(), CliError> {
+    let request = DescribeInstanceInformationRequest { max_results: Some(ROWS), ..Default::default() };
+    let answer = client.describe_instance_information(request).await.map_err(|status| CliError::Call(status.into()))?;
+    let mut output = Output::new(Format::Table, io::stdout().lock())?;
+    for node in &answer.into_inner().instance_information_list {
+        output.node(node)?;
+    }
+    output.finish()
+}

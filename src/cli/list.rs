@@ -1,0 +1,114 @@
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    str::FromStr,
+    time::Duration,
+};
+
+use tonic::{
+    Request,
+    transport::{Channel, Endpoint},
+};
+
+use super::{
+    CliError,
+    output::{Format, Output},
+};
+use crate::proto::{
+    InstanceInformationStringFilter, StreamInstanceInformationRequest,
+    instance_information_service_client::InstanceInformationServiceClient,
+};
+
+/// A client of a gateway.
+pub(super) type Client = InstanceInformationServiceClient<Channel>;
+
+/// How long to wait for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// List managed nodes, asking a gateway.
+///
+/// Prints every node that meets all filters, in the order AWS gives them.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The gateway to ask.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:50051", env = "SSM_GATEWAY_SERVER")]
+    server: String,
+    /// A condition that nodes must meet; may be repeated, and all must be met. KEY is PingStatus, PlatformTypes,
+    /// InstanceIds, tag:NAME or another of AWS's filter keys; one of the values must match.
+    #[arg(long, value_name = "KEY=VALUE[,VALUE...]")]
+    filter: Vec<Filter>,
+    /// How to print the nodes.
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    output: Format,
+    /// How many nodes to ask for in a message, from 1 to 1000.
+    #[arg(long, value_name = "N")]
+    page_size: Option<i32>,
+    /// How long it may take in all [default: as long as it takes].
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    timeout: Option<Duration>,
+}
+
+/// A filter as it is written on the command line.
+#[derive(Debug, Clone)]
+struct Filter(InstanceInformationStringFilter);
+
+impl FromStr for Filter {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        let (key, values) = text.split_once('=').ok_or("a filter is KEY=VALUE[,VALUE...]")?;
+        let values = values.split(',').map(str::to_owned).collect();
+        Ok(Self(InstanceInformationStringFilter { key: Some(key.to_owned()), values }))
+    }
+}
+
+impl Args {
+    pub(super) async fn run(self) -> Result<(), CliError> {
+        let mut client = connect(&self.server).await?;
+        let mut request = Request::new(StreamInstanceInformationRequest {
+            filters: self.filter.into_iter().map(|filter| filter.0).collect(),
+            page_size: self.page_size,
+            ..Default::default()
+        });
+        if let Some(timeout) = self.timeout {
+            request.set_timeout(timeout);
+        }
+        let failed = |status: tonic::Status| CliError::Call(status.into());
+        let mut pages = client.stream_instance_information(request).await.map_err(failed)?.into_inner();
+        let mut output = Output::new(self.output, io::stdout().lock())?;
+        let mut progress = Progress { nodes: 0, is_shown: io::stderr().is_terminal() && !io::stdout().is_terminal() };
+        while let Some(page) = pages.message().await.map_err(failed)? {
+            for node in &page.instance_information_list {
+                output.node(node)?;
+            }
+            progress.add(page.instance_information_list.len())?;
+        }
+        progress.finish()?;
+        output.finish()
+    }
+}
+
+/// Connects to a gateway, given as `http://HOST:PORT` or `HOST:PORT`.
+pub(super) async fn connect(server: &str) -> Result<Client, CliError> {
+    let url = if server.contains("://") { server.to_owned() } else { format!("http://{server}") };
+    let endpoint = Endpoint::from_shared(url).map_err(|error| CliError::Server(server.to_owned(), error))?;
+    let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).connect().await;
+    let channel = channel.map_err(|error| CliError::Connect(server.to_owned(), error))?;
+    Ok(Client::new(channel).max_decoding_message_size(usize::MAX))
+}
+
+/// How far the listing is, on standard error where a person may be waiting.
+struct Progress {
+    nodes: usize,
+    is_shown: bool,
+}
+
+impl Progress {
+    fn add(&mut self, nodes: usize) -> io::Result<()> {
+        self.nodes += nodes;
+        if self.is_shown { write!(io::stderr(), "\r{} nodes", self.nodes) } else { Ok(()) }
+    }
+
+    fn finish(&self) -> io::Result<()> {
+        if self.is_shown { writeln!(io::stderr()) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,67 @@
+//! What the program says of itself while it runs: logs on standard error.
+
+use serde::Deserialize;
+use tracing::{Level, Metadata};
+use tracing_subscriber::{
+    EnvFilter, Layer as _, filter::filter_fn, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
+
+/// How to log; the `[log]` table of the configuration file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// How lines look.
+    pub format: Format,
+    /// Which lines are written: a level, or levels by module such as `info,ssm_gateway::upstream=debug`.
+    pub filter: String,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// For a terminal.
+    Human,
+    /// One JSON object a line, for machines.
+    Json,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { format: Format::Human, filter: "info".to_owned() }
+    }
+}
+
+/// Why logging could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The filter is no filter.
+    #[error("the log filter is not a level or a list of MODULE=LEVEL")]
+    Filter(#[from] tracing_subscriber::filter::ParseError),
+    /// The process logs already.
+    #[error("logging has already been started")]
+    Started(#[from] tracing_subscriber::util::TryInitError),
+}
+
+impl Config {
+    /// Starts logging for the whole process.
+    ///
+    /// # Errors
+    /// [`TelemetryError`].
+    pub fn start(&self) -> Result<(), TelemetryError> {
+        let filter = EnvFilter::builder().parse(&self.filter)?;
+        let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+        let lines = match self.format {
+            Format::Human => lines.boxed(),
+            Format::Json => lines.json().flatten_event(true).boxed(),
+        };
+        let registry = tracing_subscriber::registry().with(filter);
+        Ok(registry.with(lines.with_filter(filter_fn(is_free_of_payloads))).try_init()?)
+    }
+}
+
+/// Whether lines of this kind cannot hold what is asked and answered. Below info, the SDK and the HTTP crates write
+/// whole messages, with nodes' addresses in them.
+fn is_free_of_payloads(line: &Metadata<'_>) -> bool {
+    *line.level() <= Level::INFO || line.target().starts_with("ssm_gateway")
+}
