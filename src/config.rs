@@ -72,7 +72,7 @@ mod tests {
         assert_eq!(config.upstream.region.as_deref(), Some("eu-west-1"));
         assert_eq!(config.upstream.attempt_timeout, Duration::from_millis(1500));
         assert_eq!(config.upstream.connect_timeout, Duration::from_secs(3));
-        assert_eq!(config.listing.cursor_lifetime, Duration::from_secs(1800));
+        assert_eq!(config.listing.cursor_lifetime, Duration::from_mins(30));
         assert_eq!(config.log.format, telemetry::Format::Json);
     }
 

@@ -40,7 +40,7 @@ impl Default for Config {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 50051)),
             max_concurrent_streams: 256,
             max_header_list_size: 16 * 1024,
-            keepalive_interval: Duration::from_secs(60),
+            keepalive_interval: Duration::from_mins(1),
             keepalive_timeout: Duration::from_secs(20),
             drain_timeout: Duration::from_secs(10),
         }

@@ -1,4 +1,23 @@
-//! lib
+//! ssm-gateway: one gRPC service between a company's services and AWS Systems Manager's `DescribeInstanceInformation`.
+//!
+//! A call comes in at the [`edge`], is validated and answered by the [`service`], which reads a [`listing`], which walks
+//! an [`upstream`] - AWS's SSM as one target sees it. On its way down a call becomes a query of the [`model`], once; on its
+//! way up an answer of AWS becomes encoded records, once, which are sent as they are.
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`model`] | query, target, records: plain values |
+//! | [`proto`] | the public contract, generated |
+//! | [`upstream`] | the port that listings ask, and the SSM adapter behind it |
+//! | [`listing`] | walks, cursors, readers |
+//! | [`service`] | the RPCs and the status mapping |
+//! | [`edge`] | listener and drain, deadlines, the line that is logged of a call |
+//! | [`telemetry`] | logs |
+//! | [`config`] | the configuration file |
+//! | [`app`] | puts them together |
+//! | [`simulator`] | an SSM of our own, for trying and testing |
+//! | [`cli`] | the commands |
+
 pub mod app;
 pub mod cli;
 pub mod config;

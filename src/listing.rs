@@ -34,7 +34,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { cursor_lifetime: Duration::from_secs(3600), page_cap: 10_000 }
+        Self { cursor_lifetime: Duration::from_hours(1), page_cap: 10_000 }
     }
 }
 

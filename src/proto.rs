@@ -1,6 +1,6 @@
 //! The public contract as Rust types: generated from `proto/ssm_gateway/v1` at build time.
 
-#![allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated code")]
+#![allow(missing_docs, clippy::all, clippy::pedantic, clippy::restriction, reason = "generated code")]
 
 tonic::include_proto!("ssm_gateway.v1");
 

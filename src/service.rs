@@ -8,7 +8,7 @@ mod stream;
 mod validate;
 
 mod server {
-    #![allow(clippy::all, clippy::pedantic, unreachable_pub, reason = "generated code")]
+    #![allow(clippy::all, clippy::pedantic, clippy::restriction, unreachable_pub, reason = "generated code")]
     include!(concat!(env!("OUT_DIR"), "/server/ssm_gateway.v1.rs"));
 }
 
@@ -36,6 +36,7 @@ pub struct Service {
 
 impl Service {
     /// Builds the service, ready to be mounted.
+    #[must_use]
     pub fn server(listings: Listings) -> InstanceInformationServiceServer<Self> {
         InstanceInformationServiceServer::new(Self { listings }).max_decoding_message_size(MAX_REQUEST_SIZE)
     }

@@ -43,7 +43,7 @@ impl Default for Config {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             nodes: 1237,
             seed: 1,
-            token_lifetime: Duration::from_secs(15 * 60),
+            token_lifetime: Duration::from_mins(15),
             faults: Faults::default(),
         }
     }
@@ -100,11 +100,13 @@ impl Config {
 
 impl Simulator {
     /// The address that is bound.
+    #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
     /// The endpoint to give to an AWS client.
+    #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.addr)
     }
@@ -115,6 +117,7 @@ impl Simulator {
     }
 
     /// What was asked so far.
+    #[must_use]
     pub fn stats(&self) -> Stats {
         lock(&self.state.stats).clone()
     }

@@ -1,5 +1,7 @@
 //! What the program says of itself while it runs: logs on standard error.
 
+use std::io::{self, IsTerminal as _};
+
 use serde::Deserialize;
 use tracing::{Level, Metadata};
 use tracing_subscriber::{
@@ -50,7 +52,7 @@ impl Config {
     /// [`TelemetryError`].
     pub fn start(&self) -> Result<(), TelemetryError> {
         let filter = EnvFilter::builder().parse(&self.filter)?;
-        let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+        let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
         let lines = match self.format {
             Format::Human => lines.boxed(),
             Format::Json => lines.json().flatten_event(true).boxed(),

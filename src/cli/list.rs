@@ -1,3 +1,5 @@
+#![allow(clippy::doc_markdown, reason = "help texts show no Markdown")]
+
 use std::{
     io::{self, IsTerminal as _, Write as _},
     str::FromStr,

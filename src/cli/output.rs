@@ -36,7 +36,7 @@ enum Sink<W: Write> {
     Table { to: W, rows: Vec<[String; COLUMNS.len()]> },
     Json { to: W, is_first: bool },
     Jsonl { to: W },
-    Csv { to: csv::Writer<W> },
+    Csv { to: Box<csv::Writer<W>> },
 }
 
 impl<W: Write> Output<W> {
@@ -53,7 +53,7 @@ impl<W: Write> Output<W> {
             Format::Csv => {
                 let mut to = csv::Writer::from_writer(to);
                 to.write_record(node.fields().map(|field| field.json_name().to_owned())).map_err(io::Error::from)?;
-                Sink::Csv { to }
+                Sink::Csv { to: Box::new(to) }
             }
         };
         Ok(Self { to, node })
@@ -138,7 +138,9 @@ mod tests {
         ];
         let mut bytes = Vec::new();
         let mut output = Output::new(format, &mut bytes).unwrap();
-        nodes.iter().for_each(|node| output.node(node).unwrap());
+        for node in &nodes {
+            output.node(node).unwrap();
+        }
         output.finish().unwrap();
         String::from_utf8(bytes).unwrap()
     }

@@ -135,8 +135,8 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         let status = self.code.map_or_else(|| "caller left".to_owned(), |code| format!("{code:?}"));
-        let millis = self.started.elapsed().as_secs_f64() * 1000.0;
-        self.span.in_scope(|| info!(status, millis, "call ended"));
+        let micros = self.started.elapsed().as_micros();
+        self.span.in_scope(|| info!(status, micros, "call ended"));
     }
 }
 

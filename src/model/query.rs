@@ -29,6 +29,7 @@ pub struct Query {
 
 impl Query {
     /// Builds the normal form. Two filters with the same key stay two: AWS combines them with AND.
+    #[must_use]
     pub fn new(target: TargetName, mut filters: Filters) -> Self {
         let (Filters::Current(list) | Filters::Legacy(list)) = &mut filters;
         for filter in &mut *list {
@@ -39,17 +40,20 @@ impl Query {
     }
 
     /// The target that is asked.
+    #[must_use]
     pub fn target(&self) -> &TargetName {
         &self.target
     }
 
     /// The conditions in their normal order.
+    #[must_use]
     pub fn filters(&self) -> &Filters {
         &self.filters
     }
 
     /// Sixteen bytes that stand for this query, the same in every process and release: the head of a SHA-256 over its
     /// parts, each preceded by its length.
+    #[must_use]
     pub fn fingerprint(&self) -> [u8; 16] {
         let (form, list) = match &self.filters {
             Filters::Current(list) => (0u8, list),
@@ -116,9 +120,8 @@ mod tests {
     /// A fingerprint outlives a release: cursors of the release before carry it.
     #[test]
     fn a_fingerprint_does_not_change_between_releases() {
-        let hex: String =
-            query(&[("PingStatus", &["Online"])]).fingerprint().iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "a73c079e4c041038c24364de640f30a7");
+        let fingerprint = u128::from_be_bytes(query(&[("PingStatus", &["Online"])]).fingerprint());
+        assert_eq!(fingerprint, 0xa73c_079e_4c04_1038_c243_64de_640f_30a7);
     }
 
     proptest! {

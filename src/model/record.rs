@@ -79,6 +79,7 @@ impl RecordsBuilder {
     }
 
     /// Hands out what was collected.
+    #[must_use]
     pub fn build(self) -> Records {
         Records { bytes: self.bytes.freeze(), ends: self.ends.into() }
     }
@@ -121,7 +122,9 @@ mod tests {
         ) {
             let nodes: Vec<Node> = nodes.into_iter().map(|(id, rest)| Node { id, rest }).collect();
             let mut builder = RecordsBuilder::default();
-            nodes.iter().for_each(|node| builder.push(&node.encode_to_vec()));
+            for node in &nodes {
+                builder.push(&node.encode_to_vec());
+            }
             let records = builder.build();
 
             prop_assert_eq!(records.len(), nodes.len());

@@ -6,16 +6,19 @@ pub struct TargetName(Arc<str>);
 
 impl TargetName {
     /// The target that is asked where none is named.
+    #[must_use]
     pub fn default_target() -> Self {
         Self::from("default")
     }
 
     /// The name as callers write it.
+    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
     /// Tells whether `pattern`, a name or a glob in which `*` stands for any characters, means this target.
+    #[must_use]
     pub fn matches(&self, pattern: &str) -> bool {
         fn matches(pattern: &str, name: &str) -> bool {
             match pattern.split_once('*') {

@@ -91,13 +91,17 @@ pub enum ParseFailureError {
     /// The kind is unknown.
     #[error("{0}")]
     Kind(#[from] value::Error),
-    /// The probability is no number from 0 to 1.
-    #[error("the probability must be a number from 0 to 1")]
-    Probability,
+    /// The probability is no number.
+    #[error("the probability must be a number")]
+    Number(#[source] std::num::ParseFloatError),
+    /// The probability is out of range.
+    #[error("the probability must be from 0 to 1")]
+    Range,
 }
 
 impl Failure {
     /// Every call fails so.
+    #[must_use]
     pub fn always(kind: FailureKind) -> Self {
         Self { kind, calls: None, probability: 1.0, retry_after: None }
     }
@@ -110,9 +114,9 @@ impl FromStr for Failure {
     fn from_str(text: &str) -> Result<Self, ParseFailureError> {
         let (kind, probability) = text.split_once(':').unwrap_or((text, "1"));
         let kind = FailureKind::deserialize(IntoDeserializer::<value::Error>::into_deserializer(kind))?;
-        let probability = probability.parse().map_err(|_| ParseFailureError::Probability)?;
+        let probability = probability.parse().map_err(ParseFailureError::Number)?;
         if !(0.0..=1.0).contains(&probability) {
-            return Err(ParseFailureError::Probability);
+            return Err(ParseFailureError::Range);
         }
         Ok(Self { probability, ..Self::always(kind) })
     }

@@ -178,7 +178,7 @@ fn node(random: &mut Rng, index: usize) -> Node {
     let (platform_type, platforms) = origin.platform();
     let (platform_name, platform_version) = choose(random, platforms);
     let (ping_status, silent) = match random.u8(..100) {
-        0..88 => ("Online", random.i64(..5 * MINUTE)),
+        0..88 => ("Online", random.i64(0..5 * MINUTE)),
         88..98 => ("ConnectionLost", random.i64(10 * MINUTE..30 * DAY)),
         _ => ("Inactive", random.i64(30 * DAY..90 * DAY)),
     };
@@ -325,11 +325,24 @@ mod tests {
             ("SourceType", &ORIGINS.map(|(origin, _)| origin.source_type())),
             ("IPAddress", &[""]),
         ] {
-            values.iter().for_each(|value| assert!(some(member, value), "{member} {value}"));
+            for value in values {
+                assert!(some(member, value), "{member} {value}");
+            }
         }
         for member in ["ActivationId", "IamRole", "Name", "ComputerName", "AssociationStatus", "SourceLocation"] {
             assert!(fleet.iter().any(|node| node.get(member).is_none()), "{member} is never absent");
             assert!(fleet.iter().any(|node| node.get(member).is_some()), "{member} is always absent");
+        }
+    }
+
+    #[test]
+    fn every_time_lies_in_the_past_of_the_fleet() {
+        let fleet = serde_json::to_value(fleet(1237, 1)).unwrap();
+        for node in fleet.as_array().unwrap() {
+            for member in ["LastPingDateTime", "RegistrationDate", "LastAssociationExecutionDate"] {
+                let seconds = node.get(member).map_or(1_793_491_200.0, |time| time.as_f64().unwrap());
+                assert!((1_600_000_000.0..=1_793_491_200.0).contains(&seconds), "{member} {seconds}");
+            }
         }
     }
 

@@ -131,10 +131,10 @@ fn check_constraints(input: &Input) -> Result<(), Refusal> {
     }
     match input.max_results {
         Some(given @ ..5) => {
-            violations.push(violation(&format!("'{given}' "), "maxResults", "have value greater than or equal to 5"))
+            violations.push(violation(&format!("'{given}' "), "maxResults", "have value greater than or equal to 5"));
         }
         Some(given @ 51..) => {
-            violations.push(violation(&format!("'{given}' "), "maxResults", "have value less than or equal to 50"))
+            violations.push(violation(&format!("'{given}' "), "maxResults", "have value less than or equal to 50"));
         }
         _ => {}
     }
@@ -180,7 +180,7 @@ enum Key {
     /// A member of the node.
     Member(fn(&Node) -> Option<&str>),
     /// The keys of the node's tags.
-    TagKey,
+    AnyTag,
     /// The value of one tag.
     Tag(String),
 }
@@ -190,7 +190,7 @@ impl Condition {
         let is_asked_for = |value: &str| self.values.iter().any(|asked| asked == value);
         match &self.key {
             Key::Member(member) => member(node).is_some_and(is_asked_for),
-            Key::TagKey => node.tags.keys().any(|key| is_asked_for(key)),
+            Key::AnyTag => node.tags.keys().any(|key| is_asked_for(key)),
             Key::Tag(name) => node.tags.get(name.as_str()).is_some_and(|value| is_asked_for(value)),
         }
     }
@@ -228,7 +228,7 @@ fn condition(name: &str, values: Vec<String>) -> Result<Condition, Refusal> {
         "AssociationStatus" => Key::Member(|node| node.association_status),
         "SourceIds" => Key::Member(|node| node.source_id.as_deref()),
         "SourceTypes" => Key::Member(|node| node.source_type),
-        "tag-key" => Key::TagKey,
+        "tag-key" => Key::AnyTag,
         _ => match name.strip_prefix("tag:") {
             Some(tag) if values.len() > MAX_TAG_VALUES => {
                 let count = values.len();

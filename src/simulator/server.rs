@@ -154,11 +154,10 @@ async fn cut(answer: Answer) -> Answer {
 /// shape has no member.
 fn error(status: StatusCode, code: &str, message: Option<&str>) -> Answer {
     let body = match (code, message) {
-        ("InvalidFilterKey", _) => json!({ "__type": code }),
         ("InvalidNextToken" | "InvalidInstanceId" | "InternalServerError", message) => {
             json!({ "__type": code, "Message": message.unwrap_or_default() })
         }
-        (_, None) => json!({ "__type": code }),
+        ("InvalidFilterKey", _) | (_, None) => json!({ "__type": code }),
         (_, Some(message)) => json!({ "__type": code, "message": message }),
     };
     answer(status, CONTENT_TYPE, body.to_string())

@@ -62,8 +62,8 @@ mod tests {
         let token = Token::new(150, 3);
         let text = token.write();
         assert!(text.len() > 1200, "as large as AWS's");
-        assert_eq!(Token::read(&text, Duration::from_secs(60)), Some(token));
+        assert_eq!(Token::read(&text, Duration::from_mins(1)), Some(token));
         assert_eq!(Token::read(&text, Duration::ZERO), None);
-        assert_eq!(Token::read(&text[4..], Duration::from_secs(60)), None);
+        assert_eq!(Token::read(&text[4..], Duration::from_mins(1)), None);
     }
 }

@@ -111,6 +111,7 @@ impl fmt::Debug for AwsError {
 
 impl UpstreamError {
     /// What AWS said, where it said anything.
+    #[must_use]
     pub fn aws(&self) -> Option<&AwsError> {
         match self {
             Self::InvalidRequest(aws) | Self::Throttled(aws) | Self::AccessDenied(aws) | Self::Rejected(aws) => {
@@ -176,6 +177,7 @@ impl UpstreamError {
 
 impl AwsError {
     /// Whether AWS no longer takes, or never took, the token it was given.
+    #[must_use]
     pub fn is_invalid_next_token(&self) -> bool {
         self.code.as_deref() == Some("InvalidNextToken")
     }
@@ -194,7 +196,7 @@ impl AwsError {
 
 /// The SDK reports absent credentials as a failed dispatch; the reason lies at the bottom of its sources.
 fn is_about_credentials(error: &OperationError) -> bool {
-    sources(error).any(|error| error.is::<CredentialsError>())
+    sources(error).any(|source| source.downcast_ref::<CredentialsError>().is_some())
 }
 
 /// The SDK's error and its sources in words. The error itself is not kept: it holds AWS's answer, nodes' addresses and

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 const QUERY: [u8; 16] = [7; 16];
-const HOUR: Duration = Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_hours(1);
 
 fn now() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_790_000_000)

@@ -18,7 +18,7 @@ use crate::{
 /// An upstream whose pages are given; the token of a page is its index. Counts what it is asked.
 #[derive(Debug, Default)]
 struct Pages {
-    pages: Mutex<Vec<Vec<String>>>,
+    given: Mutex<Vec<Vec<String>>>,
     asked: Mutex<Vec<Option<String>>>,
     failures: Mutex<VecDeque<UpstreamError>>,
     repeats_tokens: bool,
@@ -27,7 +27,7 @@ struct Pages {
 impl Pages {
     fn new(pages: &[&[&str]]) -> Arc<Self> {
         let pages = pages.iter().map(|page| page.iter().map(|id| (*id).to_owned()).collect()).collect();
-        Arc::new(Self { pages: Mutex::new(pages), ..Self::default() })
+        Arc::new(Self { given: Mutex::new(pages), ..Self::default() })
     }
 
     fn asked(&self) -> usize {
@@ -46,7 +46,7 @@ impl Upstream for Pages {
             return async { Err(error) }.boxed();
         }
         let index: usize = token.map_or(0, |token| token.parse().unwrap());
-        let pages = self.pages.lock().unwrap();
+        let pages = self.given.lock().unwrap();
         let mut records = RecordsBuilder::default();
         for id in &pages[index] {
             let node = InstanceInformation { instance_id: Some(id.clone()), ..Default::default() };
@@ -175,7 +175,7 @@ async fn a_page_that_changed_goes_on_after_the_last_record_given_or_is_given_who
         let upstream = Pages::new(&[&["a", "b", "c"]]);
         let listings = listings(&upstream);
         let (_, cursor) = call(&listings, 2, None).await.unwrap();
-        *upstream.pages.lock().unwrap() = vec![changed.iter().map(|id| (*id).to_owned()).collect()];
+        *upstream.given.lock().unwrap() = vec![changed.iter().map(|id| (*id).to_owned()).collect()];
         let (page, _) = call(&listings, 5, cursor.as_deref()).await.unwrap();
         assert_eq!(page, rest, "{changed:?}");
     }
@@ -193,7 +193,7 @@ proptest! {
         let pages: Vec<Vec<String>> =
             lengths.iter().map(|&length| names.by_ref().take(length).collect()).collect();
         let all = pages.concat();
-        let upstream = Arc::new(Pages { pages: Mutex::new(pages), ..Pages::default() });
+        let upstream = Arc::new(Pages { given: Mutex::new(pages), ..Pages::default() });
         let listings = listings(&upstream);
         let read = async {
             let mut reader = listings.open(&query(), None).unwrap();

@@ -1,0 +1,116 @@
+//! Clients and an SSM that know nothing of us, checked against the simulator and the gateway. Python's side of it is in
+//! `tests/peers`.
+
+use std::{
+    net::{TcpListener, TcpStream},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use crate::support::{Gateway, root, run, simulated, tool};
+
+/// One of the checks in `tests/peers`.
+fn check(script: &str, arguments: &[&str]) {
+    let script = root().join("tests/peers").join(script);
+    run(Command::new(tool("venv/bin/python")).arg(script).args(arguments));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn boto3_and_the_aws_cli_read_the_simulators_fleet_and_errors() {
+    let (_gateway, simulator) = simulated(1237).await;
+    check("simulator_check.py", &[&simulator.url(), "1237"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn boto3_and_a_caller_of_the_gateway_see_the_same_nodes_value_by_value() {
+    let (gateway, simulator) = simulated(1237).await;
+    check("differential_check.py", &[&simulator.url(), &gateway.addr.to_string()]);
+}
+
+/// An SSM that somebody else wrote; dropping it ends it.
+struct Ministack {
+    url: String,
+    child: Child,
+}
+
+impl Ministack {
+    fn start() -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut command = Command::new(tool("venv/bin/python"));
+        command.arg(root().join("tests/peers/ministack_run.py"));
+        command.envs([("BIND_HOST", "127.0.0.1"), ("GATEWAY_PORT", &port.to_string())]);
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let started = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(started.elapsed() < Duration::from_secs(60), "ministack does not listen");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Self { url: format!("http://127.0.0.1:{port}"), child }
+    }
+}
+
+impl Drop for Ministack {
+    fn drop(&mut self) {
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_walk_over_somebody_elses_ssm_is_whole() {
+    let ministack = Ministack::start();
+    check("ministack_check.py", &["seed", &ministack.url, "120"]);
+    let gateway = Gateway::at(&ministack.url, |_| {}).await;
+    check("ministack_check.py", &[&ministack.url, &gateway.addr.to_string(), "120"]);
+}
+
+fn grpcurl(gateway: &Gateway, flags: &[&str], what: &[&str]) -> Command {
+    let mut grpcurl = Command::new(tool("bin/grpcurl"));
+    grpcurl.arg("-plaintext").args(flags).arg(gateway.addr.to_string()).args(what);
+    grpcurl
+}
+
+const DESCRIBE: &str = "ssm_gateway.v1.InstanceInformationService/DescribeInstanceInformation";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn grpcurl_takes_and_prints_aws_json() {
+    let (gateway, _simulator) = simulated(300).await;
+    let request = r#"{"MaxResults":5,"Filters":[{"Key":"PingStatus","Values":["Online"]}]}"#;
+    let answer = run(&mut grpcurl(&gateway, &["-d", request], &[DESCRIBE]));
+    let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+    let nodes = answer["InstanceInformationList"].as_array().unwrap();
+    assert_eq!(nodes.len(), 5);
+    assert!(nodes.iter().all(|node| node["PingStatus"] == "Online" && node.get("IPAddress").is_some()));
+    assert!(answer["NextToken"].is_string());
+    // The examples of AWS's own documentation, as JSON.
+    for request in [
+        r#"{"Filters":[{"Key":"InstanceIds","Values":["i-028ea792daEXAMPLE"]}]}"#,
+        r#"{"InstanceInformationFilterList":[{"key":"InstanceIds","valueSet":["i-028ea792daEXAMPLE"]}]}"#,
+        r#"{"Filters":[{"Key":"tag:Purpose","Values":["Test"]}],"MaxResults":50}"#,
+    ] {
+        run(&mut grpcurl(&gateway, &["-d", request], &[DESCRIBE]));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn grpcurl_explores_the_contract_with_its_comments() {
+    let (gateway, _simulator) = simulated(1).await;
+    for reflection in ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"] {
+        assert!(run(&mut grpcurl(&gateway, &[], &["list"])).contains(reflection));
+    }
+    let described = run(&mut grpcurl(&gateway, &[], &["describe", "ssm_gateway.v1.InstanceInformation"]));
+    assert!(described.contains("Connection status of SSM Agent"), "{described}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn grpcurl_decodes_the_details_of_an_error() {
+    let (gateway, _simulator) = simulated(1).await;
+    let output = grpcurl(&gateway, &["-d", r#"{"MaxResults":4}"#], &[DESCRIBE]).output().unwrap();
+    assert_eq!(output.status.code(), Some(64 + 3));
+    let shown = String::from_utf8_lossy(&output.stderr).into_owned();
+    for part in
+        ["InvalidArgument", "\"reason\": \"VALIDATION\"", "\"domain\": \"ssm.amazonaws.com\"", "\"max_results\""]
+    {
+        assert!(shown.contains(part), "{shown}");
+    }
+}

@@ -1,0 +1,209 @@
+//! The program as a person runs it.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _},
+    net::SocketAddr,
+    process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio},
+};
+
+use ssm_gateway::simulator::{FailureKind, Faults};
+
+use crate::support::{failing, run, simulated, tool};
+
+const SSM_GATEWAY: &str = env!("CARGO_BIN_EXE_ssm-gateway");
+
+/// A running `ssm-gateway serve`; dropping it kills it.
+pub(crate) struct Program {
+    pub(crate) addr: SocketAddr,
+    child: Child,
+    log: BufReader<ChildStderr>,
+    head: String,
+}
+
+impl Program {
+    /// Starts the command, whose standard error is piped, and waits until it listens.
+    pub(crate) fn start(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut head = String::new();
+        loop {
+            let mut line = String::new();
+            assert_ne!(log.read_line(&mut line).unwrap(), 0, "it ended: {head}");
+            head.push_str(&line);
+            if line.contains("listening") {
+                let addr = line.split("127.0.0.1:").nth(1).unwrap();
+                let port: String = addr.chars().take_while(char::is_ascii_digit).collect();
+                let addr = SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap()));
+                return Self { addr, child, log, head };
+            }
+        }
+    }
+
+    /// Stops it by SIGTERM, and gives all that it logged.
+    pub(crate) fn stop(mut self) -> String {
+        run(Command::new("kill").args(["-TERM", &self.child.id().to_string()]));
+        let mut log = std::mem::take(&mut self.head);
+        self.log.read_to_string(&mut log).unwrap();
+        assert!(self.child.wait().unwrap().success());
+        log
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+fn list(server: SocketAddr, flags: &[&str]) -> Output {
+    Command::new(SSM_GATEWAY).args(["list", "--server", &server.to_string()]).args(flags).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn list_prints_every_node_in_every_format() {
+    let (gateway, _simulator) = simulated(137).await;
+    let table = stdout(&list(gateway.addr, &[]));
+    assert_eq!(table.lines().count(), 1 + 137);
+    assert!(table.starts_with("InstanceId"));
+    let jsonl = stdout(&list(gateway.addr, &["--output", "jsonl", "--page-size", "20"]));
+    let json: serde_json::Value = serde_json::from_str(&stdout(&list(gateway.addr, &["--output", "json"]))).unwrap();
+    let nodes: Vec<serde_json::Value> = jsonl.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(json["InstanceInformationList"].as_array().unwrap(), &nodes);
+    assert_eq!(nodes.len(), 137);
+    let csv = stdout(&list(gateway.addr, &["--output", "csv"]));
+    let mut csv = csv::Reader::from_reader(csv.as_bytes());
+    let ids: Vec<String> = csv.records().map(|row| row.unwrap()[0].to_owned()).collect();
+    assert_eq!(ids, nodes.iter().map(|node| node["InstanceId"].as_str().unwrap()).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn list_filters_as_it_is_told() {
+    let (gateway, _simulator) = simulated(300).await;
+    let flags = ["--output", "jsonl", "--filter", "PlatformTypes=Windows,MacOS", "--filter", "PingStatus=Online"];
+    let output = stdout(&list(gateway.addr, &flags));
+    assert!(output.lines().count() > 10);
+    for line in output.lines() {
+        let node: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(node["PingStatus"], "Online");
+        assert!(["Windows", "MacOS"].contains(&node["PlatformType"].as_str().unwrap()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_is_one_sentence_and_an_exit_code() {
+    let (gateway, simulator) = simulated(5).await;
+    let fails = |flags: &[&str], code: i32, sentence: &str| {
+        let output = list(gateway.addr, flags);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{stderr}");
+        assert!(stderr.contains(sentence), "{stderr}");
+        assert!(output.stdout.is_empty());
+        stderr
+    };
+    let stderr = fails(&["--filter", "Color=red"], 1, "UnknownKey filter Key is invalid.");
+    assert_eq!(stderr.lines().count(), 1);
+    fails(&["--filter", "Color"], 2, "a filter is KEY=VALUE[,VALUE...]");
+    fails(&["--server", "127.0.0.1:1"], 2, "cannot be used multiple times");
+    simulator.set_faults(failing(FailureKind::Hang));
+    fails(&["--timeout", "200ms"], 1, "deadline");
+    let output = Command::new(SSM_GATEWAY).args(["list", "--server", "127.0.0.1:1"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).starts_with("error: could not reach a gateway at 127.0.0.1:1"));
+}
+
+#[test]
+fn a_wrong_configuration_file_is_refused_with_its_line() {
+    let file = std::env::temp_dir().join(format!("ssm-gateway-{}.toml", std::process::id()));
+    std::fs::write(&file, "[upstream]\nregion = \"eu-west-1\"\nregoin = \"x\"\n").unwrap();
+    let output = Command::new(SSM_GATEWAY).args(["serve", "--config"]).arg(&file).output().unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr.contains("line 3") && stderr.contains("regoin") && stderr.contains("`region`"), "{stderr}");
+}
+
+#[test]
+fn help_teaches_every_command() {
+    let help = run(Command::new(SSM_GATEWAY).arg("--help"));
+    for command in ["serve", "simulate", "demo", "list"] {
+        assert!(help.contains(command));
+        let help = run(Command::new(SSM_GATEWAY).args([command, "--help"]));
+        assert!(help.lines().count() > 10 && !help.contains('`'), "{help}");
+    }
+}
+
+/// Reads lines until one contains `what`.
+fn until(lines: &mut BufReader<ChildStdout>, what: &str) -> String {
+    let mut seen = String::new();
+    while !seen.contains(what) {
+        assert_ne!(lines.read_line(&mut seen).unwrap(), 0, "it ended: {seen}");
+    }
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_shows_calls_that_work_and_keeps_serving() {
+    let mut child = Command::new(SSM_GATEWAY).args(["demo", "--port", "0"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap());
+    let shown = until(&mut lines, "Serving until Ctrl-C.");
+    assert!(shown.contains("1237 nodes"));
+    assert_eq!(shown.lines().filter(|line| line.starts_with("i-") || line.starts_with("mi-")).count(), 5, "{shown}");
+    // The lines are for a shell, so a shell runs them.
+    let grpcurl = tool("bin/grpcurl");
+    let path = format!("{}:{}", grpcurl.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let mut calls = 0;
+    for line in shown.lines().map(str::trim).filter(|line| line.starts_with("grpcurl ")) {
+        let printed = run(Command::new("sh").args(["-c", line]).env("PATH", &path));
+        assert!(printed.contains("DescribeInstanceInformation") || printed.contains("\"InstanceInformationList\""));
+        calls += 1;
+    }
+    assert_eq!(calls, 2);
+    run(Command::new("kill").args(["-INT", &child.id().to_string()]));
+    assert!(child.wait().unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_simulator_can_be_steered_while_it_runs() {
+    let mut command = Command::new(SSM_GATEWAY);
+    command.args([
+        "simulate",
+        "--listen",
+        "127.0.0.1:0",
+        "--nodes",
+        "7",
+        "--fail",
+        "throttling:0.5",
+        "--latency",
+        "1ms",
+    ]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap());
+    let shown = until(&mut lines, "\n");
+    let url = shown.trim().rsplit(' ').next().unwrap().to_owned();
+    let python = r#"
+import json, sys, urllib.request as r
+url = sys.argv[1] + "/_simulator/"
+faults = json.load(r.urlopen(url + "faults"))
+assert faults["latency"] == "1ms" and faults["failures"] == [{"kind": "throttling", "probability": 0.5}], faults
+new = {"failures": [{"kind": {"error": {"status": 400, "code": "Odd"}}, "calls": 1}], "empty_every": 3}
+put = r.Request(url + "faults", json.dumps(new).encode(), {"content-type": "application/json"}, method="PUT")
+assert json.load(r.urlopen(put))["empty_every"] == 3
+assert json.load(r.urlopen(url + "stats"))["calls"] == 0
+"#;
+    run(Command::new(tool("venv/bin/python")).args(["-c", python, &url]));
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listing_that_breaks_off_is_not_taken_for_whole() {
+    let (gateway, simulator) = simulated(500).await;
+    simulator.set_faults(Faults { expire_tokens: true, ..Faults::default() });
+    let output = list(gateway.addr, &["--output", "jsonl"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(stdout(&output).lines().count(), 50);
+}

@@ -1,0 +1,165 @@
+//! A gateway over a simulator, both running, and what to ask it.
+
+use std::{
+    future::Future,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use ssm_gateway::{
+    app::App,
+    config::Config,
+    proto::{
+        DescribeInstanceInformationRequest, DescribeInstanceInformationResponse, InstanceInformation,
+        InstanceInformationStringFilter, StreamInstanceInformationRequest, StreamInstanceInformationResponse,
+        instance_information_service_client::InstanceInformationServiceClient,
+    },
+    simulator::{self, Failure, FailureKind, Faults, Simulator},
+};
+use tokio::{sync::oneshot, task::JoinHandle, time};
+use tonic::{Status, transport::Channel};
+
+/// The longest that a test waits for anything; far longer than it takes.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) type Client = InstanceInformationServiceClient<Channel>;
+
+/// A running gateway; dropping it stops it at once.
+pub(crate) struct Gateway {
+    pub(crate) addr: SocketAddr,
+    pub(crate) client: Client,
+    stop: Option<oneshot::Sender<()>>,
+    serving: JoinHandle<()>,
+}
+
+impl Gateway {
+    /// In front of `endpoint`, with quick retries and what `configure` changes.
+    pub(crate) async fn at(endpoint: &str, configure: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::default();
+        config.edge.listen.set_port(0);
+        config.upstream.region = Some("us-east-1".to_owned());
+        config.upstream.endpoint_url = Some(endpoint.to_owned());
+        config.upstream.simulated_credentials = true;
+        config.upstream.retry_backoff = Duration::from_millis(1);
+        configure(&mut config);
+        let app = App::build(config).await.unwrap();
+        let addr = app.addr();
+        let (stop, stopped) = oneshot::channel();
+        let serving = tokio::spawn(app.serve(async {
+            let _dropped = stopped.await;
+        }));
+        let client = Client::connect(format!("http://{addr}")).await.unwrap().max_decoding_message_size(usize::MAX);
+        Self { addr, client, stop: Some(stop), serving }
+    }
+
+    /// One page.
+    pub(crate) async fn describe(
+        &self,
+        request: DescribeInstanceInformationRequest,
+    ) -> Result<DescribeInstanceInformationResponse, Status> {
+        within(self.client.clone().describe_instance_information(request)).await.map(tonic::Response::into_inner)
+    }
+
+    /// All messages of a stream.
+    pub(crate) async fn stream(
+        &self,
+        request: StreamInstanceInformationRequest,
+    ) -> Result<Vec<StreamInstanceInformationResponse>, Status> {
+        let mut pages = within(self.client.clone().stream_instance_information(request)).await?.into_inner();
+        let mut all = Vec::new();
+        while let Some(page) = within(pages.message()).await? {
+            all.push(page);
+        }
+        Ok(all)
+    }
+
+    /// All nodes, by unary calls.
+    pub(crate) async fn walk(&self, mut request: DescribeInstanceInformationRequest) -> Vec<InstanceInformation> {
+        let mut nodes = Vec::new();
+        loop {
+            let answer = self.describe(request.clone()).await.unwrap();
+            nodes.extend(answer.instance_information_list);
+            match answer.next_token {
+                None => return nodes,
+                token => request.next_token = token,
+            }
+        }
+    }
+
+    /// Tells it to stop, as a signal would; await [`Gateway::stopped`] for the end.
+    pub(crate) fn stop(&mut self) {
+        drop(self.stop.take());
+    }
+
+    /// Waits until it has drained.
+    pub(crate) async fn stopped(mut self) {
+        within(&mut self.serving).await.unwrap();
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+/// A gateway in front of a simulator with `nodes` nodes.
+pub(crate) async fn simulated(nodes: usize) -> (Gateway, Simulator) {
+    simulated_with(nodes, |_| {}).await
+}
+
+/// The same, configured.
+pub(crate) async fn simulated_with(nodes: usize, configure: impl FnOnce(&mut Config)) -> (Gateway, Simulator) {
+    let simulator = simulator::Config { nodes, ..simulator::Config::default() }.start().await.unwrap();
+    (Gateway::at(&simulator.url(), configure).await, simulator)
+}
+
+/// Every call fails so.
+pub(crate) fn failing(kind: FailureKind) -> Faults {
+    failing_as(Failure::always(kind))
+}
+
+pub(crate) fn failing_as(failure: Failure) -> Faults {
+    Faults { failures: vec![failure], ..Faults::default() }
+}
+
+/// An error of AWS's with this code.
+pub(crate) fn aws_error(status: u16, code: &str, message: Option<&str>) -> FailureKind {
+    FailureKind::Error { status, code: code.to_owned(), message: message.map(str::to_owned) }
+}
+
+pub(crate) fn filter(key: &str, values: &[&str]) -> InstanceInformationStringFilter {
+    let values = values.iter().map(|value| (*value).to_owned()).collect();
+    InstanceInformationStringFilter { key: Some(key.to_owned()), values }
+}
+
+/// A request with these filters.
+pub(crate) fn filtered(filters: Vec<InstanceInformationStringFilter>) -> DescribeInstanceInformationRequest {
+    DescribeInstanceInformationRequest { filters, ..Default::default() }
+}
+
+/// Awaits what must come.
+pub(crate) async fn within<F: Future>(what: F) -> F::Output {
+    time::timeout(PATIENCE, what).await.expect("it takes too long")
+}
+
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A tool that `scripts/tools` installs.
+pub(crate) fn tool(path: &str) -> PathBuf {
+    let tool = root().join(".tools").join(path);
+    assert!(tool.exists(), "{} is missing: run scripts/test, which installs it", tool.display());
+    tool
+}
+
+/// Runs a program to its end, and gives what it printed; its failure is the test's.
+pub(crate) fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?} failed:\n{stdout}\n{stderr}");
+    stdout.into_owned()
+}

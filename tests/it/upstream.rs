@@ -1,0 +1,80 @@
+//! What reaches SSM: the question, its credentials, and what comes of none.
+
+use std::process::{Command, Stdio};
+
+use ssm_gateway::{config::Config, proto::DescribeInstanceInformationRequest, upstream::BuildError};
+use tonic::Code;
+use tonic_types::StatusExt as _;
+
+use crate::{
+    program::Program,
+    support::{Client, filter, filtered, simulated, within},
+};
+
+#[tokio::test]
+async fn filters_are_asked_in_their_normal_order_and_no_others() {
+    let (gateway, simulator) = simulated(5).await;
+    gateway.describe(DescribeInstanceInformationRequest::default()).await.unwrap();
+    assert_eq!(simulator.stats().last_request, serde_json::json!({"MaxResults": 50}));
+    let filters = vec![filter("PingStatus", &["Online", "Inactive"]), filter("IamRole", &["b", "a"])];
+    gateway.describe(filtered(filters)).await.unwrap();
+    let expected = serde_json::json!({"MaxResults": 50, "Filters": [
+        {"Key": "IamRole", "Values": ["a", "b"]},
+        {"Key": "PingStatus", "Values": ["Inactive", "Online"]},
+    ]});
+    assert_eq!(simulator.stats().last_request, expected);
+}
+
+/// The region may come from AWS's own variables, so that the environment must be that of a process of its own.
+fn serve(environment: &[(&str, &str)], flags: &[&str]) -> Command {
+    let mut serve = Command::new(env!("CARGO_BIN_EXE_ssm-gateway"));
+    serve.args(["serve", "--listen", "127.0.0.1:0"]).args(flags).env_clear().envs(environment.iter().copied());
+    serve.env("AWS_EC2_METADATA_DISABLED", "true").stderr(Stdio::piped());
+    serve
+}
+
+#[test]
+fn without_a_region_the_program_says_how_to_give_one() {
+    let output = serve(&[], &[]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let expected = format!("error: {}\n", BuildError::NoRegion);
+    assert_eq!(String::from_utf8_lossy(&output.stderr), expected);
+}
+
+#[tokio::test]
+async fn region_endpoint_and_credentials_come_from_aws_own_variables() {
+    let (_gateway, simulator) = simulated(7).await;
+    let url = simulator.url();
+    let environment = [
+        ("AWS_REGION", "eu-central-1"),
+        ("AWS_ENDPOINT_URL_SSM", &*url),
+        ("AWS_ACCESS_KEY_ID", "key"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+    ];
+    let program = Program::start(serve(&environment, &[]));
+    let mut client = within(Client::connect(format!("http://{}", program.addr))).await.unwrap();
+    let answer = within(client.describe_instance_information(DescribeInstanceInformationRequest::default())).await;
+    assert_eq!(answer.unwrap().into_inner().instance_information_list.len(), 7);
+}
+
+#[tokio::test]
+async fn without_credentials_callers_are_told_that_it_is_the_gateways_fault() {
+    let (_gateway, simulator) = simulated(7).await;
+    let program = Program::start(serve(&[("AWS_REGION", "eu-central-1")], &["--endpoint-url", &simulator.url()]));
+    let mut client = within(Client::connect(format!("http://{}", program.addr))).await.unwrap();
+    let answer = within(client.describe_instance_information(DescribeInstanceInformationRequest::default())).await;
+    let status = answer.unwrap_err();
+    let info = status.get_details_error_info().unwrap();
+    assert_eq!((status.code(), &*info.reason), (Code::Unavailable, "AWS_CREDENTIALS"), "{status:?}");
+    assert_eq!(simulator.stats().calls, 0);
+}
+
+#[test]
+fn every_default_is_as_documented() {
+    let config = Config::default();
+    assert_eq!(config.edge.listen.to_string(), "127.0.0.1:50051");
+    let times = [config.upstream.connect_timeout, config.upstream.attempt_timeout, config.upstream.fetch_timeout];
+    assert_eq!(times.map(|time| time.as_secs()), [3, 10, 30]);
+    assert_eq!((config.upstream.retries, config.listing.page_cap), (2, 10_000));
+    assert_eq!(config.listing.cursor_lifetime.as_secs(), 3600);
+}
