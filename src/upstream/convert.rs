@@ -101,8 +101,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn times_are_exact_to_the_millisecond(millis in -10_000_000_000_000i64..10_000_000_000_000) {
-            let float = DateTime::from_secs_f64(millis as f64 / 1000.0);
+        fn times_are_exact_to_the_millisecond(seconds in -2_000_000_000i32..2_000_000_000, rest in 0..1000i32) {
+            let millis = i64::from(seconds) * 1000 + i64::from(rest);
+            let float = DateTime::from_secs_f64(f64::from(seconds) + f64::from(rest) / 1000.0);
             let Timestamp { seconds, nanos } = timestamp(float);
             prop_assert_eq!(seconds * 1000 + i64::from(nanos / 1_000_000), millis);
             prop_assert!((0..1_000_000_000).contains(&nanos) && nanos % 1_000_000 == 0);
@@ -136,7 +137,8 @@ mod tests {
         let nodes = ["i-1", "i-2"].map(|id| InstanceInformation::builder().instance_id(id).build());
         let records = records(nodes.to_vec());
         let answer = proto::DescribeInstanceInformationResponse::decode(records.slice(0..2)).unwrap();
-        let ids: Vec<_> = answer.instance_information_list.iter().map(|node| node.instance_id()).collect();
+        let ids: Vec<_> =
+            answer.instance_information_list.iter().map(crate::proto::InstanceInformation::instance_id).collect();
         assert_eq!(ids, ["i-1", "i-2"]);
     }
 }

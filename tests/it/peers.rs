@@ -42,7 +42,7 @@ impl Ministack {
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let started = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(started.elapsed() < Duration::from_secs(60), "ministack does not listen");
+            assert!(started.elapsed() < Duration::from_mins(1), "ministack does not listen");
             std::thread::sleep(Duration::from_millis(50));
         }
         Self { url: format!("http://127.0.0.1:{port}"), child }

@@ -15,7 +15,8 @@ use tonic_types::StatusExt as _;
 use crate::support::{Gateway, failing, simulated, simulated_with, within};
 
 async fn health(gateway: &Gateway) -> HealthClient<Channel> {
-    HealthClient::connect(format!("http://{}", gateway.addr)).await.unwrap()
+    let endpoint = Channel::from_shared(format!("http://{}", gateway.addr)).unwrap();
+    HealthClient::new(endpoint.connect().await.unwrap())
 }
 
 #[tokio::test]

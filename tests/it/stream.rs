@@ -12,14 +12,18 @@ use tonic_types::StatusExt as _;
 use crate::support::{failing, filter, simulated, within};
 
 fn ids(messages: &[StreamInstanceInformationResponse]) -> Vec<&str> {
-    messages.iter().flat_map(|page| &page.instance_information_list).map(|node| node.instance_id()).collect()
+    messages
+        .iter()
+        .flat_map(|page| &page.instance_information_list)
+        .map(ssm_gateway::proto::InstanceInformation::instance_id)
+        .collect()
 }
 
 #[tokio::test]
 async fn a_stream_gives_the_walk_in_full_messages() {
     let (gateway, _simulator) = simulated(237).await;
     let walk = gateway.walk(DescribeInstanceInformationRequest::default()).await;
-    let walk: Vec<_> = walk.iter().map(|node| node.instance_id()).collect();
+    let walk: Vec<_> = walk.iter().map(ssm_gateway::proto::InstanceInformation::instance_id).collect();
     for (page_size, sizes) in
         [(None, vec![50, 50, 50, 50, 37]), (Some(100), vec![100, 100, 37]), (Some(1000), vec![237])]
     {
