@@ -57,6 +57,8 @@ enum CliError {
     Connect(String, #[source] tonic::transport::Error),
     #[error("the gateway answered {code}: {message}", code = .0.code(), message = .0.message())]
     Call(#[source] Box<tonic::Status>),
+    #[error("the gateway did not answer in the time given")]
+    Timeout,
     #[error("could not read the gateway's answer")]
     Answer(#[from] prost::DecodeError),
     #[error("the program's own contract is broken")]

@@ -6,10 +6,8 @@ use std::{
     time::Duration,
 };
 
-use tonic::{
-    Request,
-    transport::{Channel, Endpoint},
-};
+use tokio::time;
+use tonic::transport::{Channel, Endpoint};
 
 use super::{
     CliError,
@@ -65,15 +63,20 @@ impl FromStr for Filter {
 
 impl Args {
     pub(super) async fn run(self) -> Result<(), CliError> {
+        // The call ends with the future that makes it, at the gateway too.
+        match self.timeout {
+            None => self.list().await,
+            Some(timeout) => time::timeout(timeout, self.list()).await.unwrap_or(Err(CliError::Timeout)),
+        }
+    }
+
+    async fn list(self) -> Result<(), CliError> {
         let mut client = connect(&self.server).await?;
-        let mut request = Request::new(StreamInstanceInformationRequest {
+        let request = StreamInstanceInformationRequest {
             filters: self.filter.into_iter().map(|filter| filter.0).collect(),
             page_size: self.page_size,
             ..Default::default()
-        });
-        if let Some(timeout) = self.timeout {
-            request.set_timeout(timeout);
-        }
+        };
         let failed = |status: tonic::Status| CliError::Call(status.into());
         let mut pages = client.stream_instance_information(request).await.map_err(failed)?.into_inner();
         let mut output = Output::new(self.output, io::stdout().lock())?;

@@ -30,8 +30,8 @@ pub(super) struct Args {
     /// How long every answer takes.
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
     latency: Duration,
-    /// Let calls fail, all or a share of them from 0 to 1; may be repeated. KIND is one of throttling, `internal_error`,
-    /// html, `html_ok`, `malformed_json`, reset, cut, hang, `access_denied`, `expired_credentials`.
+    /// Let calls fail, all or a share of them from 0 to 1; may be repeated. KIND is one of throttling, internal_error,
+    /// html, html_ok, malformed_json, reset, cut, hang, access_denied, expired_credentials.
     #[arg(long, value_name = "KIND[:SHARE]")]
     fail: Vec<Failure>,
     /// Let every N-th page of a walk be empty, with a token all the same.

@@ -1,5 +1,13 @@
 //! Drives the running gateway over real sockets, in front of the simulator or of somebody else's SSM.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that meets what it does not expect must fail"
+)]
+
 mod architecture;
 mod contract;
 mod describe;

@@ -110,7 +110,7 @@ async fn a_failure_is_one_sentence_and_an_exit_code() {
     fails(&["--filter", "Color"], 2, "a filter is KEY=VALUE[,VALUE...]");
     fails(&["--server", "127.0.0.1:1"], 2, "cannot be used multiple times");
     simulator.set_faults(failing(FailureKind::Hang));
-    fails(&["--timeout", "200ms"], 1, "deadline");
+    fails(&["--timeout", "200ms"], 1, "error: the gateway did not answer in the time given\n");
     let output = Command::new(SSM_GATEWAY).args(["list", "--server", "127.0.0.1:1"]).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).starts_with("error: could not reach a gateway at 127.0.0.1:1"));
 }

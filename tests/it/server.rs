@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::stream;
 use ssm_gateway::{
     proto::{DescribeInstanceInformationRequest, StreamInstanceInformationRequest},
     service::SERVICE_NAME,
@@ -29,6 +30,33 @@ async fn health_is_told_for_the_server_and_the_service() {
     }
     let unknown = HealthCheckRequest { service: "nobody".to_owned() };
     assert_eq!(within(health(&gateway).await.check(unknown)).await.unwrap_err().code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn reflection_answers_old_clients_and_new_ones_alike() {
+    use tonic_reflection::pb::{v1, v1alpha};
+    let (gateway, _simulator) = simulated(1).await;
+    let channel = Channel::from_shared(format!("http://{}", gateway.addr)).unwrap().connect().await.unwrap();
+    // The contract's own file, and the one that describes the details of errors.
+    for symbol in [SERVICE_NAME, "google.rpc.ErrorInfo"] {
+        let ask = v1::server_reflection_request::MessageRequest::FileContainingSymbol(symbol.to_owned());
+        let request = v1::ServerReflectionRequest { host: String::new(), message_request: Some(ask) };
+        let mut client = v1::server_reflection_client::ServerReflectionClient::new(channel.clone());
+        let answers = within(client.server_reflection_info(stream::iter([request]))).await.unwrap();
+        let answer = within(answers.into_inner().message()).await.unwrap().unwrap().message_response.unwrap();
+        let v1::server_reflection_response::MessageResponse::FileDescriptorResponse(new) = answer else {
+            panic!("{symbol} is not described: {answer:?}")
+        };
+        let ask = v1alpha::server_reflection_request::MessageRequest::FileContainingSymbol(symbol.to_owned());
+        let request = v1alpha::ServerReflectionRequest { host: String::new(), message_request: Some(ask) };
+        let mut client = v1alpha::server_reflection_client::ServerReflectionClient::new(channel.clone());
+        let answers = within(client.server_reflection_info(stream::iter([request]))).await.unwrap();
+        let answer = within(answers.into_inner().message()).await.unwrap().unwrap().message_response.unwrap();
+        let v1alpha::server_reflection_response::MessageResponse::FileDescriptorResponse(old) = answer else {
+            panic!("{symbol} is not described: {answer:?}")
+        };
+        assert_eq!(new.file_descriptor_proto, old.file_descriptor_proto);
+    }
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import boto3
 import grpc
+import grpc_tools
 from botocore.config import Config
 from google.protobuf.json_format import MessageToDict
 from grpc_tools import protoc
@@ -63,7 +64,8 @@ def stubs():
     """The contract's Python stubs, generated from proto/ by grpcio's own compiler."""
     out = tempfile.mkdtemp()
     files = sorted(str(file) for file in (ROOT / "proto").rglob("*.proto"))
-    arguments = ["protoc", f"-I{ROOT / 'proto'}", f"--python_out={out}", f"--grpc_python_out={out}", *files]
+    well_known = Path(grpc_tools.__file__).parent / "_proto"
+    arguments = ["protoc", f"-I{well_known}", f"-I{ROOT / 'proto'}", f"--python_out={out}", f"--grpc_python_out={out}", *files]
     assert protoc.main(arguments) == 0
     sys.path.insert(0, out)
     package = "ssm_gateway.v1.instance_information_service_pb2"
