@@ -24,19 +24,15 @@ impl Program {
     /// Starts the command, whose standard error is piped, and waits until it listens.
     pub(crate) fn start(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap());
-        let mut head = String::new();
-        loop {
-            let mut line = String::new();
-            assert_ne!(log.read_line(&mut line).unwrap(), 0, "it ended: {head}");
-            head.push_str(&line);
-            if line.contains("listening") {
-                let addr = line.split("127.0.0.1:").nth(1).unwrap();
-                let port: String = addr.chars().take_while(char::is_ascii_digit).collect();
-                let addr = SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap()));
-                return Self { addr, child, log, head };
-            }
+        let log = BufReader::new(child.stderr.take().unwrap());
+        let mut program = Self { addr: SocketAddr::from(([127, 0, 0, 1], 0)), child, log, head: String::new() };
+        while !program.head.contains("listening") {
+            assert_ne!(program.log.read_line(&mut program.head).unwrap(), 0, "it ended: {}", program.head);
         }
+        let addr = program.head.split("127.0.0.1:").last().unwrap();
+        let port: String = addr.chars().take_while(char::is_ascii_digit).collect();
+        program.addr.set_port(port.parse().unwrap());
+        program
     }
 
     /// Stops it by SIGTERM, and gives all that it logged.

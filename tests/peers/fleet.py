@@ -51,7 +51,7 @@ def by_aws_cli(url, *flags):
     environment = {
         "AWS_ACCESS_KEY_ID": "key",
         "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_ENDPOINT_URL": url,
         "PATH": "/usr/bin:/bin",
         "HOME": tempfile.gettempdir(),
