@@ -6,6 +6,7 @@ COPY proto proto
 COPY src src
 RUN cargo build --release --locked
 # What the program is linked to, besides itself.
+SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 RUN mkdir -p /image/bin /image/etc/ssl/certs /image/lib64 \
  && cp target/release/ssm-gateway /image/bin/ \
  && cp /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ \
