@@ -80,7 +80,9 @@ impl Args {
         let failed = |status: tonic::Status| CliError::Call(status.into());
         let mut pages = client.stream_instance_information(request).await.map_err(failed)?.into_inner();
         let mut output = Output::new(self.output, io::stdout().lock())?;
-        let mut progress = Progress { nodes: 0, is_shown: io::stderr().is_terminal() && !io::stdout().is_terminal() };
+        // A table comes at the end; other formats would be written over where both go to one terminal.
+        let is_mixed = self.output != Format::Table && io::stdout().is_terminal();
+        let mut progress = Progress { nodes: 0, is_shown: io::stderr().is_terminal() && !is_mixed };
         while let Some(page) = pages.message().await.map_err(failed)? {
             for node in &page.instance_information_list {
                 output.node(node)?;
@@ -114,6 +116,6 @@ impl Progress {
     }
 
     fn finish(&self) -> io::Result<()> {
-        if self.is_shown { writeln!(io::stderr()) } else { Ok(()) }
+        if self.is_shown { write!(io::stderr(), "\r\x1b[K") } else { Ok(()) }
     }
 }

@@ -52,7 +52,7 @@ impl<W: Write> Output<W> {
             Format::Jsonl => Sink::Jsonl { to },
             Format::Csv => {
                 let mut to = csv::Writer::from_writer(to);
-                to.write_record(node.fields().map(|field| field.json_name().to_owned())).map_err(io::Error::from)?;
+                to.write_record(node.fields().map(|field| field.json_name().to_owned())).map_err(unwritten)?;
                 Sink::Csv { to: Box::new(to) }
             }
         };
@@ -78,7 +78,7 @@ impl<W: Write> Output<W> {
             Sink::Csv { to } => {
                 let json = serde_json::to_value(&node).map_err(io::Error::from)?;
                 let cells = self.node.fields().map(|field| cell(&json, field.json_name()));
-                to.write_record(cells).map_err(io::Error::from)?;
+                to.write_record(cells).map_err(unwritten)?;
             }
         }
         Ok(())
@@ -101,6 +101,14 @@ impl<W: Write> Output<W> {
             Sink::Csv { mut to } => to.flush()?,
         }
         Ok(())
+    }
+}
+
+/// The I/O error under a CSV error, which may be a closed pipe.
+fn unwritten(error: csv::Error) -> io::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        other => io::Error::other(format!("{other:?}")),
     }
 }
 

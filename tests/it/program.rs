@@ -91,6 +91,19 @@ async fn list_filters_as_it_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_has_read_enough_is_no_failure() {
+    let (gateway, _simulator) = simulated(1000).await;
+    for format in ["table", "json", "jsonl", "csv"] {
+        let mut list = Command::new(SSM_GATEWAY);
+        list.args(["list", "--server", &gateway.addr.to_string(), "--output", format]);
+        let mut child = list.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{format}: {output:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_failure_is_one_sentence_and_an_exit_code() {
     let (gateway, simulator) = simulated(5).await;
     let fails = |flags: &[&str], code: i32, sentence: &str| {
