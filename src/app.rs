@@ -9,7 +9,7 @@ use tracing::info;
 
 use crate::{
     config::Config,
-    edge::{CallLogLayer, DeadlineLayer, Listener},
+    edge::{self, CallLogLayer, DeadlineLayer, Listener},
     proto,
     service::{SERVICE_NAME, Service},
     upstream,
@@ -70,7 +70,11 @@ impl App {
 
     /// Serves until `stop` is done, then drains.
     pub async fn serve(self, stop: impl Future<Output = ()>) {
-        let service = ServiceBuilder::new().layer(CallLogLayer).layer(DeadlineLayer).service(self.routes);
+        let service = ServiceBuilder::new()
+            .layer(CallLogLayer)
+            .map_response(edge::with_error_info)
+            .layer(DeadlineLayer)
+            .service(self.routes);
         let stop = async {
             stop.await;
             info!("draining");

@@ -2,6 +2,7 @@
 
 mod call_log;
 mod deadline;
+mod error_info;
 mod listener;
 
 use std::{
@@ -11,7 +12,7 @@ use std::{
 
 use serde::Deserialize;
 
-pub use self::{call_log::CallLogLayer, deadline::DeadlineLayer, listener::Listener};
+pub use self::{call_log::CallLogLayer, deadline::DeadlineLayer, error_info::with_error_info, listener::Listener};
 
 /// How callers are served; the `[edge]` table of the configuration file.
 #[derive(Debug, Clone, Deserialize)]

@@ -80,6 +80,30 @@ async fn every_answer_has_a_request_id_and_the_callers_own_is_kept() {
 }
 
 #[tokio::test]
+async fn an_error_before_any_handler_has_its_error_info_too() {
+    use ssm_gateway::proto::DescribeInstanceInformationResponse;
+    use tonic::codegen::http::uri::PathAndQuery;
+    let (gateway, _simulator) = simulated(1).await;
+    let channel = Channel::from_shared(format!("http://{}", gateway.addr)).unwrap().connect().await.unwrap();
+    let mut grpc = tonic::client::Grpc::new(channel);
+    let large = || DescribeInstanceInformationRequest { target: "x".repeat(2 << 20), ..Default::default() };
+    for (path, reason) in [
+        ("/ssm_gateway.v1.InstanceInformationService/StopEverything", "UNIMPLEMENTED"),
+        ("/ssm_gateway.v1.Nobody/Nothing", "UNIMPLEMENTED"),
+        ("/ssm_gateway.v1.InstanceInformationService/DescribeInstanceInformation", "OUT_OF_RANGE"),
+    ] {
+        let codec =
+            tonic_prost::ProstCodec::<DescribeInstanceInformationRequest, DescribeInstanceInformationResponse>::default(
+            );
+        let path = PathAndQuery::from_static(path);
+        within(grpc.ready()).await.unwrap();
+        let status = within(grpc.unary(tonic::Request::new(large()), path, codec)).await.unwrap_err();
+        assert_eq!(status.get_details_error_info().expect("an ErrorInfo").reason, reason, "{status:?}");
+        assert!(!status.message().is_empty());
+    }
+}
+
+#[tokio::test]
 async fn a_request_that_is_no_message_is_an_invalid_argument() {
     use tonic::codegen::http::uri::PathAndQuery;
     let (gateway, _simulator) = simulated(1).await;
