@@ -70,7 +70,7 @@ pub enum BuildError {
     NoRegion,
 }
 
-/// [`Upstream`] over the AWS SDK. Cheap calls share the SDK's connections and credentials.
+/// [`Upstream`] over the AWS SDK. Its calls share the SDK's connections and credentials.
 pub struct Ssm {
     client: Client,
     config: Config,

@@ -85,8 +85,10 @@ async fn throttling_is_resource_exhausted_with_advice_and_never_retried() {
 
 #[tokio::test]
 async fn a_failure_of_aws_or_of_the_way_there_is_unavailable_after_two_retries() {
-    let (gateway, simulator) = simulated_with(5, |config| {
-        config.upstream.attempt_timeout = Duration::from_millis(300);
+    let (patient, simulator) = simulated(5).await;
+    // Only where no answer ever comes may an attempt be cut short: elsewhere a busy machine would change the outcome.
+    let hasty = Gateway::at(&simulator.url(), |config| {
+        config.upstream.attempt_timeout = Duration::from_secs(1);
     })
     .await;
     for (kind, reason, domain) in [
@@ -99,7 +101,7 @@ async fn a_failure_of_aws_or_of_the_way_there_is_unavailable_after_two_retries()
     ] {
         let calls = simulator.stats().calls;
         simulator.set_faults(failing(kind.clone()));
-        let told = told(&gateway).await;
+        let told = told(if kind == FailureKind::Hang { &hasty } else { &patient }).await;
         assert_eq!((told.code, &*told.reason, &*told.domain), (Code::Unavailable, reason, domain), "{kind:?}");
         assert!(told.status.get_details_retry_info().is_some());
         assert_eq!(simulator.stats().calls, calls + 3, "{kind:?}");
@@ -120,7 +122,7 @@ async fn a_failure_that_passes_is_not_seen() {
 async fn a_fetch_takes_no_longer_than_its_own_timeout() {
     let (gateway, simulator) = simulated_with(5, |config| {
         config.upstream.attempt_timeout = Duration::from_mins(1);
-        config.upstream.fetch_timeout = Duration::from_millis(200);
+        config.upstream.fetch_timeout = Duration::from_secs(1);
     })
     .await;
     simulator.set_faults(failing(FailureKind::Hang));
