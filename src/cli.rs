@@ -55,8 +55,8 @@ enum CliError {
     Server(String, #[source] tonic::transport::Error),
     #[error("could not reach a gateway at {0}")]
     Connect(String, #[source] tonic::transport::Error),
-    #[error("the gateway answered {code}: {message}", code = .0.code(), message = .0.message())]
-    Call(#[source] Box<tonic::Status>),
+    #[error("the gateway answered {code:?}: {message}", code = .0.code(), message = .0.message())]
+    Call(Box<tonic::Status>),
     #[error("the gateway did not answer in the time given")]
     Timeout,
     #[error("could not read the gateway's answer")]

@@ -83,14 +83,22 @@ impl Args {
         // A table comes at the end; other formats would be written over where both go to one terminal.
         let is_mixed = self.output != Format::Table && io::stdout().is_terminal();
         let mut progress = Progress { nodes: 0, is_shown: io::stderr().is_terminal() && !is_mixed };
-        while let Some(page) = pages.message().await.map_err(failed)? {
-            for node in &page.instance_information_list {
-                output.node(node)?;
+        let outcome = loop {
+            match pages.message().await {
+                Ok(None) => break Ok(()),
+                Err(status) => break Err(failed(status)),
+                Ok(Some(page)) => {
+                    for node in &page.instance_information_list {
+                        output.node(node)?;
+                    }
+                    progress.add(page.instance_information_list.len())?;
+                }
             }
-            progress.add(page.instance_information_list.len())?;
-        }
+        };
+        // What was received is printed even if more should have come.
         progress.finish()?;
-        output.finish()
+        output.finish()?;
+        outcome
     }
 }
 

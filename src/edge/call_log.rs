@@ -134,8 +134,8 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        let status = self.code.map_or_else(|| "caller left".to_owned(), |code| format!("{code:?}"));
-        let micros = self.started.elapsed().as_micros();
+        let status = self.code.map_or_else(|| "cut off".to_owned(), |code| format!("{code:?}"));
+        let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.span.in_scope(|| info!(status, micros, "call ended"));
     }
 }

@@ -1,5 +1,7 @@
 use std::{collections::HashSet, sync::Arc};
 
+use sha2::{Digest as _, Sha256};
+
 use super::{ListingError, cursor::Place};
 use crate::{
     model::Filters,
@@ -13,8 +15,8 @@ pub(super) struct Walk {
     upstream: Arc<dyn Upstream>,
     filters: Filters,
     page_cap: u32,
-    /// The tokens followed so far, to notice one that comes again.
-    followed: HashSet<String>,
+    /// The digests of the tokens followed so far, to notice one that comes again.
+    followed: HashSet<[u8; 32]>,
 }
 
 impl Walk {
@@ -33,10 +35,14 @@ impl Walk {
             }
             error => ListingError::Upstream(error),
         })?;
-        self.followed.extend(place.token.clone());
+        self.followed.extend(place.token.as_deref().map(digest));
         match &page.next_token {
-            Some(next) if self.followed.contains(next) => Err(ListingError::RepeatedToken),
+            Some(next) if self.followed.contains(&digest(next)) => Err(ListingError::RepeatedToken),
             _ => Ok(page),
         }
     }
+}
+
+fn digest(token: &str) -> [u8; 32] {
+    Sha256::digest(token).into()
 }

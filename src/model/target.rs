@@ -20,15 +20,27 @@ impl TargetName {
     /// Tells whether `pattern`, a name or a glob in which `*` stands for any characters, means this target.
     #[must_use]
     pub fn matches(&self, pattern: &str) -> bool {
-        fn matches(pattern: &str, name: &str) -> bool {
-            match pattern.split_once('*') {
-                None => pattern == name,
-                Some((prefix, rest)) => name.strip_prefix(prefix).is_some_and(|tail| {
-                    tail.char_indices().map(|(at, _)| at).chain([tail.len()]).any(|at| matches(rest, &tail[at..]))
-                }),
+        let (pattern, name) = (pattern.as_bytes(), self.0.as_bytes());
+        let (mut at, mut in_name) = (0, 0);
+        // Where the last star was, and how far the name was when it came: only that one is ever taken back.
+        let mut star = None;
+        while let Some(letter) = name.get(in_name) {
+            match pattern.get(at) {
+                Some(b'*') => {
+                    star = Some((at, in_name));
+                    at += 1;
+                }
+                Some(expected) if expected == letter => (at, in_name) = (at + 1, in_name + 1),
+                _ => match star {
+                    None => return false,
+                    Some((after, taken)) => {
+                        star = Some((after, taken + 1));
+                        (at, in_name) = (after + 1, taken + 1);
+                    }
+                },
             }
         }
-        matches(pattern, &self.0)
+        pattern.iter().skip(at).all(|&letter| letter == b'*')
     }
 }
 
@@ -57,5 +69,12 @@ mod tests {
         for pattern in ["", "Default", "defaul", "*x*", "default*x"] {
             assert!(!target.matches(pattern), "{pattern}");
         }
+    }
+
+    #[test]
+    fn no_pattern_takes_the_stack_or_the_day() {
+        let stars = "*".repeat(1 << 20);
+        assert!(TargetName::default_target().matches(&stars));
+        assert!(!TargetName::default_target().matches(&format!("{stars}x")));
     }
 }

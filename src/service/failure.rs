@@ -8,6 +8,11 @@ pub(super) const AWS: &str = "ssm.amazonaws.com";
 /// The `domain` of errors that the gateway alone knows.
 pub(super) const GATEWAY: &str = "ssm-gateway";
 
+/// The longest message, in bytes: some clients take 8 KiB of trailers in all, and a caller may have sent a mebibyte.
+const MAX_MESSAGE: usize = 1024;
+/// The longest name of a caller's that is repeated to it.
+const MAX_NAME: usize = 128;
+
 /// What a caller is told when a call fails, before it is put on the wire: a code, one `google.rpc.ErrorInfo`, and what
 /// else applies.
 #[derive(Debug)]
@@ -45,6 +50,7 @@ impl Failure {
 
     /// A target, or a glob, that means no target of the gateway.
     pub(super) fn unknown_target(name: &str) -> Self {
+        let name = cut(name, MAX_NAME);
         let message = format!("the gateway has no target {name:?}");
         let failure = Self::new(Code::NotFound, GATEWAY, "UNKNOWN_TARGET", message).with("target", Some(name));
         Self { unknown_target: Some(name.to_owned()), ..failure }
@@ -64,7 +70,7 @@ impl Failure {
 
     /// Names a field at fault, for the reason that the message gives.
     pub(super) fn at_field(self, field: &str) -> Self {
-        let description = self.message.clone();
+        let description = cut(&self.message, MAX_MESSAGE).to_owned();
         self.at(field, description)
     }
 
@@ -74,9 +80,15 @@ impl Failure {
     }
 }
 
+/// The head of a text, `most` bytes or just below.
+fn cut(text: &str, most: usize) -> &str {
+    text.get(..text.floor_char_boundary(most)).unwrap_or_default()
+}
+
 impl From<Failure> for Status {
     fn from(failure: Failure) -> Self {
-        let Failure { code, message, domain, reason, metadata, violations, unknown_target, retry_after } = failure;
+        let Failure { code, mut message, domain, reason, metadata, violations, unknown_target, retry_after } = failure;
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE));
         let mut details = ErrorDetails::with_error_info(reason, domain, metadata);
         if !violations.is_empty() {
             details.set_bad_request(violations);

@@ -13,8 +13,6 @@ use crate::{
 
 /// When to ask again where AWS gives no advice.
 const DEFAULT_RETRY_DELAY: Duration = Duration::from_secs(1);
-/// The most of AWS's words that are passed on, in bytes: some clients take 8 KiB of trailers in all.
-const MAX_AWS_MESSAGE: usize = 1024;
 /// The longest `reason` that `google.rpc.ErrorInfo` allows.
 const MAX_REASON: usize = 63;
 
@@ -85,7 +83,7 @@ fn in_aws_words(code: Code, aws: &AwsError, otherwise: &str) -> Failure {
     let aws_code = aws.code.as_deref().unwrap_or("Rejected");
     let message = match aws.message.as_deref() {
         None => format!("{otherwise}: {aws_code}"),
-        Some(message) => message[..message.floor_char_boundary(MAX_AWS_MESSAGE)].to_owned(),
+        Some(message) => message.to_owned(),
     };
     Failure::new(code, AWS, reason(aws_code), message)
 }

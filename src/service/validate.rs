@@ -16,6 +16,8 @@ const DEFAULT_MAX_RESULTS: usize = 10;
 const PAGE_SIZE: RangeInclusive<i32> = 1..=1000;
 const DEFAULT_PAGE_SIZE: usize = 50;
 const MAX_VALUES: usize = 100;
+/// The most violations that are named; the rest are counted.
+const MAX_VIOLATIONS: usize = 8;
 /// The keys that AWS is certain not to take for tags; it may know more.
 const KEYS: [&str; 10] = [
     "ActivationIds",
@@ -33,6 +35,9 @@ const KEYS: [&str; 10] = [
 /// Collects what AWS's model finds wrong with single members, worded as AWS words it.
 #[derive(Debug, Default)]
 pub(super) struct Constraints {
+    /// How many there are.
+    count: usize,
+    /// The first of them, each with its field.
     violations: Vec<(String, String)>,
 }
 
@@ -71,7 +76,7 @@ impl Constraints {
 
     /// Reports all violations together, as AWS does.
     pub(super) fn finish(self) -> Result<(), Failure> {
-        let count = self.violations.len();
+        let count = self.count;
         if count == 0 {
             return Ok(());
         }
@@ -109,7 +114,10 @@ impl Constraints {
 
     fn add(&mut self, field: impl Into<String>, value: &str, aws_path: impl Display, rule: impl Display) {
         let violation = format!("Value {value}at '{aws_path}' failed to satisfy constraint: Member must {rule}");
-        self.violations.push((field.into(), violation));
+        self.count += 1;
+        if self.violations.len() < MAX_VIOLATIONS {
+            self.violations.push((field.into(), violation));
+        }
     }
 }
 
@@ -189,5 +197,5 @@ fn validation(message: impl Into<String>) -> Failure {
 
 /// A refusal of what is the gateway's own.
 fn refused(field: &str, message: impl Into<String>) -> Failure {
-    Failure::new(Code::InvalidArgument, GATEWAY, "VALIDATION", message).at_field(field)
+    Failure::new(Code::InvalidArgument, GATEWAY, "INVALID_ARGUMENT", message).at_field(field)
 }

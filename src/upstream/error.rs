@@ -37,7 +37,7 @@ const INVALID_REQUEST: &[&str] = &[
     "ValidationException",
 ];
 /// AWS's codes for credentials that are not allowed to ask.
-const ACCESS_DENIED: &[&str] = &["AccessDeniedException", "AccessDenied", "UnauthorizedOperation"];
+const ACCESS_DENIED: &[&str] = &["AccessDeniedException", "AccessDenied", "NotAuthorized", "UnauthorizedOperation"];
 /// AWS's codes for credentials that are expired, absent or wrong (its list of common errors).
 const CREDENTIALS: &[&str] = &[
     "ExpiredToken",
@@ -48,7 +48,6 @@ const CREDENTIALS: &[&str] = &[
     "InvalidSignatureException",
     "MissingAuthenticationToken",
     "MissingAuthenticationTokenException",
-    "NotAuthorized",
     "RequestExpired",
     "SignatureDoesNotMatch",
     "UnrecognizedClientException",
@@ -135,7 +134,13 @@ impl UpstreamError {
     /// Writes to the log what callers are not told: AWS's own words and the cause.
     pub(super) fn log(&self, outcome: &'static str) {
         let AwsError { code, message, request_id, .. } = self.aws().cloned().unwrap_or_default();
-        warn!(error = self as &dyn Error, code, message, request_id, "{outcome}");
+        warn!(
+            error = self as &dyn Error,
+            aws_error_code = code,
+            aws_message = message,
+            aws_request_id = request_id,
+            "{outcome}"
+        );
     }
 
     /// Classifies what the SDK gave in place of an answer.

@@ -141,8 +141,11 @@ impl Ssm {
         for _ in 0..self.config.retries {
             match self.attempt(filters, token).await {
                 Err(error) if error.is_transient() => {
-                    error.log("will ask AWS again");
                     let advice = error.aws().and_then(|aws| aws.retry_after).unwrap_or_default();
+                    if advice >= self.config.fetch_timeout {
+                        return Err(error);
+                    }
+                    error.log("will ask AWS again");
                     time::sleep(advice.max(backoff.mul_f64(fastrand::f64()))).await;
                     backoff *= 2;
                 }

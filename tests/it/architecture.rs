@@ -19,7 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
     ("simulator", &[]),
     ("config", &["edge", "listing", "telemetry", "upstream"]),
-    ("app", &["config", "edge", "listing", "model", "proto", "service", "telemetry", "upstream"]),
+    ("app", &["config", "edge", "proto", "service", "upstream"]),
     ("cli", &["app", "config", "proto", "simulator", "telemetry"]),
 ];
 

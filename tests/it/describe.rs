@@ -148,6 +148,20 @@ async fn limits_of_members_come_first_and_are_reported_together() {
 }
 
 #[tokio::test]
+async fn an_error_stays_small_whatever_was_sent() {
+    let (gateway, _simulator) = simulated(1).await;
+    let status = gateway.describe(filtered(vec![filter("", &[]); 50_000])).await.unwrap_err();
+    assert!(status.message().starts_with("100000 validation errors detected: "), "{}", status.message());
+    assert_eq!(refusal(&status).1.len(), 8);
+    let request = DescribeInstanceInformationRequest { target: "x".repeat(500_000), ..Default::default() };
+    let unknown = gateway.describe(request).await.unwrap_err();
+    assert_eq!(unknown.code(), Code::NotFound);
+    for status in [status, unknown] {
+        assert!(status.message().len() <= 1024 && status.details().len() <= 4096, "{}", status.details().len());
+    }
+}
+
+#[tokio::test]
 async fn in_all_else_aws_decides_and_its_words_are_passed_on() {
     let (gateway, simulator) = simulated(20).await;
     let message = "UnknownKey filter Key is invalid.";
