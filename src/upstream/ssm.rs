@@ -8,6 +8,7 @@ use aws_sdk_ssm::{
     Client, config::Credentials, operation::describe_instance_information::DescribeInstanceInformationOutput,
 };
 use futures_util::{FutureExt as _, future::BoxFuture};
+use http::Uri;
 use serde::Deserialize;
 use tokio::time;
 
@@ -68,6 +69,9 @@ pub enum BuildError {
     /// Neither the configuration nor the environment names a region.
     #[error("no AWS region: pass --region, set AWS_REGION, or name one in the configuration file under [upstream]")]
     NoRegion,
+    /// The endpoint is no URL that can be asked.
+    #[error("{0:?} is not an endpoint URL, such as https://ssm.eu-west-1.amazonaws.com")]
+    EndpointUrl(String),
 }
 
 /// [`Upstream`] over the AWS SDK. Its calls share the SDK's connections and credentials.
@@ -80,8 +84,14 @@ impl Config {
     /// Makes the client; credentials come from the SDK's default chain, and are loaded by the first fetch.
     ///
     /// # Errors
-    /// [`BuildError::NoRegion`].
+    /// [`BuildError`].
     pub async fn build(self) -> Result<Ssm, BuildError> {
+        if let Some(url) = &self.endpoint_url {
+            let is_usable = |url: Uri| matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some();
+            if !url.parse().is_ok_and(is_usable) {
+                return Err(BuildError::EndpointUrl(url.clone()));
+            }
+        }
         let shared = self.load().await;
         if shared.region().is_none() {
             return Err(BuildError::NoRegion);

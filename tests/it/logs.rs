@@ -12,7 +12,7 @@ use crate::{
     support::{Client, failing, simulated, within},
 };
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn no_address_and_no_host_name_is_ever_logged() {
     let (gateway, simulator) = simulated(200).await;
     let nodes = gateway.walk(DescribeInstanceInformationRequest::default()).await;

@@ -41,6 +41,37 @@ fn without_a_region_the_program_says_how_to_give_one() {
     assert_eq!(String::from_utf8_lossy(&output.stderr), expected);
 }
 
+#[test]
+fn an_endpoint_that_is_no_url_is_refused_at_the_start() {
+    for url in ["localhost:4566", "ftp://localhost", "nonsense", "/"] {
+        let output = serve(&[("AWS_REGION", "eu-central-1")], &["--endpoint-url", url]).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(stderr.starts_with(&format!("error: {url:?} is not an endpoint URL")), "{stderr}");
+    }
+}
+
+#[tokio::test]
+async fn flags_win_over_the_environment_and_both_over_the_file() {
+    let (_gateway, simulator) = simulated(3).await;
+    let file = std::env::temp_dir().join(format!("ssm-gateway-precedence-{}.toml", std::process::id()));
+    let text = "[edge]\nlisten = \"127.0.0.1:1\"\n[upstream]\nregion = \"eu-west-1\"\nendpoint_url = \"nonsense\"\n";
+    std::fs::write(&file, text).unwrap();
+    let url = simulator.url();
+    let environment = [
+        ("SSM_GATEWAY_ENDPOINT_URL", &*url),
+        ("SSM_GATEWAY_LISTEN", "127.0.0.1:2"),
+        ("AWS_ACCESS_KEY_ID", "key"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+    ];
+    // The address comes from a flag, the endpoint from the environment, the region from the file.
+    let program = Program::start(serve(&environment, &["--config", file.to_str().unwrap()]));
+    std::fs::remove_file(&file).unwrap();
+    let mut client = within(Client::connect(format!("http://{}", program.addr))).await.unwrap();
+    let answer = within(client.describe_instance_information(DescribeInstanceInformationRequest::default())).await;
+    assert_eq!(answer.unwrap().into_inner().instance_information_list.len(), 3);
+}
+
 #[tokio::test]
 async fn region_endpoint_and_credentials_come_from_aws_own_variables() {
     let (_gateway, simulator) = simulated(7).await;
