@@ -65,7 +65,8 @@ impl<W: Write> Output<W> {
         match &mut self.to {
             Sink::Table { rows, .. } => {
                 let json = serde_json::to_value(&node).map_err(io::Error::from)?;
-                rows.push(COLUMNS.map(|column| cell(&json, column)));
+                // Nodes name themselves: what they say must not steer the terminal.
+                rows.push(COLUMNS.map(|column| cell(&json, column).replace(char::is_control, "\u{fffd}")));
             }
             Sink::Json { to, is_first } => {
                 to.write_all(if std::mem::take(is_first) { b"\n" } else { b",\n" })?;
@@ -187,6 +188,16 @@ mod tests {
         assert_eq!((&first[0], &first[6]), ("i-1", "Red, \"Hat\""));
         let overview: Value = serde_json::from_str(&first[18]).unwrap();
         assert_eq!(overview["InstanceAssociationStatusAggregatedCount"]["Success"], 2);
+    }
+
+    #[test]
+    fn a_table_shows_no_control_characters() {
+        let mut bytes = Vec::new();
+        let mut output = Output::new(Format::Table, &mut bytes).unwrap();
+        let name = Some("evil\u{1b}[2J".into());
+        output.node(&InstanceInformation { computer_name: name, ..Default::default() }).unwrap();
+        output.finish().unwrap();
+        assert!(!bytes.contains(&0x1b));
     }
 
     #[test]
