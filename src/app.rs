@@ -19,7 +19,6 @@ use crate::{
 #[derive(Debug)]
 pub struct App {
     listener: Listener,
-    addr: SocketAddr,
     routes: Routes,
     health: HealthReporter,
 }
@@ -54,18 +53,13 @@ impl App {
             .add_service(reflection().build_v1alpha()?)
             .prepare();
         let listen = config.edge.listen;
-        let bind = async {
-            let listener = config.edge.bind().await?;
-            let addr = listener.local_addr()?;
-            Ok((listener, addr))
-        };
-        let (listener, addr) = bind.await.map_err(|error| AppError::Bind(listen, error))?;
-        Ok(Self { listener, addr, routes, health })
+        let listener = config.edge.bind().await.map_err(|error| AppError::Bind(listen, error))?;
+        Ok(Self { listener, routes, health })
     }
 
     /// The address that is bound, with the port that was chosen.
     pub fn addr(&self) -> SocketAddr {
-        self.addr
+        self.listener.addr()
     }
 
     /// Serves until `stop` is done, then drains.
@@ -82,7 +76,7 @@ impl App {
                 self.health.set_service_status(name, ServingStatus::NotServing).await;
             }
         };
-        info!(addr = %self.addr, "listening");
+        info!(addr = %self.listener.addr(), "listening");
         self.listener.serve(service, stop).await;
         info!("stopped");
     }

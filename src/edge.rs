@@ -1,4 +1,4 @@
-//! Where callers connect: the listener and its drain, deadlines, and a log line a call. A tower layer a file.
+//! Where callers connect: the listener and its drain, deadlines, and a log line a call. A layer a file.
 
 mod call_log;
 mod deadline;

@@ -1,5 +1,4 @@
 use std::{
-    collections::HashMap,
     future::Future,
     pin::Pin,
     task::{Context, Poll},
@@ -12,8 +11,9 @@ use http_body::Frame;
 use pin_project_lite::pin_project;
 use tokio::time::{self, Sleep};
 use tonic::{Code, Status, body::Body};
-use tonic_types::{ErrorDetails, StatusExt as _};
 use tower::{Layer, Service};
+
+use super::error_info::explained;
 
 /// Ends every call at its caller's `grpc-timeout` with DEADLINE_EXCEEDED, streams included: tonic's own time-out answers
 /// CANCELLED, and stops watching when a stream begins.
@@ -125,8 +125,7 @@ impl Timer {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         self.sleep.as_mut().poll(cx).map(|()| {
             let message = format!("the caller's deadline of {} passed", humantime::format_duration(self.after));
-            let details = ErrorDetails::with_error_info("DEADLINE_EXCEEDED", "ssm-gateway", HashMap::new());
-            Status::with_error_details(Code::DeadlineExceeded, message, details)
+            explained(Code::DeadlineExceeded, message)
         })
     }
 }

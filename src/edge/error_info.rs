@@ -12,13 +12,17 @@ pub fn with_error_info(mut answer: Response<Body>) -> Response<Body> {
         && status.code() != Code::Ok
         && status.details().is_empty()
     {
-        let details = ErrorDetails::with_error_info(reason(status.code()), "ssm-gateway", HashMap::new());
         let message = if status.message().is_empty() { status.code().description() } else { status.message() };
-        let told = Status::with_error_details(status.code(), message, details);
         // A status that cannot be written leaves the one that was.
-        let _written = told.add_header(answer.headers_mut());
+        let _written = explained(status.code(), message).add_header(answer.headers_mut());
     }
     answer
+}
+
+/// A status with an `ErrorInfo` of the gateway's, whose reason is the code's own name.
+pub(super) fn explained(code: Code, message: impl Into<String>) -> Status {
+    let details = ErrorDetails::with_error_info(reason(code), "ssm-gateway", HashMap::new());
+    Status::with_error_details(code, message, details)
 }
 
 /// `OutOfRange` as `OUT_OF_RANGE`.

@@ -27,6 +27,7 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
+    addr: SocketAddr,
     config: Config,
 }
 
@@ -36,17 +37,15 @@ impl Config {
     /// # Errors
     /// What the system says.
     pub async fn bind(self) -> io::Result<Listener> {
-        Ok(Listener { socket: TcpListener::bind(self.listen).await?, config: self })
+        let socket = TcpListener::bind(self.listen).await?;
+        Ok(Listener { addr: socket.local_addr()?, socket, config: self })
     }
 }
 
 impl Listener {
     /// The address that is bound, with the port that was chosen.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
     }
 
     /// Serves HTTP/2 until `stop` is done; then tells peers to go away, and waits for the calls in flight no longer than

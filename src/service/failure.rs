@@ -30,9 +30,11 @@ pub(super) struct Failure {
 impl Failure {
     /// A failure with nothing but its `ErrorInfo`. The message is one sentence that a caller can act on.
     pub(super) fn new(code: Code, domain: &'static str, reason: impl Into<String>, message: impl Into<String>) -> Self {
+        let mut message = message.into();
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE));
         Self {
             code,
-            message: message.into(),
+            message,
             domain,
             reason: reason.into(),
             metadata: HashMap::new(),
@@ -50,7 +52,7 @@ impl Failure {
 
     /// A target, or a glob, that means no target of the gateway.
     pub(super) fn unknown_target(name: &str) -> Self {
-        let name = cut(name, MAX_NAME);
+        let name = name.get(..name.floor_char_boundary(MAX_NAME)).unwrap_or_default();
         let message = format!("the gateway has no target {name:?}");
         let failure = Self::new(Code::NotFound, GATEWAY, "UNKNOWN_TARGET", message).with("target", Some(name));
         Self { unknown_target: Some(name.to_owned()), ..failure }
@@ -70,7 +72,7 @@ impl Failure {
 
     /// Names a field at fault, for the reason that the message gives.
     pub(super) fn at_field(self, field: &str) -> Self {
-        let description = cut(&self.message, MAX_MESSAGE).to_owned();
+        let description = self.message.clone();
         self.at(field, description)
     }
 
@@ -80,15 +82,9 @@ impl Failure {
     }
 }
 
-/// The head of a text, `most` bytes or just below.
-fn cut(text: &str, most: usize) -> &str {
-    text.get(..text.floor_char_boundary(most)).unwrap_or_default()
-}
-
 impl From<Failure> for Status {
     fn from(failure: Failure) -> Self {
-        let Failure { code, mut message, domain, reason, metadata, violations, unknown_target, retry_after } = failure;
-        message.truncate(message.floor_char_boundary(MAX_MESSAGE));
+        let Failure { code, message, domain, reason, metadata, violations, unknown_target, retry_after } = failure;
         let mut details = ErrorDetails::with_error_info(reason, domain, metadata);
         if !violations.is_empty() {
             details.set_bad_request(violations);

@@ -26,12 +26,10 @@ pub(super) async fn stream(
     let filters = constraints.filters(request.filters);
     constraints.finish()?;
     let query = validate::query(validate::targets(&request.targets)?, filters, Vec::new())?;
-    let reader = match validate::resume_token(request.resume_tokens)? {
-        None => listings.open(&query, None).map_err(|error| status::invalid_cursor(error, "resume_tokens"))?,
-        Some((field, token)) => {
-            listings.open(&query, Some(&token)).map_err(|error| status::invalid_cursor(error, &field))?
-        }
-    };
+    let (field, token) = validate::resume_token(request.resume_tokens)?.unzip();
+    let reader = listings
+        .open(&query, token.as_deref())
+        .map_err(|error| status::invalid_cursor(error, &field.unwrap_or_default()))?;
     let mut pages = Pages { reader, query, limit };
     let first = pages.next().await?;
     let rest = stream::try_unfold(pages, async |mut pages| {

@@ -2,8 +2,12 @@
 
 use std::process::{Command, Stdio};
 
-use ssm_gateway::{config::Config, proto::DescribeInstanceInformationRequest, upstream::BuildError};
-use tonic::Code;
+use ssm_gateway::{
+    config::Config,
+    proto::{DescribeInstanceInformationRequest, DescribeInstanceInformationResponse},
+    upstream::BuildError,
+};
+use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::{
@@ -31,6 +35,13 @@ fn serve(environment: &[(&str, &str)], flags: &[&str]) -> Command {
     serve.args(["serve", "--listen", "127.0.0.1:0"]).args(flags).env_clear().envs(environment.iter().copied());
     serve.env("AWS_EC2_METADATA_DISABLED", "true").stderr(Stdio::piped());
     serve
+}
+
+/// One page, of a program.
+async fn describe(program: &Program) -> Result<DescribeInstanceInformationResponse, Status> {
+    let mut client = within(Client::connect(format!("http://{}", program.addr))).await.unwrap();
+    let answer = within(client.describe_instance_information(DescribeInstanceInformationRequest::default())).await;
+    answer.map(tonic::Response::into_inner)
 }
 
 #[test]
@@ -67,9 +78,7 @@ async fn flags_win_over_the_environment_and_both_over_the_file() {
     // The address comes from a flag, the endpoint from the environment, the region from the file.
     let program = Program::start(serve(&environment, &["--config", file.to_str().unwrap()]));
     std::fs::remove_file(&file).unwrap();
-    let mut client = within(Client::connect(format!("http://{}", program.addr))).await.unwrap();
-    let answer = within(client.describe_instance_information(DescribeInstanceInformationRequest::default())).await;
-    assert_eq!(answer.unwrap().into_inner().instance_information_list.len(), 3);
+    assert_eq!(describe(&program).await.unwrap().instance_information_list.len(), 3);
 }
 
 #[tokio::test]
@@ -83,18 +92,14 @@ async fn region_endpoint_and_credentials_come_from_aws_own_variables() {
         ("AWS_SECRET_ACCESS_KEY", "secret"),
     ];
     let program = Program::start(serve(&environment, &[]));
-    let mut client = within(Client::connect(format!("http://{}", program.addr))).await.unwrap();
-    let answer = within(client.describe_instance_information(DescribeInstanceInformationRequest::default())).await;
-    assert_eq!(answer.unwrap().into_inner().instance_information_list.len(), 7);
+    assert_eq!(describe(&program).await.unwrap().instance_information_list.len(), 7);
 }
 
 #[tokio::test]
 async fn without_credentials_callers_are_told_that_it_is_the_gateways_fault() {
     let (_gateway, simulator) = simulated(7).await;
     let program = Program::start(serve(&[("AWS_REGION", "eu-central-1")], &["--endpoint-url", &simulator.url()]));
-    let mut client = within(Client::connect(format!("http://{}", program.addr))).await.unwrap();
-    let answer = within(client.describe_instance_information(DescribeInstanceInformationRequest::default())).await;
-    let status = answer.unwrap_err();
+    let status = describe(&program).await.unwrap_err();
     let info = status.get_details_error_info().unwrap();
     assert_eq!((status.code(), &*info.reason), (Code::Unavailable, "AWS_CREDENTIALS"), "{status:?}");
     assert_eq!(simulator.stats().calls, 0);

@@ -3,6 +3,7 @@ use std::{convert::Infallible, future};
 use futures_util::stream;
 use http_body_util::{BodyExt as _, StreamBody};
 use proptest::prelude::*;
+use tonic_types::StatusExt as _;
 use tower::{ServiceExt as _, service_fn};
 
 use super::*;
