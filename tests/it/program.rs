@@ -189,6 +189,7 @@ async fn the_simulator_can_be_steered_while_it_runs() {
         "--latency",
         "1ms",
     ]);
+    command.args(["--empty-every", "4", "--repeat-token", "--expire-tokens", "--unknown-members"]);
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap());
     let shown = until(&mut lines, "\n");
@@ -198,6 +199,8 @@ import json, sys, urllib.request as r
 url = sys.argv[1] + "/_simulator/"
 faults = json.load(r.urlopen(url + "faults"))
 assert faults["latency"] == "1ms" and faults["failures"] == [{"kind": "throttling", "probability": 0.5}], faults
+assert faults["empty_every"] == 4, faults
+assert faults["repeat_token"] and faults["expire_tokens"] and faults["unknown_members"], faults
 new = {"failures": [{"kind": {"error": {"status": 400, "code": "Odd"}}, "calls": 1}], "empty_every": 3}
 put = r.Request(url + "faults", json.dumps(new).encode(), {"content-type": "application/json"}, method="PUT")
 assert json.load(r.urlopen(put))["empty_every"] == 3

@@ -78,6 +78,9 @@ async fn throttling_is_resource_exhausted_with_advice_and_never_retried() {
             told.status.metadata().get("grpc-retry-pushback-ms").unwrap().to_str().unwrap().parse().unwrap();
         assert!((2500..=3750).contains(&pushback), "{pushback}");
     }
+    simulator.set_faults(failing(aws_error(429, "OddException", None)));
+    let odd = told(&gateway).await;
+    assert_eq!((odd.code, &*odd.reason), (Code::ResourceExhausted, "ODD"), "an unknown code goes by the HTTP status");
     simulator.set_faults(failing(FailureKind::Throttling));
     let delay = told(&gateway).await.status.get_details_retry_info().unwrap().retry_delay;
     assert_eq!(delay, Some(Duration::from_secs(1)), "without AWS's advice");
