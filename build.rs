@@ -1,4 +1,5 @@
-//! Compiles `proto/` with protox (no protoc): messages and client for `src/proto.rs`, the server for `src/service.rs`.
+//! Compiles `proto/` with protox (no protoc): messages and client for `src/proto.rs`.
+//! The server is `src/service.rs`, by hand: its answers are ready bytes, not messages.
 
 use std::{env, error::Error, fs, path::PathBuf};
 
@@ -13,18 +14,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(FILES, ["proto"])?;
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
 
-    tonic_prost_build::configure().build_server(false).btree_map(".").compile_fds(descriptors.clone())?;
-
-    // The server's answers are ready bytes, not messages: its own codec, and one type in place of both answers.
-    let server = out.join("server");
-    fs::create_dir_all(&server)?;
-    tonic_prost_build::configure()
-        .build_client(false)
-        .out_dir(server)
-        .codec_path("crate::service::answer::AnswerCodec")
-        .extern_path(".ssm_gateway.v1.DescribeInstanceInformationResponse", "crate::service::answer::Answer")
-        .extern_path(".ssm_gateway.v1.StreamInstanceInformationResponse", "crate::service::answer::Answer")
-        .extern_path(".ssm_gateway.v1", "crate::proto")
-        .compile_fds(descriptors)?;
+    tonic_prost_build::configure().build_server(false).btree_map(".").compile_fds(descriptors)?;
     Ok(())
 }

@@ -10,6 +10,7 @@ use tracing::info;
 use crate::{
     config::Config,
     edge::{self, CallLogLayer, DeadlineLayer, Listener},
+    listing::Listings,
     proto,
     service::{SERVICE_NAME, Service},
     upstream,
@@ -21,6 +22,7 @@ pub struct App {
     listener: Listener,
     routes: Routes,
     health: HealthReporter,
+    listings: Listings,
 }
 
 /// Why a gateway could not be built.
@@ -47,19 +49,24 @@ impl App {
         let listings = config.listing.build(Arc::new(upstream));
         let (health, health_server) = tonic_health::server::health_reporter();
         health.set_service_status(SERVICE_NAME, ServingStatus::Serving).await;
-        let routes = Routes::new(Service::server(listings))
+        let routes = Routes::new(Service::new(listings.clone()))
             .add_service(health_server)
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?)
             .prepare();
         let listen = config.edge.listen;
         let listener = config.edge.bind().await.map_err(|error| AppError::Bind(listen, error))?;
-        Ok(Self { listener, routes, health })
+        Ok(Self { listener, routes, health, listings })
     }
 
     /// The address that is bound, with the port that was chosen.
     pub fn addr(&self) -> SocketAddr {
         self.listener.addr()
+    }
+
+    /// The listings, for a look at what they did.
+    pub fn listings(&self) -> &Listings {
+        &self.listings
     }
 
     /// Serves until `stop` is done, then drains.

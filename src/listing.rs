@@ -1,30 +1,65 @@
-//! The records of a walk of one query, handed out in pages of any size: a walk upstream, a cursor into it, a reader.
+//! The heart: one walk upstream for any number of readers of a query.
+//!
+//! [`Listings`] finds or opens the listing that a [`Reader`] reads. A listing is filled by at most one fetch at a time, in
+//! a task of its own, as far as its readers want; it is open, complete, or broken off by an error. Readers wait for pages
+//! together, and share them and the failure. All listings together are bounded by bytes.
 
+mod choice;
 mod cursor;
+mod hold_off;
+mod index;
+mod listings;
+mod metrics;
+mod pages;
 mod reader;
+mod seat;
 mod walk;
 
 use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use serde::Deserialize;
 
-use self::{cursor::Cursor, walk::Walk};
 pub use self::{
     cursor::InvalidCursor,
-    reader::{Page, Reader},
+    listings::Listings,
+    metrics::Metrics,
+    reader::{Came, Page, Provenance, Reader},
 };
-use crate::{
-    model::Query,
-    upstream::{Upstream, UpstreamError},
-};
+use crate::upstream::UpstreamError;
 
-/// The bounds of listings; the `[listing]` table of the configuration file.
+/// How listings are shared, kept and bounded; the `[listing]` table of the configuration file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
+    /// How long a listing is fresh for callers who do not say.
+    #[serde(with = "humantime_serde")]
+    pub ttl: Duration,
+    /// How far past that a listing may be given, marked stale, to callers who do not say.
+    #[serde(with = "humantime_serde")]
+    pub max_stale: Duration,
+    /// By how many percent TTLs and hold-offs vary, so that replicas do not act in step.
+    pub jitter_percent: u8,
+    /// How long empty answers and errors that depend on the request alone are kept.
+    #[serde(with = "humantime_serde")]
+    pub negative_ttl: Duration,
+    /// How long upstream is not asked again after a failure without advice; it doubles from one failure to the next.
+    #[serde(with = "humantime_serde")]
+    pub hold_off: Duration,
+    /// The most that it becomes.
+    #[serde(with = "humantime_serde")]
+    pub max_hold_off: Duration,
+    /// How many upstream pages are fetched ahead of a stream's reader.
+    pub read_ahead: usize,
+    /// How long a stream may take nothing before its reader is given up.
+    #[serde(with = "humantime_serde")]
+    pub stall_timeout: Duration,
+    /// The most bytes of all listings together.
+    pub max_bytes: usize,
+    /// The most bytes of a listing that is kept from its start; absent, a quarter of `max_bytes`.
+    pub max_listing_bytes: Option<usize>,
     /// How long a cursor may be used after it was handed out.
     #[serde(with = "humantime_serde")]
     pub cursor_lifetime: Duration,
@@ -34,7 +69,32 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { cursor_lifetime: Duration::from_hours(1), page_cap: 10_000 }
+        Self {
+            ttl: Duration::from_mins(1),
+            max_stale: Duration::ZERO,
+            jitter_percent: 10,
+            negative_ttl: Duration::from_secs(5),
+            hold_off: Duration::from_secs(1),
+            max_hold_off: Duration::from_secs(30),
+            read_ahead: 2,
+            stall_timeout: Duration::from_mins(1),
+            max_bytes: 256 << 20,
+            max_listing_bytes: None,
+            cursor_lifetime: Duration::from_hours(1),
+            page_cap: 10_000,
+        }
+    }
+}
+
+impl Config {
+    /// The time, a little longer or shorter at random.
+    fn jittered(&self, time: Duration) -> Duration {
+        let share = f64::from(self.jitter_percent.min(100)) / 100.0;
+        time.mul_f64(1.0 + share * (2.0 * fastrand::f64() - 1.0))
+    }
+
+    fn listing_cap(&self) -> usize {
+        self.max_listing_bytes.unwrap_or(self.max_bytes / 4)
     }
 }
 
@@ -53,34 +113,50 @@ pub enum ListingError {
     /// A fetch failed.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
+    /// The memory of all listings ran out, and this one had the slowest reader.
+    #[error("the listing was given up for want of memory")]
+    Evicted,
+    /// The reader took nothing for too long.
+    #[error("the reader took nothing for too long")]
+    Stalled,
+    /// The task that walked ended before its fetch did.
+    #[error("the walk was interrupted")]
+    Interrupted,
 }
 
-/// Opens listings of queries. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Listings {
-    upstream: Arc<dyn Upstream>,
-    config: Config,
-}
+impl ListingError {
+    /// Whether the request alone is at fault: waiting does not help, and neither does older data.
+    fn is_refusal(&self) -> bool {
+        matches!(self, Self::Upstream(UpstreamError::InvalidRequest(_)))
+    }
 
-impl Config {
-    /// Puts listings in front of an upstream.
-    pub fn build(self, upstream: Arc<dyn Upstream>) -> Listings {
-        Listings { upstream, config: self }
+    /// Whether all queries of the target are concerned.
+    fn is_throttle(&self) -> bool {
+        matches!(self, Self::Upstream(UpstreamError::Throttled(_)))
     }
 }
 
-impl Listings {
-    /// Opens a reader at the start of the query's listing, or where `cursor` leads. AWS is asked when the reader reads.
-    ///
-    /// # Errors
-    /// [`InvalidCursor`].
-    pub fn open(&self, query: &Query, cursor: Option<&str>) -> Result<Reader, InvalidCursor> {
-        let fingerprint = query.fingerprint();
-        let cursor = match cursor {
-            None => Cursor::start(),
-            Some(text) => Cursor::parse(text, &fingerprint, SystemTime::now(), self.config.cursor_lifetime)?,
-        };
-        let walk = Walk::new(Arc::clone(&self.upstream), query.filters().clone(), self.config.page_cap);
-        Ok(Reader::new(walk, fingerprint, cursor))
+/// A failure as one reader meets it; all who wait for the same page meet the same.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the listing could not be read")]
+pub struct ReadError {
+    /// What failed.
+    #[source]
+    pub error: Arc<ListingError>,
+    /// How long upstream will not be asked again; absent where waiting is of no use.
+    pub retry_after: Option<Duration>,
+}
+
+impl From<ListingError> for ReadError {
+    fn from(error: ListingError) -> Self {
+        Self { error: Arc::new(error), retry_after: None }
     }
 }
+
+/// Nothing that a panic could leave half done is kept under these locks.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

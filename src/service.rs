@@ -1,34 +1,31 @@
 //! The RPCs: each one validates, asks a listing, and converts. Errors become a status here, once.
 
-pub mod answer;
+mod answer;
 mod describe;
 mod failure;
+mod provenance;
+mod request;
 mod status;
 mod stream;
 mod validate;
 
-mod server {
-    #![allow(clippy::all, clippy::pedantic, clippy::restriction, unreachable_pub, reason = "generated code")]
-    include!(concat!(env!("OUT_DIR"), "/server/ssm_gateway.v1.rs"));
-}
-
-use futures_util::stream::BoxStream;
-use tonic::{Request, Response, Status};
-
-pub use self::server::instance_information_service_server::SERVICE_NAME;
-use self::{
-    answer::Answer,
-    server::instance_information_service_server::{InstanceInformationService, InstanceInformationServiceServer},
-};
-use crate::{
-    listing::Listings,
-    proto::{DescribeInstanceInformationRequest, StreamInstanceInformationRequest},
+use std::{
+    convert::Infallible,
+    task::{Context, Poll},
 };
 
-/// The largest request, in bytes: AWS takes 100 values a filter, and nobody needs more than this of them.
-const MAX_REQUEST_SIZE: usize = 1 << 20;
+use futures_util::future::BoxFuture;
+use http::{Request, Response};
+use tonic::{Status, body::Body, server::NamedService};
 
-/// `ssm_gateway.v1.InstanceInformationService` over listings.
+use self::{describe::describe, request::message, stream::stream};
+use crate::listing::Listings;
+
+/// The full name of the service.
+pub const SERVICE_NAME: &str = "ssm_gateway.v1.InstanceInformationService";
+
+/// `ssm_gateway.v1.InstanceInformationService` over listings. Not generated: the generated server encodes messages, and
+/// answers are ready bytes.
 #[derive(Debug, Clone)]
 pub struct Service {
     listings: Listings,
@@ -37,26 +34,34 @@ pub struct Service {
 impl Service {
     /// Builds the service, ready to be mounted.
     #[must_use]
-    pub fn server(listings: Listings) -> InstanceInformationServiceServer<Self> {
-        InstanceInformationServiceServer::new(Self { listings }).max_decoding_message_size(MAX_REQUEST_SIZE)
+    pub fn new(listings: Listings) -> Self {
+        Self { listings }
+    }
+
+    async fn answer(self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        match request.uri().path().rsplit('/').next() {
+            Some("DescribeInstanceInformation") => describe(&self.listings, message(request).await?).await,
+            Some("StreamInstanceInformation") => stream(&self.listings, message(request).await?).await,
+            _ => Err(Status::unimplemented("the service has no such method")),
+        }
     }
 }
 
-#[tonic::async_trait]
-impl InstanceInformationService for Service {
-    async fn describe_instance_information(
-        &self,
-        request: Request<DescribeInstanceInformationRequest>,
-    ) -> Result<Response<Answer>, Status> {
-        Ok(Response::new(describe::describe(&self.listings, request.into_inner()).await?))
+impl NamedService for Service {
+    const NAME: &'static str = SERVICE_NAME;
+}
+
+impl tower::Service<Request<Body>> for Service {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
     }
 
-    type StreamInstanceInformationStream = BoxStream<'static, Result<Answer, Status>>;
-
-    async fn stream_instance_information(
-        &self,
-        request: Request<StreamInstanceInformationRequest>,
-    ) -> Result<Response<Self::StreamInstanceInformationStream>, Status> {
-        Ok(Response::new(stream::stream(&self.listings, request.into_inner()).await?))
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let service = self.clone();
+        Box::pin(async { Ok(service.answer(request).await.unwrap_or_else(Status::into_http)) })
     }
 }

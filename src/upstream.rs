@@ -4,7 +4,7 @@ mod convert;
 mod error;
 mod ssm;
 
-use std::{fmt::Debug, time::SystemTime};
+use std::fmt::Debug;
 
 use futures_util::future::BoxFuture;
 
@@ -32,6 +32,4 @@ pub struct UpstreamPage {
     pub records: Records,
     /// Where the next page is; absent at the end of the walk.
     pub next_token: Option<String>,
-    /// When the fetch was sent.
-    pub as_of: SystemTime,
 }

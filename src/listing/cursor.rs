@@ -4,13 +4,16 @@
 //! Text form: unpadded URL-safe base64 of one version byte, eight check bytes (the head of a SHA-256 over version and
 //! payload), and the payload in protobuf.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
-use crate::{model::Records, upstream::UpstreamPage};
+use crate::model::Records;
 
 const VERSION: u8 = 1;
 const CHECK_BYTES: usize = 8;
@@ -41,8 +44,10 @@ pub(super) enum Cursor {
 /// A place in a walk that is not at its end.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Place {
+    /// The listing that it was handed out of, which may be gone.
+    pub(super) listing: u64,
     /// The token that leads to the upstream page; none leads to the first.
-    pub(super) token: Option<String>,
+    pub(super) token: Option<Arc<str>>,
     /// How many upstream pages lie before it.
     pub(super) pages_before: u32,
     /// How many of its records were handed out.
@@ -68,21 +73,19 @@ struct Payload {
     last_id: Option<String>,
     #[prost(uint64, optional, tag = "7")]
     ended_as_of_millis: Option<u64>,
+    #[prost(fixed64, tag = "8")]
+    listing: u64,
 }
 
 impl Cursor {
-    /// The place before the first record.
-    pub(super) fn start() -> Self {
-        Self::At(Place::default())
-    }
-
     /// Writes the cursor for callers of the query with this fingerprint.
     pub(super) fn to_text(&self, fingerprint: &[u8; 16], now: SystemTime) -> String {
         let mut payload =
             Payload { fingerprint: fingerprint.to_vec(), issued_at_millis: to_millis(now), ..Payload::default() };
         match self {
-            Self::At(Place { token, pages_before, offset, last_id }) => {
-                payload.token.clone_from(token);
+            Self::At(Place { listing, token, pages_before, offset, last_id }) => {
+                payload.listing = *listing;
+                payload.token = token.as_deref().map(str::to_owned);
                 payload.pages_before = *pages_before;
                 payload.offset = *offset as u64;
                 payload.last_id.clone_from(last_id);
@@ -116,31 +119,21 @@ impl Cursor {
             ));
         }
         let offset = usize::try_from(payload.offset).map_err(|_out_of_range| InvalidCursor::Malformed)?;
-        let Payload { token, pages_before, last_id, .. } = payload;
-        Ok(Self::At(Place { token, pages_before, offset, last_id }))
+        let Payload { listing, token, pages_before, last_id, .. } = payload;
+        Ok(Self::At(Place { listing, token: token.map(Arc::from), pages_before, offset, last_id }))
     }
 }
 
 impl Place {
-    /// Moves to where the page, fetched again, goes on after what was handed out of it. The page may have changed: where
-    /// its last record went is where it goes on, and without a trace of it the page is given whole, since a repeat does
-    /// less harm than a loss.
-    pub(super) fn find_again(&mut self, records: &Records) {
-        let Some(last) = self.offset.checked_sub(1) else { return };
-        let is_last = |index| index < records.len() && records.id(index) == self.last_id.as_deref();
-        if !is_last(last) {
-            self.offset = (0..records.len()).rev().find(|&index| is_last(index)).map_or(0, |index| index + 1);
+    /// How many records of the page, fetched again, were handed out. It may have changed: it goes on where its last record
+    /// went, and without a trace of that the page is given whole, since a repeat does less harm than a loss.
+    pub(super) fn find_again(&self, records: &Records) -> usize {
+        let Some(last) = self.offset.checked_sub(1) else { return 0 };
+        let is_last = |index: &usize| records.id(*index) == self.last_id.as_deref();
+        if last < records.len() && is_last(&last) {
+            return self.offset;
         }
-    }
-
-    /// The place behind `page`, which is the page of this place.
-    pub(super) fn behind(&self, page: &UpstreamPage) -> Cursor {
-        match &page.next_token {
-            None => Cursor::End(page.as_of),
-            token => {
-                Cursor::At(Self { token: token.clone(), pages_before: self.pages_before + 1, offset: 0, last_id: None })
-            }
-        }
+        (0..records.len()).rev().find(is_last).map_or(0, |index| index + 1)
     }
 }
 

@@ -1,87 +1,211 @@
-use std::time::SystemTime;
+use std::{
+    fmt, mem,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
-use super::{ListingError, cursor::Cursor, walk::Walk};
-use crate::upstream::UpstreamPage;
+use super::{
+    Listings, ReadError,
+    cursor::{Cursor, Place},
+    index::Asked,
+    listings::{Joined, Store},
+    pages::Sent,
+    seat::Seat,
+};
+use crate::model::Freshness;
 
-/// Reads a listing onwards from a cursor, in pages of any size.
+/// Reads a listing onwards, in pages of any size.
 #[derive(Debug)]
 pub struct Reader {
-    walk: Walk,
-    fingerprint: [u8; 16],
-    cursor: Cursor,
-    /// The upstream page that the cursor is in, once it is fetched.
-    page: Option<UpstreamPage>,
+    listings: Listings,
+    asked: Asked,
+    freshness: Freshness,
+    arrived: Instant,
+    read_ahead: usize,
+    /// Where to go on; none before the first page of a reader that began at the start.
+    cursor: Option<Cursor>,
+    /// Where that is in a listing, once there is one.
+    pub(super) inside: Option<Inside>,
+    is_counted: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Inside {
+    pub(super) seat: Seat,
+    /// The page and the record in it that come next.
+    index: usize,
+    offset: usize,
+    /// The place that has to be found again in the first page.
+    sought: Option<Place>,
+    is_forced: bool,
 }
 
 /// A run of a listing's records.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Page {
     /// The encoded records, in order; each piece holds whole records (see [`crate::model::Records`]).
     pub records: Vec<Bytes>,
+    /// How they came.
+    pub provenance: Provenance,
+}
+
+/// How old a page is, and how it came.
+#[derive(Debug, Clone, Copy)]
+pub struct Provenance {
     /// When the oldest fetch that it came from was sent.
     pub as_of: SystemTime,
+    /// How long ago that was.
+    pub age: Duration,
+    /// The age at which it is no longer fresh to its reader.
+    pub max_age: Duration,
+    /// Whether it was no longer fresh when its reader arrived.
+    pub is_stale: bool,
+    /// How it came.
+    pub came: Came,
+    /// Whether the reader's `max_age` refused what is fresh to others.
+    pub is_forced: bool,
+}
+
+/// How a page came, in order of effort.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Came {
+    /// It was there.
+    Hit,
+    /// Its reader waited for a fetch that another reader had caused.
+    Coalesced,
+    /// Its reader caused a fetch.
+    Miss,
+}
+
+/// Tells how many bytes there are, never what: records hold addresses and host names.
+impl fmt::Debug for Page {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.records.iter().map(Bytes::len).sum::<usize>();
+        write!(f, "Page({bytes} bytes, {:?})", self.provenance)
+    }
 }
 
 impl Reader {
-    pub(super) fn new(walk: Walk, fingerprint: [u8; 16], cursor: Cursor) -> Self {
-        Self { walk, fingerprint, cursor, page: None }
+    pub(super) fn new(listings: Listings, asked: Asked, freshness: Freshness, cursor: Option<Cursor>) -> Self {
+        let freshness = if cursor.is_none() { freshness } else { Freshness::default() };
+        let arrived = Instant::now();
+        Self { listings, asked, freshness, arrived, read_ahead: 0, cursor, inside: None, is_counted: false }
     }
 
-    /// Reads the next `limit` records, fewer only at the end, and fetches no further than that takes. After a failure
-    /// the reader stands where it last fetched, so the records read in the failed call are lost to it: go on from the
-    /// cursor of the page before.
+    /// Has upstream pages fetched ahead of this reader, as many as the configuration says.
+    #[must_use]
+    pub fn reading_ahead(self) -> Self {
+        let read_ahead = self.listings.store().config.read_ahead;
+        Self { read_ahead, ..self }
+    }
+
+    /// Reads the next `limit` records, fewer only at the end, and waits for no fetch beyond what that takes. After a
+    /// failure the reader stands where it stood. Where a first page fails, one that is stale takes its place if the
+    /// reader allows it.
     ///
     /// # Errors
-    /// Any [`ListingError`].
-    pub async fn read(&mut self, limit: usize) -> Result<Page, ListingError> {
-        let mut records = Vec::new();
-        let mut as_of = None;
-        let mut left = limit;
-        while left > 0 {
-            let place = match &mut self.cursor {
-                Cursor::At(place) => place,
-                Cursor::End(ended) => {
-                    as_of = as_of.or(Some(*ended));
-                    break;
-                }
-            };
-            let page = match &mut self.page {
-                Some(page) => page,
-                none => {
-                    let page = self.walk.fetch(place).await?;
-                    place.find_again(&page.records);
-                    none.insert(page)
-                }
-            };
-            as_of = Some(as_of.unwrap_or(page.as_of).min(page.as_of));
-            let start = place.offset;
-            let end = page.records.len().min(start + left);
-            if start < end {
-                records.push(page.records.slice(start..end));
-                left -= end - start;
-                place.offset = end;
-                place.last_id = page.records.id(end - 1).map(str::to_owned);
-            }
-            if end == page.records.len() {
-                self.cursor = place.behind(page);
-                self.page = None;
-            }
+    /// [`ReadError`], shared with all who waited for the same.
+    pub async fn read(&mut self, limit: usize) -> Result<Page, ReadError> {
+        let is_first = self.cursor.is_none();
+        let mut outcome = self.try_read(limit).await;
+        if let Err(failed) = &outcome
+            && is_first
+            && !failed.error.is_refusal()
+            && let Some(seat) = self.listings.store().stale(&self.asked, self.freshness)
+        {
+            self.inside = Some(Inside { seat, index: 0, offset: 0, sought: None, is_forced: false });
+            outcome = self.try_read(limit).await;
         }
-        Ok(Page { records, as_of: as_of.unwrap_or_else(SystemTime::now) })
+        if !mem::replace(&mut self.is_counted, true) {
+            self.listings.metrics().count(outcome.as_ref().ok().map(|page| &page.provenance));
+        }
+        outcome
     }
 
     /// Where to go on, as text for callers; at the end too, where it leads to the end at once.
     pub fn cursor(&self) -> String {
-        self.cursor.to_text(&self.fingerprint, SystemTime::now())
+        let start = Cursor::At(Place::default());
+        self.cursor.as_ref().unwrap_or(&start).to_text(&self.asked.fingerprint, SystemTime::now())
     }
 
     /// Whether the listing is known to have no more records.
     pub fn is_at_end(&self) -> bool {
-        matches!(self.cursor, Cursor::End(_))
+        matches!(self.cursor, Some(Cursor::End(_)))
+    }
+
+    async fn try_read(&mut self, limit: usize) -> Result<Page, ReadError> {
+        let store = Arc::clone(self.listings.store());
+        if let Some(Cursor::End(as_of)) = self.cursor {
+            return Ok(behind_the_end(as_of, store.config.ttl));
+        }
+        let inside = match &mut self.inside {
+            Some(inside) => inside,
+            none => none.insert(enter(&store, &self.asked, self.freshness, self.cursor.as_ref())?),
+        };
+        inside.seat.wake(store.config.stall_timeout)?;
+        let (mut index, mut offset) = (inside.index, inside.offset);
+        let mut sought = inside.sought.as_ref();
+        let (mut records, mut oldest, mut came) = (Vec::new(), None::<Sent>, Came::Hit);
+        let mut left = limit;
+        while left > 0 {
+            let (page, how) = inside.seat.page(index, self.read_ahead, &store).await?;
+            came = came.max(how);
+            let Some(page) = page else { break };
+            if let Some(place) = sought.take().filter(|place| place.pages_before == page.step.number) {
+                offset = place.find_again(&page.records);
+            }
+            let end = page.records.len().min(offset + left);
+            if offset < end {
+                records.push(page.records.slice(offset..end));
+                left -= end - offset;
+                oldest = oldest.filter(|oldest| oldest.at <= page.sent.at).or(Some(page.sent));
+            }
+            (index, offset) = if end == page.records.len() { (index + 1, 0) } else { (index, end) };
+        }
+        let listing = inside.seat.listing();
+        self.cursor = Some(listing.place(index, offset));
+        let oldest = oldest.or_else(|| listing.last()).unwrap_or_else(Sent::now);
+        let max_age = self.freshness.max_age.unwrap_or(listing.ttl);
+        (inside.index, inside.offset, inside.sought) = (index, offset, None);
+        inside.seat.rest();
+        let provenance = Provenance {
+            as_of: oldest.as_of,
+            age: oldest.at.elapsed(),
+            max_age,
+            is_stale: oldest.at < self.arrived && self.arrived - oldest.at >= max_age,
+            came,
+            is_forced: inside.is_forced,
+        };
+        Ok(Page { records, provenance })
     }
 }
 
-#[cfg(test)]
-mod tests;
+/// Finds the listing that the reader reads, and its place in it.
+fn enter(
+    store: &Arc<Store>,
+    asked: &Asked,
+    freshness: Freshness,
+    cursor: Option<&Cursor>,
+) -> Result<Inside, ReadError> {
+    let (joined, sought) = match cursor {
+        Some(Cursor::At(place)) => {
+            let joined = store.resume(asked, place)?;
+            let sought = joined.is_elsewhere.then(|| place.clone());
+            (joined, sought)
+        }
+        _ => (store.join(asked, freshness)?, None),
+    };
+    let Joined { seat, index, offset, is_forced, .. } = joined;
+    Ok(Inside { seat, index, offset, sought, is_forced })
+}
+
+/// The page of a reader whose cursor stands at the end; `as_of` is that of the answer which said so.
+fn behind_the_end(as_of: SystemTime, max_age: Duration) -> Page {
+    let age = as_of.elapsed().unwrap_or_default();
+    let is_stale = age >= max_age;
+    let provenance = Provenance { as_of, age, max_age, is_stale, came: Came::Hit, is_forced: false };
+    Page { records: Vec::new(), provenance }
+}

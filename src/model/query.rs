@@ -51,6 +51,14 @@ impl Query {
         &self.filters
     }
 
+    /// How many bytes of memory it takes, roughly.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let (Filters::Current(list) | Filters::Legacy(list)) = &self.filters;
+        let strings = list.iter().flat_map(|filter| filter.values.iter().chain([&filter.key]));
+        size_of::<Self>() + strings.map(|string| size_of::<String>() + string.len()).sum::<usize>()
+    }
+
     /// Sixteen bytes that stand for this query, the same in every process and release: the head of a SHA-256 over its
     /// parts, each preceded by its length.
     #[must_use]

@@ -28,6 +28,11 @@ impl Records {
         self.ends.is_empty()
     }
 
+    /// How many bytes of memory they take.
+    pub fn size(&self) -> usize {
+        self.bytes.len() + size_of_val(&*self.ends)
+    }
+
     /// The bytes of the records in `range`, which is cut to what is there.
     pub fn slice(&self, range: Range<usize>) -> Bytes {
         let end = self.start_of(range.end);
@@ -78,10 +83,10 @@ impl RecordsBuilder {
         self.ends.push(self.bytes.len());
     }
 
-    /// Hands out what was collected.
+    /// Hands out what was collected, in memory of just its size: records may be kept for long.
     #[must_use]
     pub fn build(self) -> Records {
-        Records { bytes: self.bytes.freeze(), ends: self.ends.into() }
+        Records { bytes: Bytes::copy_from_slice(&self.bytes), ends: self.ends.into() }
     }
 }
 

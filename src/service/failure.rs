@@ -50,6 +50,11 @@ impl Failure {
         Self::new(Code::InvalidArgument, GATEWAY, "MALFORMED_REQUEST", message)
     }
 
+    /// A call that ends before its message comes.
+    pub(super) fn missing() -> Self {
+        Self::new(Code::InvalidArgument, GATEWAY, "MALFORMED_REQUEST", "the call has no message")
+    }
+
     /// A target, or a glob, that means no target of the gateway.
     pub(super) fn unknown_target(name: &str) -> Self {
         let name = name.get(..name.floor_char_boundary(MAX_NAME)).unwrap_or_default();
@@ -76,9 +81,9 @@ impl Failure {
         self.at(field, description)
     }
 
-    /// Says when to ask again.
-    pub(super) fn retry_after(self, delay: Duration) -> Self {
-        Self { retry_after: Some(delay), ..self }
+    /// Says when to ask again, where that is known.
+    pub(super) fn retry_after(self, delay: Option<Duration>) -> Self {
+        Self { retry_after: delay, ..self }
     }
 }
 

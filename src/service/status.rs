@@ -6,13 +6,13 @@ use tonic::Code;
 
 use super::failure::{AWS, Failure, GATEWAY};
 use crate::{
-    listing::{InvalidCursor, ListingError},
+    listing::{InvalidCursor, ListingError, ReadError},
     model::{Filters, Query},
     upstream::{AwsError, UpstreamError},
 };
 
-/// When to ask again where AWS gives no advice.
-const DEFAULT_RETRY_DELAY: Duration = Duration::from_secs(1);
+/// When to come back where the gateway itself is short of something.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// The longest `reason` that `google.rpc.ErrorInfo` allows.
 const MAX_REASON: usize = 63;
 
@@ -26,10 +26,10 @@ pub(super) fn invalid_cursor(error: InvalidCursor, field: &str) -> Failure {
     Failure::new(Code::InvalidArgument, AWS, "INVALID_NEXT_TOKEN", message).with("cause", Some(cause)).at_field(field)
 }
 
-/// Tells why the query's listing could not be read.
-pub(super) fn unreadable(error: &ListingError, query: &Query) -> Failure {
+/// Tells why the query's listing could not be read, and how long AWS will not be asked again.
+pub(super) fn unreadable(ReadError { error, retry_after }: &ReadError, query: &Query) -> Failure {
     let target = query.target().as_str();
-    let failure = match error {
+    let failure = match &**error {
         ListingError::Expired(source) => {
             let message = "AWS let this listing expire before it was read to its end: ask again from the start";
             with_aws(Failure::new(Code::Aborted, GATEWAY, "LISTING_EXPIRED", message), source.aws())
@@ -37,8 +37,20 @@ pub(super) fn unreadable(error: &ListingError, query: &Query) -> Failure {
         ListingError::RepeatedToken => protocol("AWS repeated a page, so the listing would never end"),
         ListingError::PageCap(pages) => protocol(format!("the listing is longer than {pages} pages of AWS")),
         ListingError::Upstream(error) => with_aws(upstream(error, query), error.aws()),
+        ListingError::Evicted => {
+            overloaded("the gateway ran out of memory for this listing: go on from your last token")
+        }
+        ListingError::Stalled => overloaded("nothing was taken for too long: go on from your last token"),
+        ListingError::Interrupted => {
+            Failure::new(Code::Internal, GATEWAY, "INTERNAL", "the gateway failed while it asked AWS")
+        }
     };
-    failure.with("target", Some(target))
+    let is_overload = matches!(**error, ListingError::Evicted | ListingError::Stalled);
+    failure.with("target", Some(target)).retry_after(retry_after.or(is_overload.then_some(RETRY_DELAY)))
+}
+
+fn overloaded(message: &str) -> Failure {
+    Failure::new(Code::Unavailable, GATEWAY, "OVERLOADED", message)
 }
 
 fn upstream(error: &UpstreamError, query: &Query) -> Failure {
@@ -51,8 +63,7 @@ fn upstream(error: &UpstreamError, query: &Query) -> Failure {
             };
             in_aws_words(Code::InvalidArgument, aws, "AWS refused the request").at_field(field)
         }
-        UpstreamError::Throttled(aws) => in_aws_words(Code::ResourceExhausted, aws, "AWS throttled the request")
-            .retry_after(aws.retry_after.unwrap_or(DEFAULT_RETRY_DELAY)),
+        UpstreamError::Throttled(aws) => in_aws_words(Code::ResourceExhausted, aws, "AWS throttled the request"),
         UpstreamError::AccessDenied(_) => {
             let message = format!("AWS denies the gateway access to target {target}: its operator must grant it");
             Failure::new(Code::PermissionDenied, GATEWAY, "AWS_ACCESS_DENIED", message)
@@ -67,8 +78,7 @@ fn upstream(error: &UpstreamError, query: &Query) -> Failure {
                 let message = format!("AWS could not be reached for target {target}, or gave no answer of its own");
                 Failure::new(Code::Unavailable, GATEWAY, "TARGET_UNAVAILABLE", message)
             }
-        }
-        .retry_after(aws.as_ref().and_then(|aws| aws.retry_after).unwrap_or(DEFAULT_RETRY_DELAY)),
+        },
         UpstreamError::Rejected(aws) => in_aws_words(Code::FailedPrecondition, aws, "AWS refused the request"),
         UpstreamError::Protocol(_) => protocol("AWS's answer was not one of DescribeInstanceInformation"),
     }

@@ -1,8 +1,6 @@
-use futures_util::{
-    StreamExt as _,
-    stream::{self, BoxStream},
-};
-use tonic::Status;
+use futures_util::{StreamExt as _, stream};
+use http::Response;
+use tonic::{Status, body::Body};
 
 use super::{
     answer::Answer,
@@ -19,23 +17,24 @@ use crate::{
 pub(super) async fn stream(
     listings: &Listings,
     request: StreamInstanceInformationRequest,
-) -> Result<BoxStream<'static, Result<Answer, Status>>, Status> {
+) -> Result<Response<Body>, Status> {
     let limit = validate::page_size(request.page_size)?;
-    validate::read_options(request.read_options)?;
+    let freshness = validate::freshness(request.read_options)?;
     let mut constraints = Constraints::default();
     let filters = constraints.filters(request.filters);
     constraints.finish()?;
     let query = validate::query(validate::targets(&request.targets)?, filters, Vec::new())?;
     let (field, token) = validate::resume_token(request.resume_tokens)?.unzip();
     let reader = listings
-        .open(&query, token.as_deref())
-        .map_err(|error| status::invalid_cursor(error, &field.unwrap_or_default()))?;
+        .open(&query, freshness, token.as_deref())
+        .map_err(|error| status::invalid_cursor(error, &field.unwrap_or_default()))?
+        .reading_ahead();
     let mut pages = Pages { reader, query, limit };
     let first = pages.next().await?;
     let rest = stream::try_unfold(pages, async |mut pages| {
         if pages.reader.is_at_end() { Ok(None) } else { Ok(Some((pages.next().await?, pages))) }
     });
-    Ok(stream::iter([Ok(first)]).chain(rest).boxed())
+    Ok(first.into_http(Some(rest.boxed())))
 }
 
 /// The messages of one target.
@@ -50,10 +49,11 @@ impl Pages {
         let page = self.reader.read(self.limit).await.map_err(|error| status::unreadable(&error, &self.query))?;
         let rest = StreamInstanceInformationResponse {
             target: self.query.target().to_string(),
-            as_of: Some(page.as_of.into()),
+            as_of: Some(page.provenance.as_of.into()),
+            stale: page.provenance.is_stale,
             resume_token: self.reader.cursor(),
             ..Default::default()
         };
-        Ok(Answer::new(page.records, &rest))
+        Answer::new(page.records, &rest)
     }
 }

@@ -7,7 +7,7 @@ use tonic::Code;
 
 use super::failure::{AWS, Failure, GATEWAY};
 use crate::{
-    model::{Filter, Filters, Query, TargetName},
+    model::{Filter, Filters, Freshness, Query, TargetName},
     proto::{InstanceInformationFilter, InstanceInformationStringFilter, ReadOptions},
 };
 
@@ -179,15 +179,17 @@ pub(super) fn resume_token(tokens: Vec<String>) -> Result<Option<(String, String
     }
 }
 
-/// Checks that ages are not negative. What they ask for is always met: every fetch is made for its reader.
-pub(super) fn read_options(options: Option<ReadOptions>) -> Result<(), Failure> {
-    let options = options.unwrap_or_default();
-    for (field, age) in [("read_options.max_age", options.max_age), ("read_options.max_stale", options.max_stale)] {
-        if age.is_some_and(|age| Duration::try_from(age).is_err()) {
-            return Err(refused(field, format!("{field} must be a duration that is not negative")));
-        }
-    }
-    Ok(())
+/// How old the answer may be.
+pub(super) fn freshness(options: Option<ReadOptions>) -> Result<Freshness, Failure> {
+    let ReadOptions { max_age, max_stale } = options.unwrap_or_default();
+    let duration = |field, given: Option<prost_types::Duration>| {
+        let negative = |_| refused(field, format!("{field} must be a duration that is not negative"));
+        given.map(Duration::try_from).transpose().map_err(negative)
+    };
+    Ok(Freshness {
+        max_age: duration("read_options.max_age", max_age)?,
+        max_stale: duration("read_options.max_stale", max_stale)?,
+    })
 }
 
 /// A refusal in AWS's words.

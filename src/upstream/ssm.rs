@@ -1,7 +1,4 @@
-use std::{
-    fmt,
-    time::{Duration, SystemTime},
-};
+use std::{fmt, time::Duration};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_sdk_ssm::{
@@ -166,12 +163,10 @@ impl Ssm {
     }
 
     async fn attempt(&self, filters: &Filters, token: Option<&str>) -> Result<UpstreamPage, UpstreamError> {
-        let as_of = SystemTime::now();
         let answer = self.ask(filters, token).await.map_err(|error| UpstreamError::of_sdk(&error))?;
         Ok(UpstreamPage {
             records: convert::records(answer.instance_information_list.unwrap_or_default()),
             next_token: answer.next_token.filter(|token| !token.is_empty()),
-            as_of,
         })
     }
 

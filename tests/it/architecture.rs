@@ -19,7 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
     ("simulator", &[]),
     ("config", &["edge", "listing", "telemetry", "upstream"]),
-    ("app", &["config", "edge", "proto", "service", "upstream"]),
+    ("app", &["config", "edge", "listing", "proto", "service", "upstream"]),
     ("cli", &["app", "config", "proto", "simulator", "telemetry"]),
 ];
 
@@ -55,7 +55,7 @@ fn module(path: &Path) -> String {
 
 /// The code of a file as one line, without comments and without its tests.
 fn code(path: &Path) -> String {
-    if path.file_name().is_some_and(|name| name == "tests.rs") {
+    if path.iter().any(|part| part == "tests.rs" || part == "tests") {
         return String::new();
     }
     let text = fs::read_to_string(path).unwrap();

@@ -11,6 +11,7 @@ use std::{
 use ssm_gateway::{
     app::App,
     config::Config,
+    listing::Listings,
     proto::{
         DescribeInstanceInformationRequest, DescribeInstanceInformationResponse, InstanceInformation,
         InstanceInformationStringFilter, StreamInstanceInformationRequest, StreamInstanceInformationResponse,
@@ -30,6 +31,7 @@ pub(crate) type Client = InstanceInformationServiceClient<Channel>;
 pub(crate) struct Gateway {
     pub(crate) addr: SocketAddr,
     pub(crate) client: Client,
+    pub(crate) listings: Listings,
     stop: Option<oneshot::Sender<()>>,
     serving: JoinHandle<()>,
 }
@@ -45,13 +47,13 @@ impl Gateway {
         config.upstream.retry_backoff = Duration::from_millis(1);
         configure(&mut config);
         let app = App::build(config).await.unwrap();
-        let addr = app.addr();
+        let (addr, listings) = (app.addr(), app.listings().clone());
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(app.serve(async {
             let _dropped = stopped.await;
         }));
         let client = Client::connect(format!("http://{addr}")).await.unwrap().max_decoding_message_size(usize::MAX);
-        Self { addr, client, stop: Some(stop), serving }
+        Self { addr, client, listings, stop: Some(stop), serving }
     }
 
     /// One page.

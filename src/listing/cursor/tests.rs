@@ -9,9 +9,15 @@ fn now() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_790_000_000)
 }
 
+fn start() -> Cursor {
+    Cursor::At(Place::default())
+}
+
 fn any_cursor() -> impl Strategy<Value = Cursor> {
-    let place = (any::<Option<String>>(), any::<u32>(), any::<usize>(), any::<Option<String>>())
-        .prop_map(|(token, pages_before, offset, last_id)| Cursor::At(Place { token, pages_before, offset, last_id }));
+    let parts = (any::<u64>(), any::<Option<String>>(), any::<u32>(), any::<usize>(), any::<Option<String>>());
+    let place = parts.prop_map(|(listing, token, pages_before, offset, last_id)| {
+        Cursor::At(Place { listing, token: token.map(Arc::from), pages_before, offset, last_id })
+    });
     let end = (0..4_000_000_000_000u64).prop_map(|millis| Cursor::End(UNIX_EPOCH + Duration::from_millis(millis)));
     prop_oneof![place, end]
 }
@@ -59,16 +65,16 @@ proptest! {
 
 #[test]
 fn a_cursor_expires_with_its_lifetime_and_not_before() {
-    let text = Cursor::start().to_text(&QUERY, now());
+    let text = start().to_text(&QUERY, now());
     let read = |at| Cursor::parse(&text, &QUERY, at, HOUR);
-    assert_eq!(read(now() + HOUR - Duration::from_millis(1)), Ok(Cursor::start()));
+    assert_eq!(read(now() + HOUR - Duration::from_millis(1)), Ok(start()));
     assert_eq!(read(now() + HOUR), Err(InvalidCursor::Expired));
-    assert_eq!(read(now() - HOUR), Ok(Cursor::start()));
+    assert_eq!(read(now() - HOUR), Ok(start()));
 }
 
 #[test]
 fn a_cursor_of_another_version_is_malformed() {
-    let text = Cursor::start().to_text(&QUERY, now());
+    let text = start().to_text(&QUERY, now());
     let mut bytes = BASE64_URL_SAFE_NO_PAD.decode(text).unwrap();
     bytes[0] = VERSION + 1;
     let text = BASE64_URL_SAFE_NO_PAD.encode(bytes);
@@ -79,6 +85,7 @@ fn a_cursor_of_another_version_is_malformed() {
 #[test]
 fn a_cursor_of_an_earlier_release_is_read() {
     let cursor = Cursor::At(Place {
+        listing: 0,
         token: Some("AAEBexample+/==".into()),
         pages_before: 3,
         offset: 20,

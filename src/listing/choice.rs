@@ -1,0 +1,148 @@
+//! Which listing a reader at the start joins: the rules of freshness as pure functions.
+
+use std::time::Duration;
+
+use crate::model::Freshness;
+
+/// A listing of the query that is kept from its start, as far as the choice depends on it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Candidate {
+    /// The time since its first fetch was sent; none where that is still to come.
+    pub(super) age: Option<Duration>,
+    /// How long it is fresh for readers who do not say.
+    pub(super) ttl: Duration,
+    /// Whether its walk goes on right now.
+    pub(super) is_advancing: bool,
+    /// Whether its first page, or its end, is there.
+    pub(super) is_answering: bool,
+}
+
+/// What to do for a reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Choice {
+    /// Join the candidate at this index.
+    Join(usize),
+    /// Join the candidate at this index, which is stale, and let a new walk replace it in the background.
+    JoinAndRefresh(usize),
+    /// Start a walk; it is forced where the reader's `max_age` refused what is fresh to others.
+    Start { is_forced: bool },
+}
+
+/// Chooses among the candidates, newest first. `max_stale` is what holds for readers who do not say.
+///
+/// A walk that advances is joined by readers without a `max_age` whatever its age: one longer than its TTL would be
+/// overtaken by copies of itself for ever. Stale data is given while fresher is on its way, but never to a reader who
+/// demands to ask now.
+pub(super) fn choose(candidates: &[Candidate], freshness: Freshness, max_stale: Duration) -> Choice {
+    let is_joined = |candidate: &Candidate| {
+        candidate.is_fresh(freshness.max_age) || (freshness.max_age.is_none() && candidate.is_advancing)
+    };
+    let joined = candidates.iter().position(is_joined);
+    let stale = match freshness.max_age {
+        Some(Duration::ZERO) => None,
+        _ => usable(candidates, freshness, max_stale),
+    };
+    match (joined, stale) {
+        (Some(joined), stale) => {
+            let is_answering = candidates.get(joined).is_some_and(|candidate| candidate.is_answering);
+            Choice::Join(stale.filter(|_| !is_answering).unwrap_or(joined))
+        }
+        (None, Some(stale)) => Choice::JoinAndRefresh(stale),
+        (None, None) => Choice::Start { is_forced: candidates.iter().any(|candidate| candidate.is_fresh(None)) },
+    }
+}
+
+/// The newest candidate that has an answer within the reader's bounds, stale or not.
+pub(super) fn usable(candidates: &[Candidate], freshness: Freshness, max_stale: Duration) -> Option<usize> {
+    let max_stale = freshness.max_stale.unwrap_or(max_stale);
+    candidates.iter().position(|candidate| {
+        let bound = freshness.max_age.unwrap_or(candidate.ttl).saturating_add(max_stale);
+        candidate.is_answering && candidate.age.is_some_and(|age| age < bound)
+    })
+}
+
+impl Candidate {
+    /// A fetch that is still to be sent is fresh for everyone.
+    fn is_fresh(&self, max_age: Option<Duration>) -> bool {
+        self.age.is_none_or(|age| age < max_age.unwrap_or(self.ttl))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TTL: Duration = Duration::from_mins(1);
+
+    fn at(age: u64) -> Candidate {
+        Candidate { age: Some(Duration::from_secs(age)), ttl: TTL, is_advancing: false, is_answering: true }
+    }
+
+    fn waiting(age: u64) -> Candidate {
+        Candidate { is_advancing: true, is_answering: false, ..at(age) }
+    }
+
+    fn unsent() -> Candidate {
+        Candidate { age: None, ..waiting(0) }
+    }
+
+    fn freshness(max_age: Option<u64>, max_stale: Option<u64>) -> Freshness {
+        let of = |seconds: Option<u64>| seconds.map(Duration::from_secs);
+        Freshness { max_age: of(max_age), max_stale: of(max_stale) }
+    }
+
+    fn chosen(candidates: &[Candidate], max_age: Option<u64>, max_stale: Option<u64>) -> Choice {
+        choose(candidates, freshness(max_age, max_stale), Duration::ZERO)
+    }
+
+    const START: Choice = Choice::Start { is_forced: false };
+    const FORCED: Choice = Choice::Start { is_forced: true };
+
+    #[test]
+    fn a_listing_is_joined_while_it_is_fresh_enough_for_the_reader() {
+        assert_eq!(chosen(&[], None, None), START);
+        assert_eq!(chosen(&[at(59)], None, None), Choice::Join(0));
+        assert_eq!(chosen(&[at(60)], None, None), START);
+        assert_eq!(chosen(&[at(60)], Some(600), None), Choice::Join(0), "longer than the TTL, too");
+        assert_eq!(chosen(&[at(30)], Some(20), None), FORCED);
+        assert_eq!(chosen(&[at(90)], Some(20), None), START, "it was not fresh to anyone");
+    }
+
+    #[test]
+    fn who_asks_now_joins_only_a_fetch_that_is_still_to_be_sent() {
+        assert_eq!(chosen(&[at(0)], Some(0), None), FORCED);
+        assert_eq!(chosen(&[waiting(0)], Some(0), Some(600)), FORCED);
+        assert_eq!(chosen(&[unsent(), waiting(0)], Some(0), Some(600)), Choice::Join(0));
+    }
+
+    #[test]
+    fn an_advancing_walk_is_joined_whatever_its_age_unless_the_reader_says_an_age() {
+        let advancing = Candidate { is_advancing: true, ..at(500) };
+        assert_eq!(chosen(&[advancing], None, None), Choice::Join(0));
+        assert_eq!(chosen(&[advancing], Some(60), None), START);
+        assert_eq!(chosen(&[waiting(1), advancing], None, None), Choice::Join(0), "the newest first");
+    }
+
+    #[test]
+    fn stale_data_is_given_within_its_bound_while_it_is_replaced() {
+        assert_eq!(chosen(&[at(80)], None, Some(30)), Choice::JoinAndRefresh(0));
+        assert_eq!(chosen(&[at(90)], None, Some(30)), START);
+        assert_eq!(chosen(&[at(25)], Some(20), Some(30)), Choice::JoinAndRefresh(0));
+        let by_default = choose(&[at(80)], Freshness::default(), Duration::from_secs(30));
+        assert_eq!(by_default, Choice::JoinAndRefresh(0));
+        assert_eq!(chosen(&[waiting(1), at(80)], None, Some(30)), Choice::Join(1), "nobody waits for the refresh");
+        assert_eq!(chosen(&[waiting(1), at(80)], None, None), Choice::Join(0));
+        assert_eq!(chosen(&[at(80)], Some(0), Some(600)), START, "who asks now waits for the answer");
+    }
+
+    #[test]
+    fn what_is_usable_in_place_of_an_error_has_an_answer_within_the_bounds() {
+        let of = |candidates: &[Candidate], max_age, max_stale| {
+            usable(candidates, freshness(max_age, max_stale), Duration::ZERO)
+        };
+        assert_eq!(of(&[unsent(), waiting(1), at(80), at(85)], None, Some(30)), Some(2));
+        assert_eq!(of(&[at(80)], Some(0), Some(100)), Some(0), "even for who asked now");
+        assert_eq!(of(&[at(80)], Some(0), None), None);
+        assert_eq!(of(&[at(80)], None, Some(u64::MAX)), Some(0));
+    }
+}

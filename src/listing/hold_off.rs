@@ -1,0 +1,172 @@
+//! After a failure upstream is left alone for a while: the more often it failed in a row, the longer.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{Config, ListingError, ReadError, lock};
+
+/// Longer advice than this would leave a target dead by one header.
+const MAX_ADVICE: Duration = Duration::from_hours(1);
+
+/// The time in which upstream is not asked, and the error that is told meanwhile.
+#[derive(Debug, Default)]
+pub(super) struct HoldOff(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// How long the last failure without advice held; zero after a success.
+    delay: Duration,
+    failure: Option<Failure>,
+}
+
+/// A failure, and until when it stands for an answer.
+#[derive(Debug, Clone)]
+pub(super) struct Failure {
+    error: Arc<ListingError>,
+    until: Instant,
+}
+
+impl Failure {
+    /// What a reader is told of it now.
+    pub(super) fn told(&self, now: Instant) -> ReadError {
+        let left = self.until.saturating_duration_since(now);
+        let retry_after = (!self.error.is_refusal()).then_some(left);
+        ReadError { error: Arc::clone(&self.error), retry_after }
+    }
+}
+
+impl HoldOff {
+    /// The failure that stands for an answer now, if any.
+    pub(super) fn held(&self, now: Instant) -> Option<Failure> {
+        lock(&self.0).failure.clone().filter(|failure| now < failure.until)
+    }
+
+    /// Takes note that a fetch sent at `sent` failed. Fetches that were sent before an earlier failure was known are one
+    /// failure with it.
+    pub(super) fn fail(&self, error: Arc<ListingError>, sent: Instant, now: Instant, config: &Config) -> Failure {
+        let mut state = lock(&self.0);
+        let before = state.failure.take().map(|failure| failure.until).filter(|&until| sent < until);
+        let hold = match advice(&error) {
+            Some(advice) => advice.min(MAX_ADVICE),
+            None if error.is_refusal() => config.negative_ttl,
+            None => {
+                if before.is_none() {
+                    state.delay = (state.delay * 2).clamp(config.hold_off, config.max_hold_off.max(config.hold_off));
+                }
+                config.jittered(state.delay)
+            }
+        };
+        let until = before.map_or(now + hold, |before| before.max(now + hold));
+        state.failure.insert(Failure { error, until }).clone()
+    }
+
+    /// Takes note that a fetch sent at `sent` succeeded. It says nothing of a failure that came after it was sent.
+    pub(super) fn succeed(&self, sent: Instant) {
+        let mut state = lock(&self.0);
+        if state.failure.as_ref().is_none_or(|failure| failure.until <= sent) {
+            *state = State::default();
+        }
+    }
+}
+
+fn advice(error: &ListingError) -> Option<Duration> {
+    match error {
+        ListingError::Upstream(error) => error.aws()?.retry_after,
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::upstream::{AwsError, UpstreamError};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn throttle(retry_after: Option<Duration>) -> Arc<ListingError> {
+        Arc::new(ListingError::Upstream(UpstreamError::Throttled(AwsError { retry_after, ..AwsError::default() })))
+    }
+
+    fn fail(hold_off: &HoldOff, error: &Arc<ListingError>, sent: Instant) {
+        let config = Config { jitter_percent: 0, ..Config::default() };
+        hold_off.fail(Arc::clone(error), sent, Instant::now(), &config);
+    }
+
+    fn left(hold_off: &HoldOff) -> Option<Duration> {
+        hold_off.held(Instant::now()).and_then(|failure| failure.told(Instant::now()).retry_after)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hold_off_doubles_to_its_most_and_begins_anew_after_a_success() {
+        let hold_off = HoldOff::default();
+        for seconds in [1, 2, 4, 8, 16, 30, 30] {
+            assert_eq!(left(&hold_off), None);
+            fail(&hold_off, &throttle(None), Instant::now());
+            assert_eq!(left(&hold_off), Some(seconds * SECOND));
+            advance(seconds * SECOND).await;
+        }
+        hold_off.succeed(Instant::now());
+        fail(&hold_off, &throttle(None), Instant::now());
+        assert_eq!(left(&hold_off), Some(SECOND));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn advice_comes_before_the_hold_off_and_what_remains_is_told() {
+        let hold_off = HoldOff::default();
+        fail(&hold_off, &throttle(Some(7 * SECOND)), Instant::now());
+        advance(2 * SECOND).await;
+        assert_eq!(left(&hold_off), Some(5 * SECOND));
+        advance(5 * SECOND).await;
+        assert_eq!(left(&hold_off), None);
+        fail(&hold_off, &throttle(Some(Duration::MAX)), Instant::now());
+        assert_eq!(left(&hold_off), Some(MAX_ADVICE));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn fetches_that_fail_together_are_one_failure() {
+        let hold_off = HoldOff::default();
+        let sent = Instant::now();
+        advance(SECOND).await;
+        for _ in 0..5 {
+            fail(&hold_off, &throttle(None), sent);
+        }
+        assert_eq!(left(&hold_off), Some(SECOND));
+        fail(&hold_off, &throttle(Some(SECOND / 2)), sent);
+        assert_eq!(left(&hold_off), Some(SECOND), "nothing said later makes it shorter");
+        hold_off.succeed(sent);
+        assert_eq!(left(&hold_off), Some(SECOND), "a success says nothing of what came after it was sent");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_stands_for_a_while_and_waiting_is_of_no_use() {
+        let hold_off = HoldOff::default();
+        for _ in 0..2 {
+            let refusal = Arc::new(ListingError::Upstream(UpstreamError::InvalidRequest(AwsError::default())));
+            fail(&hold_off, &refusal, Instant::now());
+            advance(5 * SECOND - Duration::from_millis(1)).await;
+            assert!(hold_off.held(Instant::now()).unwrap().told(Instant::now()).retry_after.is_none());
+            advance(Duration::from_millis(1)).await;
+            assert!(hold_off.held(Instant::now()).is_none());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn replicas_do_not_hold_off_in_step() {
+        let config = Config::default();
+        let delays: Vec<_> = (0..50)
+            .map(|_| {
+                let hold_off = HoldOff::default();
+                hold_off.fail(throttle(None), Instant::now(), Instant::now(), &config);
+                left(&hold_off).unwrap()
+            })
+            .collect();
+        assert!(delays.iter().all(|delay| (900..=1100).contains(&delay.as_millis())));
+        assert!(delays.iter().any(|delay| *delay != delays[0]));
+    }
+}

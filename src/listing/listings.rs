@@ -1,0 +1,221 @@
+use std::{
+    future::Future,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::SystemTime,
+};
+
+use tokio::time::Instant;
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
+
+use super::{
+    Config, InvalidCursor, Metrics, ReadError, Reader,
+    choice::{self, Choice},
+    cursor::{Cursor, Place},
+    hold_off::{Failure, HoldOff},
+    index::{Asked, Index},
+    lock,
+    pages::{Listing, Question},
+    seat::Seat,
+    walk::Walk,
+};
+use crate::{
+    model::{Freshness, Query},
+    upstream::Upstream,
+};
+
+/// All listings. Cheap to clone; when the last clone and the last reader are gone, walks are cancelled.
+#[derive(Debug, Clone)]
+pub struct Listings {
+    store: Arc<Store>,
+    _stop: Arc<DropGuard>,
+}
+
+/// What listings, their readers and their walks share.
+#[derive(Debug)]
+pub(super) struct Store {
+    pub(super) config: Config,
+    pub(super) upstream: Arc<dyn Upstream>,
+    /// Throttling concerns all queries of the target.
+    pub(super) throttle: HoldOff,
+    pub(super) metrics: Metrics,
+    /// The bytes of all listings, those that only their readers still know included.
+    pub(super) bytes: Arc<AtomicUsize>,
+    /// Locked before a listing is, never after.
+    index: Mutex<Index>,
+    walks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// A seat that a reader was given.
+#[derive(Debug)]
+pub(super) struct Joined {
+    pub(super) seat: Seat,
+    /// The page and the record in it where the reader begins.
+    pub(super) index: usize,
+    pub(super) offset: usize,
+    /// Whether the reader has to find its place again in the listing's first page.
+    pub(super) is_elsewhere: bool,
+    /// Whether the reader's `max_age` refused what is fresh to others.
+    pub(super) is_forced: bool,
+}
+
+impl Config {
+    /// Puts listings in front of an upstream.
+    pub fn build(self, upstream: Arc<dyn Upstream>) -> Listings {
+        let stop = CancellationToken::new();
+        let store = Arc::new(Store {
+            config: self,
+            upstream,
+            throttle: HoldOff::default(),
+            metrics: Metrics::default(),
+            bytes: Arc::default(),
+            index: Mutex::default(),
+            walks: TaskTracker::new(),
+            stop: stop.clone(),
+        });
+        Listings { store, _stop: Arc::new(stop.drop_guard()) }
+    }
+}
+
+impl Listings {
+    /// Opens a reader at the start of the query's listing, or where `cursor` leads: there it stays on its own walk, and
+    /// `freshness` does not matter. AWS is asked when the reader reads, if at all.
+    ///
+    /// # Errors
+    /// [`InvalidCursor`].
+    pub fn open(&self, query: &Query, freshness: Freshness, cursor: Option<&str>) -> Result<Reader, InvalidCursor> {
+        let asked = Asked { query: query.clone(), fingerprint: query.fingerprint() };
+        let lifetime = self.store.config.cursor_lifetime;
+        let parse = |text| Cursor::parse(text, &asked.fingerprint, SystemTime::now(), lifetime);
+        let cursor = cursor.map(parse).transpose()?;
+        Ok(Reader::new(self.clone(), asked, freshness, cursor))
+    }
+
+    /// What was done so far.
+    pub fn metrics(&self) -> &Metrics {
+        &self.store.metrics
+    }
+
+    /// The bytes of all listings.
+    pub fn bytes(&self) -> usize {
+        self.store.bytes.load(Relaxed)
+    }
+
+    /// How many walks advance right now.
+    pub fn walks(&self) -> usize {
+        self.store.walks.len()
+    }
+
+    pub(super) fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// Gives up every listing, as if memory had run out.
+    #[cfg(test)]
+    pub(super) fn evict_all(&self) {
+        while let Some(victim) = lock(&self.store.index).remove_victim(Instant::now(), self.store.config.stall_timeout)
+        {
+            victim.evict();
+        }
+    }
+}
+
+impl Store {
+    /// Seats a reader at the start of a listing that is fresh enough for it.
+    ///
+    /// # Errors
+    /// The failure that stands for an answer of upstream now.
+    pub(super) fn join(self: &Arc<Self>, asked: &Asked, freshness: Freshness) -> Result<Joined, ReadError> {
+        let now = Instant::now();
+        let mut index = lock(&self.index);
+        let (listings, candidates) = index.candidates(asked, now, &self.config);
+        let choice = choice::choose(&candidates, freshness, self.config.max_stale);
+        let held = match choice {
+            Choice::Join(_) => None,
+            _ => index.question(asked).map_or_else(|| self.throttle.held(now), |question| self.held(&question, now)),
+        };
+        let chosen = match choice {
+            Choice::Join(chosen) => listings.get(chosen),
+            Choice::JoinAndRefresh(chosen) => {
+                let stale = listings.get(chosen);
+                if held.is_none() {
+                    let fresh = index.start(self, asked, stale.map_or(0, |stale| stale.reached()));
+                    Walk::start(&fresh, &mut lock(&fresh.state), self);
+                }
+                stale
+            }
+            Choice::Start { .. } => held.map_or(Ok(None), |failure| Err(failure.told(now)))?,
+        };
+        let listing = chosen.map_or_else(|| index.start(self, asked, 0), Arc::clone);
+        index.touch(&listing);
+        let seat = Seat::take(&listing);
+        drop(index);
+        self.make_room();
+        let is_forced = matches!(choice, Choice::Start { is_forced: true });
+        Ok(Joined { seat, index: 0, offset: 0, is_elsewhere: false, is_forced })
+    }
+
+    /// Seats a reader where an earlier answer ended. Where that listing is gone, the reader begins with the page of the same
+    /// token.
+    ///
+    /// # Errors
+    /// As for [`Store::join`].
+    pub(super) fn resume(self: &Arc<Self>, asked: &Asked, place: &Place) -> Result<Joined, ReadError> {
+        let mut index = lock(&self.index);
+        if let Some(listing) = index.listing(place.listing, asked)
+            && let Some((seat, page, offset)) = Seat::find(&listing, place)
+        {
+            return Ok(Joined { seat, index: page, offset, is_elsewhere: false, is_forced: false });
+        }
+        let Some(token) = &place.token else {
+            drop(index);
+            return Ok(Joined { is_elsewhere: true, ..self.join(asked, Freshness::default())? });
+        };
+        let seat = Seat::take(&index.tail(self, asked, token, place.pages_before));
+        drop(index);
+        self.make_room();
+        Ok(Joined { seat, index: 0, offset: 0, is_elsewhere: true, is_forced: false })
+    }
+
+    /// Seats a reader that met an error at what is stale, if it allows that.
+    pub(super) fn stale(&self, asked: &Asked, freshness: Freshness) -> Option<Seat> {
+        let mut index = lock(&self.index);
+        let (listings, candidates) = index.candidates(asked, Instant::now(), &self.config);
+        let listing = listings.get(choice::usable(&candidates, freshness, self.config.max_stale)?)?;
+        index.touch(listing);
+        Some(Seat::take(listing))
+    }
+
+    /// The failure that stands for an answer of upstream now.
+    pub(super) fn held(&self, question: &Question, now: Instant) -> Option<Failure> {
+        self.throttle.held(now).or_else(|| question.hold_off.held(now))
+    }
+
+    /// Gives up listings until all are within bounds: the least recently used that nobody reads, or else the one with the
+    /// slowest reader.
+    pub(super) fn make_room(&self) {
+        while self.bytes.load(Relaxed) > self.config.max_bytes {
+            let Some(victim) = lock(&self.index).remove_victim(Instant::now(), self.config.stall_timeout) else {
+                return;
+            };
+            victim.evict();
+            self.metrics.count_eviction();
+        }
+    }
+
+    /// Lets nobody find a listing any more; its readers stay.
+    pub(super) fn forget(&self, listing: &Listing) {
+        lock(&self.index).remove(listing);
+    }
+
+    /// Runs a walk to its end, or until all is over.
+    pub(super) fn spawn(&self, walk: impl Future<Output = ()> + Send + 'static) {
+        self.walks.spawn(self.stop.clone().run_until_cancelled_owned(walk));
+    }
+}

@@ -1,0 +1,376 @@
+//! A listing: the pages of one walk, and who reads them.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    hash::BuildHasher as _,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, SystemTime},
+};
+
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::Instant,
+};
+
+use super::{
+    Config, ListingError, ReadError,
+    choice::Candidate,
+    cursor::{Cursor, Place},
+    hold_off::{Failure, HoldOff},
+    listings::Store,
+    lock,
+};
+use crate::model::{Query, Records};
+
+/// What all listings of one query share.
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) query: Query,
+    pub(super) fingerprint: [u8; 16],
+    pub(super) hold_off: HoldOff,
+    /// A walk from the start holds one while it advances.
+    pub(super) turns: Arc<Semaphore>,
+}
+
+/// The records of one walk of a query, from its start or from an upstream token on.
+#[derive(Debug)]
+pub(super) struct Listing {
+    pub(super) id: u64,
+    pub(super) question: Arc<Question>,
+    /// The step that the walk begins with.
+    pub(super) first: Step,
+    /// How long it is fresh for readers who do not say.
+    pub(super) ttl: Duration,
+    pub(super) state: Mutex<State>,
+    /// Wakes all readers that wait: a page came, or a failure, or the end.
+    pub(super) news: Notify,
+}
+
+/// Where an upstream page stands in its walk.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Step {
+    /// The token that leads to it; none leads to the first.
+    pub(super) token: Option<Arc<str>>,
+    /// How many pages lie before it, empty ones included.
+    pub(super) number: u32,
+}
+
+/// An upstream page with records in it.
+#[derive(Debug)]
+pub(super) struct KeptPage {
+    pub(super) step: Step,
+    pub(super) records: Records,
+    pub(super) sent: Sent,
+}
+
+/// When a fetch was sent: by the clock that measures ages, and by the one that callers know.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sent {
+    pub(super) at: Instant,
+    pub(super) as_of: SystemTime,
+}
+
+/// What changes in a listing.
+#[derive(Debug)]
+pub(super) struct State {
+    /// When the first fetch was sent.
+    pub(super) started: Option<Instant>,
+    /// When the last successful fetch was sent.
+    pub(super) last: Option<Sent>,
+    /// The pages that are kept, and how many before them are not any more.
+    pub(super) pages: VecDeque<Arc<KeptPage>>,
+    pub(super) trimmed: usize,
+    /// The fetch to come.
+    pub(super) next: Step,
+    pub(super) end: Option<End>,
+    /// Whether a task walks.
+    pub(super) is_advancing: bool,
+    /// How often a fetch failed, and how it last did: readers inside may ask again when the hold-off is over.
+    pub(super) failures: u64,
+    failure: Option<Failure>,
+    /// Its readers, by the numbers of their seats.
+    pub(super) readers: HashMap<u64, Position>,
+    seats: u64,
+    /// How many pages readers have reached.
+    reached: usize,
+    /// How many pages are wanted whether there are readers or not.
+    background: usize,
+    /// Whether it outgrew its cap, and keeps only what its readers still need.
+    is_windowed: bool,
+    /// The hashes of the tokens followed so far, to notice one that comes again.
+    followed: HashSet<u64>,
+    charge: Charge,
+}
+
+#[derive(Debug)]
+pub(super) enum End {
+    Complete,
+    Broken(Arc<ListingError>),
+}
+
+/// Where a reader is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Position {
+    /// The page it reads, counted from the listing's first.
+    pub(super) at: usize,
+    /// How many pages it wants there to be.
+    pub(super) wants: usize,
+    /// Since when it takes nothing; none while it waits for us.
+    pub(super) idle_since: Option<Instant>,
+}
+
+/// The bytes of a listing within the bytes of all.
+#[derive(Debug)]
+struct Charge {
+    total: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Listing {
+    /// A listing that has not begun, and will go on for `background` pages whether it is read or not.
+    pub(super) fn new(store: &Store, question: Arc<Question>, first: Step, background: usize) -> Self {
+        let mut state = State {
+            started: None,
+            last: None,
+            pages: VecDeque::new(),
+            trimmed: 0,
+            next: first.clone(),
+            end: None,
+            is_advancing: false,
+            failures: 0,
+            failure: None,
+            readers: HashMap::new(),
+            seats: 0,
+            reached: 0,
+            background,
+            is_windowed: false,
+            followed: HashSet::new(),
+            charge: Charge { total: Arc::clone(&store.bytes), bytes: 0 },
+        };
+        if let Some(token) = &first.token {
+            state.follow(token);
+        }
+        state.charge.add(size_of::<Self>() + size_of::<Question>() + question.query.size() + first.size());
+        let ttl = store.config.jittered(store.config.ttl);
+        Self { id: fastrand::u64(1..), question, first, ttl, state: Mutex::new(state), news: Notify::new() }
+    }
+
+    /// What the choice of a listing depends on; none if new readers stay out: it broke off, its start is not kept, or it
+    /// is empty and was kept long enough.
+    pub(super) fn candidate(&self, now: Instant, config: &Config) -> Option<Candidate> {
+        let state = lock(&self.state);
+        let age = state.started.map(|started| now.saturating_duration_since(started));
+        let is_broken = state.failures > 0 || matches!(state.end, Some(End::Broken(_)));
+        let is_answering = !state.pages.is_empty() || state.end.is_some();
+        let is_outdated = is_answering && state.pages.is_empty() && age.is_some_and(|age| age >= config.negative_ttl);
+        let is_open = !is_broken && !state.is_windowed && !is_outdated;
+        is_open.then_some(Candidate { age, ttl: self.ttl, is_advancing: state.is_advancing, is_answering })
+    }
+
+    /// Where a reader goes on who stands before this record of this page.
+    pub(super) fn place(&self, index: usize, offset: usize) -> Cursor {
+        let state = lock(&self.state);
+        let (step, last_id) = match (state.page(index), &state.end, state.last) {
+            (Some(page), ..) => (&page.step, offset.checked_sub(1).and_then(|last| page.records.id(last))),
+            (None, Some(End::Complete), Some(last)) => return Cursor::End(last.as_of),
+            (None, ..) => (&state.next, None),
+        };
+        Cursor::At(Place {
+            listing: self.id,
+            token: step.token.clone(),
+            pages_before: step.number,
+            offset,
+            last_id: last_id.map(str::to_owned),
+        })
+    }
+
+    /// When the last successful fetch was sent.
+    pub(super) fn last(&self) -> Option<Sent> {
+        lock(&self.state).last
+    }
+
+    /// How many pages its readers have reached.
+    pub(super) fn reached(&self) -> usize {
+        lock(&self.state).reached
+    }
+
+    /// How long its slowest reader has taken nothing; none if nobody reads it, but for readers that are given up.
+    pub(super) fn slowest(&self, now: Instant, stall_timeout: Duration) -> Option<Duration> {
+        let state = lock(&self.state);
+        state.live_readers(now, stall_timeout).map(|reader| reader.idle(now)).max()
+    }
+
+    /// Whether it can be read from its first page on.
+    pub(super) fn is_whole(&self) -> bool {
+        let state = lock(&self.state);
+        state.trimmed == 0 && !matches!(state.end, Some(End::Broken(_)))
+    }
+
+    /// Whether it keeps nothing and nobody works on it.
+    pub(super) fn is_bare(&self) -> bool {
+        let state = lock(&self.state);
+        state.pages.is_empty() && !state.is_advancing && state.readers.is_empty()
+    }
+
+    /// Gives up all records: readers meet [`ListingError::Evicted`].
+    pub(super) fn evict(&self) {
+        let mut state = lock(&self.state);
+        state.break_off(ListingError::Evicted.into());
+        state.pages = VecDeque::new();
+        state.charge.clear();
+        drop(state);
+        self.news.notify_waiters();
+    }
+}
+
+impl State {
+    /// The page at this index, if it is kept.
+    pub(super) fn page(&self, index: usize) -> Option<&Arc<KeptPage>> {
+        self.pages.get(index.checked_sub(self.trimmed)?)
+    }
+
+    /// The page, and the record in it, to which `place` leads, which was handed out of this listing; none if that page is
+    /// no longer kept.
+    pub(super) fn find(&self, place: &Place) -> Option<(usize, usize)> {
+        if matches!(self.end, Some(End::Broken(_))) {
+            return None;
+        }
+        let index = self.pages.partition_point(|page| page.step.number < place.pages_before);
+        let page = self.pages.get(index);
+        let found = page.map_or(self.next.number, |page| page.step.number);
+        if found == place.pages_before {
+            let records = page.map_or(0, |page| page.records.len());
+            return Some((self.trimmed + index, place.offset.min(records)));
+        }
+        // The pages between were empty, unless they are gone.
+        let is_gone = index == 0 && self.trimmed > 0;
+        (place.pages_before < found && !is_gone).then_some((self.trimmed + index, 0))
+    }
+
+    /// How many pages there were so far.
+    pub(super) fn len(&self) -> usize {
+        self.trimmed + self.pages.len()
+    }
+
+    /// Whether the walk should go on.
+    pub(super) fn is_wanted(&self) -> bool {
+        let wanted = self.readers.values().map(|reader| reader.wants).fold(self.background, usize::max);
+        self.end.is_none() && self.len() < wanted
+    }
+
+    /// Seats a reader at the start.
+    pub(super) fn seat(&mut self) -> u64 {
+        self.seats += 1;
+        self.readers.insert(self.seats, Position { at: 0, wants: 0, idle_since: None });
+        self.seats
+    }
+
+    /// Notes where the reader in a seat is, and how many pages it wants.
+    pub(super) fn move_reader(&mut self, seat: u64, at: usize, wants: usize) {
+        self.readers.insert(seat, Position { at, wants, idle_since: None });
+        self.reached = self.reached.max(at + 1);
+    }
+
+    /// Takes note of a token; false if it came before.
+    pub(super) fn follow(&mut self, token: &str) -> bool {
+        let hash = self.followed.hasher().hash_one(token);
+        self.followed.insert(hash)
+    }
+
+    /// Adds a page; one too many turns the listing into a window.
+    pub(super) fn push(&mut self, page: KeptPage, config: &Config) {
+        self.charge.add(page.size());
+        self.pages.push_back(Arc::new(page));
+        if self.charge.bytes > config.listing_cap() {
+            self.is_windowed = true;
+            self.background = 0;
+        }
+        if self.is_windowed {
+            self.trim(Instant::now(), config.stall_timeout);
+        }
+    }
+
+    /// Breaks off for now: new readers stay out, and those inside may ask again when the hold-off is over.
+    pub(super) fn fail(&mut self, failure: Failure) {
+        self.failures += 1;
+        self.failure = Some(failure);
+    }
+
+    /// What a reader is told of the last failure.
+    pub(super) fn failed(&self, now: Instant) -> Option<ReadError> {
+        self.failure.as_ref().map(|failure| failure.told(now))
+    }
+
+    /// Breaks off for good.
+    pub(super) fn break_off(&mut self, error: Arc<ListingError>) {
+        self.end = Some(End::Broken(error));
+    }
+
+    /// Drops the pages that no reader needs any more.
+    fn trim(&mut self, now: Instant, stall_timeout: Duration) {
+        let Some(needed) = self.live_readers(now, stall_timeout).map(|reader| reader.at).min() else { return };
+        while self.trimmed < needed
+            && let Some(page) = self.pages.pop_front()
+        {
+            self.charge.subtract(page.size());
+            self.trimmed += 1;
+        }
+    }
+
+    /// The readers that are not given up.
+    fn live_readers(&self, now: Instant, stall_timeout: Duration) -> impl Iterator<Item = &Position> {
+        self.readers.values().filter(move |reader| reader.idle(now) <= stall_timeout)
+    }
+}
+
+impl Position {
+    /// How long it has taken nothing.
+    pub(super) fn idle(&self, now: Instant) -> Duration {
+        self.idle_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+}
+
+impl Sent {
+    pub(super) fn now() -> Self {
+        Self { at: Instant::now(), as_of: SystemTime::now() }
+    }
+}
+
+impl Step {
+    fn size(&self) -> usize {
+        self.token.as_deref().map_or(0, str::len)
+    }
+}
+
+impl KeptPage {
+    /// How many bytes of memory it takes, roughly, the allocations around it included.
+    fn size(&self) -> usize {
+        const AROUND: usize = 128;
+        size_of::<Self>() + self.step.size() + self.records.size() + AROUND
+    }
+}
+
+impl Charge {
+    fn add(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        self.total.fetch_add(bytes, Relaxed);
+    }
+
+    fn subtract(&mut self, bytes: usize) {
+        self.bytes -= bytes;
+        self.total.fetch_sub(bytes, Relaxed);
+    }
+
+    fn clear(&mut self) {
+        self.subtract(self.bytes);
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}

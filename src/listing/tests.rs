@@ -1,0 +1,200 @@
+//! The rules of DESIGN.md, over an upstream under the test's hand and the paused clock.
+
+mod cursors;
+mod failures;
+mod freshness;
+mod memory;
+mod sharing;
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures_util::{FutureExt as _, future::BoxFuture};
+use prost::Message as _;
+use tokio::time::{self, Instant};
+
+use super::{Came, Config, Listings, Page, ReadError, Reader, lock};
+use crate::{
+    model::{Filter, Filters, Freshness, Query, RecordsBuilder, TargetName},
+    proto::{InstanceInformation, StreamInstanceInformationResponse},
+    upstream::{AwsError, Upstream, UpstreamError, UpstreamPage},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+/// How long the upstream takes for a page.
+const LATENCY: Duration = Duration::from_millis(100);
+
+/// An upstream whose pages are given. Each walk from the start is numbered, and its nodes bear that number as their name.
+#[derive(Debug)]
+struct Fake {
+    pages: Mutex<Vec<Vec<String>>>,
+    /// What it was asked, in order: the token, and when.
+    asked: Mutex<Vec<(Option<String>, Instant)>>,
+    failures: Mutex<VecDeque<UpstreamError>>,
+    walks: Mutex<usize>,
+    in_flight: Mutex<InFlight>,
+    repeats_tokens: Mutex<bool>,
+    latency: Mutex<Duration>,
+}
+
+#[derive(Debug, Default)]
+struct InFlight {
+    now: usize,
+    most: usize,
+}
+
+impl Fake {
+    /// Pages of these many nodes, `i-0` and so on.
+    fn of_sizes(sizes: &[usize]) -> Arc<Self> {
+        let mut names = (0..).map(|index| format!("i-{index}"));
+        let pages = sizes.iter().map(|&size| names.by_ref().take(size).collect()).collect();
+        Arc::new(Self {
+            pages: Mutex::new(pages),
+            asked: Mutex::default(),
+            failures: Mutex::default(),
+            walks: Mutex::default(),
+            in_flight: Mutex::default(),
+            repeats_tokens: Mutex::default(),
+            latency: Mutex::new(LATENCY),
+        })
+    }
+
+    fn asked(&self) -> usize {
+        lock(&self.asked).len()
+    }
+
+    /// The next fetches fail so.
+    fn fail(&self, failures: impl IntoIterator<Item = UpstreamError>) {
+        lock(&self.failures).extend(failures);
+    }
+
+    fn answer(&self, token: Option<&str>) -> Result<UpstreamPage, UpstreamError> {
+        let (walk, index) = match token {
+            None => {
+                *lock(&self.walks) += 1;
+                (*lock(&self.walks), 0)
+            }
+            Some(token) => {
+                let (walk, index) = token.split_once('/').unwrap();
+                (walk.parse().unwrap(), index.parse().unwrap())
+            }
+        };
+        let pages = lock(&self.pages);
+        let mut records = RecordsBuilder::default();
+        for id in &pages[index] {
+            let (instance_id, name) = (Some(id.clone()), Some(walk.to_string()));
+            // About as large as real ones.
+            let computer_name = Some("x".repeat(200));
+            let node = InstanceInformation { instance_id, name, computer_name, ..Default::default() };
+            records.push(&node.encode_to_vec());
+        }
+        let next = if *lock(&self.repeats_tokens) { index.max(1) } else { index + 1 };
+        let next_token = (index + 1 < pages.len()).then(|| format!("{walk}/{next}"));
+        Ok(UpstreamPage { records: records.build(), next_token })
+    }
+}
+
+impl Upstream for Fake {
+    fn fetch<'a>(
+        &'a self,
+        _: &'a Filters,
+        token: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<UpstreamPage, UpstreamError>> {
+        lock(&self.asked).push((token.map(str::to_owned), Instant::now()));
+        async move {
+            {
+                let mut in_flight = lock(&self.in_flight);
+                in_flight.now += 1;
+                in_flight.most = in_flight.most.max(in_flight.now);
+            }
+            let latency = *lock(&self.latency);
+            time::sleep(latency).await;
+            lock(&self.in_flight).now -= 1;
+            let failure = lock(&self.failures).pop_front();
+            failure.map_or_else(|| self.answer(token), Err)
+        }
+        .boxed()
+    }
+}
+
+/// Listings in front of the upstream: the defaults without jitter, changed as told.
+fn listings(fake: &Arc<Fake>, configure: impl FnOnce(&mut Config)) -> Listings {
+    let mut config = Config { jitter_percent: 0, ..Config::default() };
+    configure(&mut config);
+    let upstream: Arc<dyn Upstream> = Arc::<Fake>::clone(fake);
+    config.build(upstream)
+}
+
+/// Both, as they are by default.
+fn world(sizes: &[usize]) -> (Arc<Fake>, Listings) {
+    let fake = Fake::of_sizes(sizes);
+    let listings = listings(&fake, |_| {});
+    (fake, listings)
+}
+
+fn query() -> Query {
+    Query::new(TargetName::default_target(), Filters::Current(Vec::new()))
+}
+
+/// A query of its own for each key.
+fn query_of(key: &str) -> Query {
+    let filter = Filter { key: key.to_owned(), values: vec!["x".to_owned()] };
+    Query::new(TargetName::default_target(), Filters::Current(vec![filter]))
+}
+
+fn open(listings: &Listings) -> Reader {
+    listings.open(&query(), Freshness::default(), None).unwrap()
+}
+
+/// A reader that accepts these ages, in seconds.
+fn open_for(listings: &Listings, max_age: Option<u64>, max_stale: Option<u64>) -> Reader {
+    let of = |seconds: Option<u64>| seconds.map(Duration::from_secs);
+    let freshness = Freshness { max_age: of(max_age), max_stale: of(max_stale) };
+    listings.open(&query(), freshness, None).unwrap()
+}
+
+fn resume(listings: &Listings, cursor: &str) -> Reader {
+    listings.open(&query(), Freshness::default(), Some(cursor)).unwrap()
+}
+
+fn nodes(page: &Page) -> Vec<InstanceInformation> {
+    StreamInstanceInformationResponse::decode(page.records.concat().as_slice()).unwrap().instance_information_list
+}
+
+fn ids(page: &Page) -> Vec<String> {
+    nodes(page).iter().map(|node| node.instance_id().to_owned()).collect()
+}
+
+/// The number of the walk that a page's first node came from.
+fn walk(page: &Page) -> usize {
+    nodes(page)[0].name().parse().unwrap()
+}
+
+/// Reads to the end, in pages of this size, or to the first failure.
+async fn read_all(reader: &mut Reader, limit: usize) -> Result<Vec<String>, ReadError> {
+    let mut all = Vec::new();
+    loop {
+        all.extend(ids(&reader.read(limit).await?));
+        if reader.is_at_end() {
+            return Ok(all);
+        }
+    }
+}
+
+fn throttle(retry_after: Option<Duration>) -> UpstreamError {
+    let code = Some("ThrottlingException".to_owned());
+    UpstreamError::Throttled(AwsError { code, retry_after, ..AwsError::default() })
+}
+
+fn refusal(code: &str) -> UpstreamError {
+    UpstreamError::InvalidRequest(AwsError { code: Some(code.to_owned()), ..AwsError::default() })
+}
+
+/// How the first page of a reader came, and whether it is stale.
+async fn came(mut reader: Reader) -> (Came, bool) {
+    let page = reader.read(1).await.unwrap();
+    (page.provenance.came, page.provenance.is_stale)
+}

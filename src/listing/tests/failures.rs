@@ -1,0 +1,174 @@
+//! What happens when upstream fails: rules 2, 7 and 9.
+
+use futures_util::future::join_all;
+
+use super::*;
+use crate::listing::ListingError;
+
+/// Fails, and tells what remains of the hold-off in milliseconds.
+async fn failed(mut reader: Reader) -> (ReadError, Option<u128>) {
+    let error = reader.read(5).await.unwrap_err();
+    let retry_after = error.retry_after.map(|delay| delay.as_millis());
+    (error, retry_after)
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiters_share_the_failure_and_who_comes_next_gets_it_at_once() {
+    let (fake, listings) = world(&[5]);
+    fake.fail([throttle(None)]);
+    let waiting = join_all((0..100).map(|_| failed(open(&listings)))).await;
+    assert!(waiting.iter().all(|(_, retry_after)| *retry_after == Some(1000)));
+    assert!(waiting.iter().all(|(error, _)| Arc::ptr_eq(&error.error, &waiting[0].0.error)));
+    time::advance(SECOND / 4).await;
+    let started = Instant::now();
+    assert_eq!(failed(open(&listings)).await.1, Some(750));
+    assert_eq!(failed(open_for(&listings, Some(0), None)).await.1, Some(750), "even for who asks now");
+    assert_eq!((started.elapsed(), fake.asked()), (Duration::ZERO, 1));
+    assert_eq!(listings.metrics().errors(), 102);
+    time::advance(SECOND).await;
+    assert_eq!(came(open(&listings)).await, (Came::Miss, false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn upstream_is_asked_no_sooner_than_advice_and_hold_off_allow() {
+    let (fake, listings) = world(&[5]);
+    fake.fail([throttle(None), throttle(Some(3 * SECOND)), throttle(None), throttle(None)]);
+    let started = Instant::now();
+    while came_or_failed(&listings).await {
+        time::advance(SECOND / 100).await;
+    }
+    let asked: Vec<_> = lock(&fake.asked).iter().map(|(_, at)| (*at - started).as_secs()).collect();
+    // 1 s; the advice; 2 s; 4 s; each after the tenth of a second that a failure takes.
+    assert_eq!(asked, [0, 1, 4, 6, 10]);
+}
+
+async fn came_or_failed(listings: &Listings) -> bool {
+    open(listings).read(5).await.is_err()
+}
+
+#[tokio::test(start_paused = true)]
+async fn throttling_holds_for_all_queries_and_any_other_failure_for_its_own() {
+    let (fake, listings) = world(&[5]);
+    let other = || listings.open(&query_of("IamRole"), Freshness::default(), None).unwrap();
+    fake.fail([throttle(None)]);
+    failed(open(&listings)).await;
+    failed(other()).await;
+    assert_eq!(fake.asked(), 1);
+    time::advance(SECOND).await;
+    fake.fail([UpstreamError::Unavailable(None, None)]);
+    failed(open(&listings)).await;
+    assert_eq!(came(other()).await, (Came::Miss, false));
+    assert_eq!(failed(open(&listings)).await.1, Some(900));
+}
+
+#[tokio::test(start_paused = true)]
+async fn stale_data_takes_the_place_of_an_error_where_it_is_allowed() {
+    let (fake, listings) = world(&[5]);
+    open(&listings).read(5).await.unwrap();
+    time::advance(70 * SECOND).await;
+    fake.fail([throttle(None)]);
+    failed(open_for(&listings, None, Some(0))).await;
+    assert_eq!(came(open_for(&listings, None, Some(30))).await, (Came::Hit, true));
+    assert_eq!(came(open_for(&listings, Some(0), Some(90))).await, (Came::Hit, true), "even for who asks now");
+    time::sleep(SECOND / 2).await;
+    assert_eq!(fake.asked(), 2, "no refresh while it is held off");
+    fake.fail([throttle(None)]);
+    time::sleep(SECOND / 2).await;
+    let mut now = open_for(&listings, Some(0), Some(90));
+    let page = now.read(5).await.unwrap();
+    assert_eq!((fake.asked(), walk(&page), page.provenance.is_stale), (3, 1, true), "asked, failed, and fell back");
+    failed(open_for(&listings, None, Some(5))).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_asked_once_and_kept_for_five_seconds() {
+    let (fake, listings) = world(&[5]);
+    open(&listings).read(5).await.unwrap();
+    time::advance(70 * SECOND).await;
+    fake.fail([refusal("InvalidFilterKey")]);
+    for _ in 0..1000 {
+        let (error, retry_after) = failed(open_for(&listings, Some(0), Some(600))).await;
+        assert!(matches!(&*error.error, ListingError::Upstream(UpstreamError::InvalidRequest(_))));
+        assert_eq!(retry_after, None, "waiting does not help, and neither does stale data");
+    }
+    assert_eq!(fake.asked(), 2);
+    time::advance(5 * SECOND).await;
+    assert_eq!(came(open(&listings)).await, (Came::Miss, false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_closes_the_listing_and_readers_inside_go_on_after_the_hold_off() {
+    let (fake, listings) = world(&[2, 2]);
+    let mut reader = open(&listings);
+    reader.read(2).await.unwrap();
+    let cursor = reader.cursor();
+    fake.fail([UpstreamError::Unavailable(None, None)]);
+    assert!(reader.read(2).await.is_err());
+    assert!(resume(&listings, &cursor).read(2).await.is_err());
+    assert!(open(&listings).read(1).await.is_err(), "closed to new readers, though its first page is there and fresh");
+    assert_eq!(fake.asked(), 2);
+    time::advance(SECOND).await;
+    assert_eq!(walk(&open(&listings).read(1).await.unwrap()), 2, "which begin anew");
+    let page = reader.read(2).await.unwrap();
+    assert_eq!((walk(&page), ids(&page)), (1, vec!["i-2".to_owned(), "i-3".to_owned()]));
+    assert_eq!(ids(&resume(&listings, &cursor).read(2).await.unwrap()), ids(&page));
+    assert_eq!(fake.asked(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repeated_token_is_an_error_and_never_a_silent_end() {
+    let (fake, listings) = world(&[1, 1, 1, 1]);
+    *lock(&fake.repeats_tokens) = true;
+    let mut reader = open(&listings);
+    let error = read_all(&mut reader, 1).await.unwrap_err();
+    assert!(matches!(*error.error, ListingError::RepeatedToken));
+    assert_eq!(fake.asked(), 2);
+    assert!(reader.read(1).await.is_err(), "for good");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_walk_is_bounded_even_over_cursors_and_processes() {
+    let fake = Fake::of_sizes(&[1, 1, 1]);
+    let listings = || listings(&fake, |config| config.page_cap = 2);
+    let mut reader = open(&listings());
+    reader.read(2).await.unwrap();
+    let error = reader.read(1).await.unwrap_err();
+    assert!(matches!(*error.error, ListingError::PageCap(2)));
+    let error = resume(&listings(), &reader.cursor()).read(1).await.unwrap_err();
+    assert!(matches!(*error.error, ListingError::PageCap(2)));
+    assert_eq!(fake.asked(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_aws_no_longer_takes_expires_the_listing_and_is_asked_again_each_time() {
+    let (fake, listings) = world(&[1, 1]);
+    let mut reader = open(&listings);
+    reader.read(1).await.unwrap();
+    fake.fail([refusal("InvalidNextToken"), refusal("InvalidNextToken")]);
+    for _ in 0..2 {
+        let error = resume(&listings, &reader.cursor()).read(1).await.unwrap_err();
+        assert!(matches!(*error.error, ListingError::Expired(_)));
+        assert_eq!(error.retry_after, None);
+    }
+    assert!(matches!(*reader.read(1).await.unwrap_err().error, ListingError::Expired(_)), "for good");
+    assert_eq!(fake.asked(), 3);
+    assert_eq!(ids(&resume(&listings, &reader.cursor()).read(1).await.unwrap()), ["i-1"], "it is taken again");
+    assert_eq!(walk(&open(&listings).read(1).await.unwrap()), 2);
+}
+
+#[derive(Debug)]
+struct Panics;
+
+impl Upstream for Panics {
+    fn fetch<'a>(&'a self, _: &'a Filters, _: Option<&'a str>) -> BoxFuture<'a, Result<UpstreamPage, UpstreamError>> {
+        async { panic!("on purpose") }.boxed()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_ever_when_a_walk_panics() {
+    let listings = Config::default().build(Arc::new(Panics));
+    let error = open(&listings).read(1).await.unwrap_err();
+    assert!(matches!(*error.error, ListingError::Interrupted));
+    assert_eq!(listings.walks(), 0);
+}
