@@ -19,6 +19,7 @@ use crate::upstream::{UpstreamError, UpstreamPage};
 pub(super) struct Walk {
     listing: Arc<Listing>,
     store: Arc<Store>,
+    has_failed: bool,
     is_over: bool,
 }
 
@@ -29,7 +30,7 @@ impl Walk {
             return false;
         }
         state.is_advancing = true;
-        let walk = Self { listing: Arc::clone(listing), store: Arc::clone(store), is_over: false };
+        let walk = Self { listing: Arc::clone(listing), store: Arc::clone(store), has_failed: false, is_over: false };
         store.spawn(walk.run());
         true
     }
@@ -40,6 +41,7 @@ impl Walk {
             let filters = self.listing.question.query.filters();
             let outcome = self.store.upstream.fetch(filters, step.token.as_deref()).await;
             self.store.metrics.count_upstream_call(sent.at.elapsed());
+            self.has_failed = outcome.is_err();
             self.settle(step, sent, outcome);
             self.store.make_room();
         }
@@ -53,12 +55,13 @@ impl Walk {
         if begins { turns.acquire_owned().await.ok() } else { turns.try_acquire_owned().ok() }
     }
 
-    /// The step to fetch, if it is wanted and upstream may be asked; else the walk pauses, and this task is over.
+    /// The step to fetch, if it is wanted and upstream may be asked; else the walk pauses, and this task is over. After a
+    /// failure it is for those who were told to ask again.
     fn next(&mut self) -> Option<(Step, Sent)> {
         let listing = Arc::clone(&self.listing);
         let mut state = lock(&listing.state);
         let sent = Sent::now();
-        if state.is_wanted() && self.store.held(&listing.question, sent.at).is_none() {
+        if !self.has_failed && state.is_wanted() && self.store.held(&listing.question, sent.at).is_none() {
             if state.next.number < self.store.config.page_cap {
                 state.started.get_or_insert(sent.at);
                 return Some((state.next.clone(), sent));

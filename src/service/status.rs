@@ -46,7 +46,13 @@ pub(super) fn unreadable(ReadError { error, retry_after }: &ReadError, query: &Q
         }
     };
     let is_overload = matches!(**error, ListingError::Evicted | ListingError::Stalled);
-    failure.with("target", Some(target)).retry_after(retry_after.or(is_overload.then_some(RETRY_DELAY)))
+    let retry_after = retry_after.map(up_to_millis).or(is_overload.then_some(RETRY_DELAY));
+    failure.with("target", Some(target)).retry_after(retry_after)
+}
+
+/// What remains of a wait, no shorter: a caller that comes early is refused once more.
+fn up_to_millis(delay: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(delay.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX))
 }
 
 fn overloaded(message: &str) -> Failure {

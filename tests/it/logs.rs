@@ -16,13 +16,18 @@ use crate::{
 async fn no_address_and_no_host_name_is_ever_logged() {
     let (gateway, simulator) = simulated(200).await;
     let nodes = gateway.walk(DescribeInstanceInformationRequest::default()).await;
+    let config = std::env::temp_dir().join(format!("ssm-gateway-logs-{}.toml", std::process::id()));
+    std::fs::write(&config, "[listing]\nttl = \"0s\"\nhold_off = \"0s\"\nmax_hold_off = \"0s\"\n").unwrap();
     let mut serve = Command::new(env!("CARGO_BIN_EXE_ssm-gateway"));
     serve
         .args(["serve", "--listen", "127.0.0.1:0", "--region", "us-east-1", "--log-filter", "trace"])
         .args(["--log-format", "json", "--endpoint-url", &simulator.url()])
+        .arg("--config")
+        .arg(&config)
         .envs([("AWS_ACCESS_KEY_ID", "key"), ("AWS_SECRET_ACCESS_KEY", "topsecret")])
         .stderr(Stdio::piped());
     let program = Program::start(serve);
+    std::fs::remove_file(&config).unwrap();
     let mut client = within(Client::connect(format!("http://{}", program.addr))).await.unwrap();
     for faults in [
         Faults::default(),

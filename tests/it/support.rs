@@ -118,6 +118,17 @@ pub(crate) async fn simulated_with(nodes: usize, configure: impl FnOnce(&mut Con
     (Gateway::at(&simulator.url(), configure).await, simulator)
 }
 
+/// A gateway that asks the simulator anew for every call, and after every failure without advice.
+pub(crate) async fn forgetful(nodes: usize) -> (Gateway, Simulator) {
+    simulated_with(nodes, forget).await
+}
+
+pub(crate) fn forget(config: &mut Config) {
+    let listing = &mut config.listing;
+    (listing.ttl, listing.negative_ttl) = (Duration::ZERO, Duration::ZERO);
+    (listing.hold_off, listing.max_hold_off) = (Duration::ZERO, Duration::ZERO);
+}
+
 /// Every call fails so.
 pub(crate) fn failing(kind: FailureKind) -> Faults {
     failing_as(Failure::always(kind))

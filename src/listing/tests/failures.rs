@@ -156,6 +156,17 @@ async fn a_token_that_aws_no_longer_takes_expires_the_listing_and_is_asked_again
     assert_eq!(walk(&open(&listings).read(1).await.unwrap()), 2);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_failure_is_told_before_upstream_is_asked_again_even_without_a_hold_off() {
+    let fake = Fake::of_sizes(&[5]);
+    let listings = listings(&fake, |config| (config.hold_off, config.max_hold_off) = (Duration::ZERO, Duration::ZERO));
+    fake.fail([UpstreamError::Unavailable(None, None)]);
+    failed(open(&listings)).await;
+    time::sleep(SECOND).await;
+    assert_eq!(fake.asked(), 1);
+    assert_eq!(came(open(&listings)).await, (Came::Miss, false));
+}
+
 #[derive(Debug)]
 struct Panics;
 
