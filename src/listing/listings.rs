@@ -98,16 +98,19 @@ impl Listings {
     }
 
     /// What was done so far.
+    #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.store.metrics
     }
 
     /// The bytes of all listings.
+    #[must_use]
     pub fn bytes(&self) -> usize {
         self.store.bytes.load(Relaxed)
     }
 
     /// How many walks advance right now.
+    #[must_use]
     pub fn walks(&self) -> usize {
         self.store.walks.len()
     }

@@ -94,7 +94,7 @@ pub(super) struct State {
     /// Its readers, by the numbers of their seats.
     pub(super) readers: HashMap<u64, Position>,
     seats: u64,
-    /// How many pages readers have reached.
+    /// How many pages readers have read.
     reached: usize,
     /// How many pages are wanted whether there are readers or not.
     background: usize,
@@ -192,7 +192,7 @@ impl Listing {
         lock(&self.state).last
     }
 
-    /// How many pages its readers have reached.
+    /// How many pages its readers have read.
     pub(super) fn reached(&self) -> usize {
         lock(&self.state).reached
     }
@@ -228,7 +228,7 @@ impl Listing {
 
 impl State {
     /// The page at this index, if it is kept.
-    pub(super) fn page(&self, index: usize) -> Option<&Arc<KeptPage>> {
+    fn page(&self, index: usize) -> Option<&Arc<KeptPage>> {
         self.pages.get(index.checked_sub(self.trimmed)?)
     }
 
@@ -271,7 +271,13 @@ impl State {
     /// Notes where the reader in a seat is, and how many pages it wants.
     pub(super) fn move_reader(&mut self, seat: u64, at: usize, wants: usize) {
         self.readers.insert(seat, Position { at, wants, idle_since: None });
-        self.reached = self.reached.max(at + 1);
+    }
+
+    /// Hands out the page at this index, if it is kept.
+    pub(super) fn hand_out(&mut self, index: usize) -> Option<Arc<KeptPage>> {
+        let page = self.page(index).map(Arc::clone)?;
+        self.reached = self.reached.max(index + 1);
+        Some(page)
     }
 
     /// Takes note of a token; false if it came before.

@@ -126,12 +126,14 @@ impl Reader {
     }
 
     /// Where to go on, as text for callers; at the end too, where it leads to the end at once.
+    #[must_use]
     pub fn cursor(&self) -> String {
         let start = Cursor::At(Place::default());
         self.cursor.as_ref().unwrap_or(&start).to_text(&self.asked.fingerprint, SystemTime::now())
     }
 
     /// Whether the listing is known to have no more records.
+    #[must_use]
     pub fn is_at_end(&self) -> bool {
         matches!(self.cursor, Some(Cursor::End(_)))
     }

@@ -77,7 +77,7 @@ impl Seat {
         let now = Instant::now();
         let wants = index + 1 + ahead;
         state.move_reader(self.number, index, wants);
-        let page = state.page(index).map(Arc::clone);
+        let page = state.hand_out(index);
         let held = || store.held(&self.listing.question, now);
         if page.is_none() {
             match &state.end {

@@ -4,6 +4,7 @@ mod cursors;
 mod failures;
 mod freshness;
 mod memory;
+mod model;
 mod sharing;
 
 use std::{
@@ -71,7 +72,7 @@ impl Fake {
         lock(&self.failures).extend(failures);
     }
 
-    fn answer(&self, token: Option<&str>) -> Result<UpstreamPage, UpstreamError> {
+    fn answer(&self, token: Option<&str>) -> UpstreamPage {
         let (walk, index) = match token {
             None => {
                 *lock(&self.walks) += 1;
@@ -93,7 +94,7 @@ impl Fake {
         }
         let next = if *lock(&self.repeats_tokens) { index.max(1) } else { index + 1 };
         let next_token = (index + 1 < pages.len()).then(|| format!("{walk}/{next}"));
-        Ok(UpstreamPage { records: records.build(), next_token })
+        UpstreamPage { records: records.build(), next_token }
     }
 }
 
@@ -111,10 +112,12 @@ impl Upstream for Fake {
                 in_flight.most = in_flight.most.max(in_flight.now);
             }
             let latency = *lock(&self.latency);
-            time::sleep(latency).await;
+            if !latency.is_zero() {
+                time::sleep(latency).await;
+            }
             lock(&self.in_flight).now -= 1;
             let failure = lock(&self.failures).pop_front();
-            failure.map_or_else(|| self.answer(token), Err)
+            failure.map_or_else(|| Ok(self.answer(token)), Err)
         }
         .boxed()
     }

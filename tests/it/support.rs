@@ -153,6 +153,16 @@ pub(crate) fn filtered(filters: Vec<InstanceInformationStringFilter>) -> Describ
     DescribeInstanceInformationRequest { filters, ..Default::default() }
 }
 
+/// Waits until this is so.
+pub(crate) async fn until(is_so: impl Fn() -> bool) {
+    within(async {
+        while !is_so() {
+            time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+}
+
 /// Awaits what must come.
 pub(crate) async fn within<F: Future>(what: F) -> F::Output {
     time::timeout(PATIENCE, what).await.expect("it takes too long")

@@ -47,6 +47,28 @@ async fn came_or_failed(listings: &Listings) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
+async fn five_hundred_callers_a_second_are_answered_at_once_while_upstream_throttles() {
+    let (fake, listings) = world(&[5]);
+    open(&listings).read(5).await.unwrap();
+    time::advance(61 * SECOND).await;
+    fake.fail((0..100).map(|_| throttle(None)));
+    let mut waited = Vec::new();
+    for call in 0..5000 {
+        let started = Instant::now();
+        if call % 2 == 0 {
+            assert_eq!(came(open_for(&listings, None, Some(60))).await, (Came::Hit, true));
+        } else {
+            assert!(failed(open_for(&listings, Some(0), Some(0))).await.1.is_some());
+        }
+        waited.extend(Some(started.elapsed()).filter(|waited| !waited.is_zero()));
+        time::advance(SECOND / 500).await;
+    }
+    // At 0 s, and after hold-offs of 1, 2 and 4 s; whoever did not ask did not wait.
+    assert_eq!(fake.asked(), 1 + 4);
+    assert!(waited.len() <= 4 && waited.iter().all(|waited| *waited <= LATENCY), "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn throttling_holds_for_all_queries_and_any_other_failure_for_its_own() {
     let (fake, listings) = world(&[5]);
     let other = || listings.open(&query_of("IamRole"), Freshness::default(), None).unwrap();
