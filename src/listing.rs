@@ -60,7 +60,7 @@ pub struct Config {
     pub max_bytes: usize,
     /// The most bytes of a listing that is kept from its start; absent, a quarter of `max_bytes`.
     pub max_listing_bytes: Option<usize>,
-    /// How long a cursor may be used after it was handed out.
+    /// How long a cursor may be used after it was handed out, at least; a tenth more at most.
     #[serde(with = "humantime_serde")]
     pub cursor_lifetime: Duration,
     /// The most upstream pages that a walk may have.
@@ -91,6 +91,11 @@ impl Config {
     fn jittered(&self, time: Duration) -> Duration {
         let share = f64::from(self.jitter_percent.min(100)) / 100.0;
         time.mul_f64(1.0 + share * (2.0 * fastrand::f64() - 1.0))
+    }
+
+    /// How long before it is handed out a cursor may be written.
+    fn cursor_slack(&self) -> Duration {
+        self.cursor_lifetime / 10
     }
 
     fn listing_cap(&self) -> usize {

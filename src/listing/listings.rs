@@ -91,7 +91,7 @@ impl Listings {
     /// [`InvalidCursor`].
     pub fn open(&self, query: &Query, freshness: Freshness, cursor: Option<&str>) -> Result<Reader, InvalidCursor> {
         let asked = Asked { query: query.clone(), fingerprint: query.fingerprint() };
-        let lifetime = self.store.config.cursor_lifetime;
+        let lifetime = self.store.config.cursor_lifetime + self.store.config.cursor_slack();
         let parse = |text| Cursor::parse(text, &asked.fingerprint, SystemTime::now(), lifetime);
         let cursor = cursor.map(parse).transpose()?;
         Ok(Reader::new(self.clone(), asked, freshness, cursor))
@@ -148,7 +148,8 @@ impl Store {
             Choice::JoinAndRefresh(chosen) => {
                 let stale = listings.get(chosen);
                 if held.is_none() {
-                    let fresh = index.start(self, asked, stale.map_or(0, |stale| stale.reached()));
+                    // At least as far as the first page: this reader reads that now.
+                    let fresh = index.start(self, asked, stale.map_or(1, |stale| stale.reached().max(1)));
                     Walk::start(&fresh, &mut lock(&fresh.state), self);
                 }
                 stale

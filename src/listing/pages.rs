@@ -173,18 +173,21 @@ impl Listing {
     /// Where a reader goes on who stands before this record of this page.
     pub(super) fn place(&self, index: usize, offset: usize) -> Cursor {
         let state = lock(&self.state);
-        let (step, last_id) = match (state.page(index), &state.end, state.last) {
-            (Some(page), ..) => (&page.step, offset.checked_sub(1).and_then(|last| page.records.id(last))),
-            (None, Some(End::Complete), Some(last)) => return Cursor::End(last.as_of),
-            (None, ..) => (&state.next, None),
-        };
-        Cursor::At(Place {
-            listing: self.id,
-            token: step.token.clone(),
-            pages_before: step.number,
-            offset,
-            last_id: last_id.map(str::to_owned),
-        })
+        let Some(page) = state.page(index) else { return self.behind(&state) };
+        let last_id = offset.checked_sub(1).and_then(|last| page.records.id(last)).map(str::to_owned);
+        let Step { token, number } = page.step.clone();
+        Cursor::At(Place { listing: self.id, token, pages_before: number, offset, last_id })
+    }
+
+    /// Where a reader goes on who has read all that there is so far.
+    pub(super) fn behind(&self, state: &State) -> Cursor {
+        match (&state.end, state.last) {
+            (Some(End::Complete), Some(last)) => Cursor::End(last.as_of),
+            _ => {
+                let Step { token, number } = state.next.clone();
+                Cursor::At(Place { listing: self.id, token, pages_before: number, offset: 0, last_id: None })
+            }
+        }
     }
 
     /// When the last successful fetch was sent.

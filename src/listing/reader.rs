@@ -43,12 +43,15 @@ pub(super) struct Inside {
     is_forced: bool,
 }
 
-/// A run of a listing's records.
+/// A run of a listing's records, and where to go on behind it.
 #[derive(Clone)]
 pub struct Page {
-    /// The encoded records, in order; each piece holds whole records (see [`crate::model::Records`]).
-    pub records: Vec<Bytes>,
-    /// How they came.
+    /// The text of the cursor behind the page, all of it in the first part, directly followed by the encoded records, whole
+    /// ones in each part (see [`crate::model::Records`]).
+    pub parts: Vec<Bytes>,
+    /// The length of that text.
+    pub cursor_len: usize,
+    /// How the records came.
     pub provenance: Provenance,
 }
 
@@ -83,7 +86,7 @@ pub enum Came {
 /// Tells how many bytes there are, never what: records hold addresses and host names.
 impl fmt::Debug for Page {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bytes = self.records.iter().map(Bytes::len).sum::<usize>();
+        let bytes = self.parts.iter().map(Bytes::len).sum::<usize>();
         write!(f, "Page({bytes} bytes, {:?})", self.provenance)
     }
 }
@@ -141,7 +144,7 @@ impl Reader {
     async fn try_read(&mut self, limit: usize) -> Result<Page, ReadError> {
         let store = Arc::clone(self.listings.store());
         if let Some(Cursor::End(as_of)) = self.cursor {
-            return Ok(behind_the_end(as_of, store.config.ttl));
+            return Ok(self.behind_the_end(as_of));
         }
         let inside = match &mut self.inside {
             Some(inside) => inside,
@@ -151,6 +154,7 @@ impl Reader {
         let (mut index, mut offset) = (inside.index, inside.offset);
         let mut sought = inside.sought.as_ref();
         let (mut records, mut oldest, mut came) = (Vec::new(), None::<Sent>, Came::Hit);
+        let mut ready = None;
         let mut left = limit;
         while left > 0 {
             let (page, how) = inside.seat.page(index, self.read_ahead, &store).await?;
@@ -161,6 +165,8 @@ impl Reader {
             }
             let end = page.records.len().min(offset + left);
             if offset < end {
+                let is_alone = offset == 0 && end == page.records.len() && records.is_empty();
+                ready = is_alone.then(|| Arc::clone(&page));
                 records.push(page.records.slice(offset..end));
                 left -= end - offset;
                 oldest = oldest.filter(|oldest| oldest.at <= page.sent.at).or(Some(page.sent));
@@ -181,7 +187,29 @@ impl Reader {
             came,
             is_forced: inside.is_forced,
         };
-        Ok(Page { records, provenance })
+        // The page as a whole stands ready with the cursor behind it, which was written when the page came.
+        let is_young = provenance.age < store.config.cursor_slack();
+        Ok(match ready.filter(|_| is_young) {
+            Some(page) => {
+                Page { parts: vec![page.records.with_head()], cursor_len: page.records.head_len(), provenance }
+            }
+            None => self.page(records, provenance),
+        })
+    }
+
+    /// A page with the cursor behind it.
+    fn page(&self, records: Vec<Bytes>, provenance: Provenance) -> Page {
+        let cursor = Bytes::from(self.cursor());
+        let cursor_len = cursor.len();
+        Page { parts: [cursor].into_iter().chain(records).collect(), cursor_len, provenance }
+    }
+
+    /// The page of a reader whose cursor stands at the end; `as_of` is that of the answer which said so.
+    fn behind_the_end(&self, as_of: SystemTime) -> Page {
+        let max_age = self.listings.store().config.ttl;
+        let age = as_of.elapsed().unwrap_or_default();
+        let is_stale = age >= max_age;
+        self.page(Vec::new(), Provenance { as_of, age, max_age, is_stale, came: Came::Hit, is_forced: false })
     }
 }
 
@@ -202,12 +230,4 @@ fn enter(
     };
     let Joined { seat, index, offset, is_forced, .. } = joined;
     Ok(Inside { seat, index, offset, sought, is_forced })
-}
-
-/// The page of a reader whose cursor stands at the end; `as_of` is that of the answer which said so.
-fn behind_the_end(as_of: SystemTime, max_age: Duration) -> Page {
-    let age = as_of.elapsed().unwrap_or_default();
-    let is_stale = age >= max_age;
-    let provenance = Provenance { as_of, age, max_age, is_stale, came: Came::Hit, is_forced: false };
-    Page { records: Vec::new(), provenance }
 }

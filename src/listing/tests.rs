@@ -164,7 +164,8 @@ fn resume(listings: &Listings, cursor: &str) -> Reader {
 }
 
 fn nodes(page: &Page) -> Vec<InstanceInformation> {
-    StreamInstanceInformationResponse::decode(page.records.concat().as_slice()).unwrap().instance_information_list
+    let records = &page.parts.concat()[page.cursor_len..];
+    StreamInstanceInformationResponse::decode(records).unwrap().instance_information_list
 }
 
 fn ids(page: &Page) -> Vec<String> {

@@ -1,7 +1,10 @@
 //! The walk from upstream page to upstream page that fills a listing. Our own, not the SDK's paginator: that one takes a
 //! repeated token for the end.
 
-use std::sync::{Arc, MutexGuard};
+use std::{
+    sync::{Arc, MutexGuard},
+    time::SystemTime,
+};
 
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
@@ -112,7 +115,10 @@ impl Walk {
         }
         state.last = Some(sent);
         if !page.records.is_empty() {
-            state.push(KeptPage { step, records: page.records, sent }, &self.store.config);
+            // Whoever takes the whole page goes on behind it, so the cursor to there is written once for all.
+            let cursor = self.listing.behind(state).to_text(&self.listing.question.fingerprint, SystemTime::now());
+            let records = page.records.behind(cursor.as_bytes());
+            state.push(KeptPage { step, records, sent }, &self.store.config);
         }
     }
 

@@ -12,8 +12,10 @@ const ID_TAG: u8 = 0x0a;
 /// stretch of the bytes that begins and ends with a record may be put into any answer as it is. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Records {
+    /// A head of the owner's, then the records.
     bytes: Bytes,
-    /// Where each record ends in `bytes`.
+    head: usize,
+    /// Where each record ends, from the first one's start.
     ends: Arc<[usize]>,
 }
 
@@ -36,13 +38,30 @@ impl Records {
     /// The bytes of the records in `range`, which is cut to what is there.
     pub fn slice(&self, range: Range<usize>) -> Bytes {
         let end = self.start_of(range.end);
-        self.bytes.slice(self.start_of(range.start).min(end)..end)
+        self.bytes.slice(self.head + self.start_of(range.start).min(end)..self.head + end)
+    }
+
+    /// The same records behind a head, in one piece of memory with it.
+    #[must_use]
+    pub fn behind(&self, head: &[u8]) -> Self {
+        let bytes = [head, self.bytes.get(self.head..).unwrap_or_default()].concat();
+        Self { bytes: bytes.into(), head: head.len(), ends: Arc::clone(&self.ends) }
+    }
+
+    /// The head and all records, as one piece.
+    pub fn with_head(&self) -> Bytes {
+        self.bytes.clone()
+    }
+
+    /// The length of the head.
+    pub fn head_len(&self) -> usize {
+        self.head
     }
 
     /// The `InstanceId` of the record at `index`, if there is such a record and AWS gave it one.
     pub fn id(&self, index: usize) -> Option<&str> {
         let end = *self.ends.get(index)?;
-        let (message, _) = field(LIST_TAG, self.bytes.get(self.start_of(index)..end)?)?;
+        let (message, _) = field(LIST_TAG, self.bytes.get(self.head + self.start_of(index)..self.head + end)?)?;
         let (id, _) = field(ID_TAG, message)?;
         std::str::from_utf8(id).ok()
     }
@@ -86,7 +105,7 @@ impl RecordsBuilder {
     /// Hands out what was collected, in memory of just its size: records may be kept for long.
     #[must_use]
     pub fn build(self) -> Records {
-        Records { bytes: Bytes::copy_from_slice(&self.bytes), ends: self.ends.into() }
+        Records { bytes: Bytes::copy_from_slice(&self.bytes), head: 0, ends: self.ends.into() }
     }
 }
 
@@ -124,14 +143,17 @@ mod tests {
             nodes in prop::collection::vec((prop::option::of("[a-z]{0,20}"), "[a-z]{0,300}"), 0..12),
             from in 0usize..14,
             to in 0usize..14,
+            head in "[a-z]{0,9}",
         ) {
             let nodes: Vec<Node> = nodes.into_iter().map(|(id, rest)| Node { id, rest }).collect();
             let mut builder = RecordsBuilder::default();
             for node in &nodes {
                 builder.push(&node.encode_to_vec());
             }
-            let records = builder.build();
+            let records = builder.build().behind(b"another").behind(head.as_bytes());
 
+            prop_assert_eq!(records.head_len(), head.len());
+            prop_assert_eq!(records.with_head(), [head.as_bytes(), &records.slice(0..nodes.len())].concat());
             prop_assert_eq!(records.len(), nodes.len());
             for (index, node) in nodes.iter().enumerate() {
                 prop_assert_eq!(records.id(index), node.id.as_deref());

@@ -1,5 +1,4 @@
-//! Answers below tonic's codec: records go from upstream to the socket by reference, neither decoded nor encoded nor
-//! copied. A message on the wire is a five-byte prefix (not compressed, length) and its bytes; a call's end is its
+//! Answers below tonic's codec: pages go from memory to the socket by reference, neither decoded nor encoded nor copied. A message on the wire is a five-byte prefix (not compressed, length) and its bytes; a call's end is its
 //! trailers (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
 
 use std::{
@@ -9,14 +8,21 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use futures_util::stream::BoxStream;
 use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
 use http_body::Frame;
-use prost::Message;
+use prost::{
+    Message,
+    encoding::{WireType, encode_key, encode_varint},
+};
 use tonic::{Status, body::Body};
 
+use crate::listing::Page;
+
 const PREFIX: usize = 5;
+/// Up to here an answer is copied into one piece: a frame more costs more than that.
+const COPIED: usize = 4096;
 
 /// An encoded answer of either RPC, cut into what is sent at a time.
 pub(super) struct Answer(VecDeque<Bytes>);
@@ -38,23 +44,33 @@ enum Then {
 }
 
 impl Answer {
-    /// Builds an answer from encoded records and a message that holds all but the records: protobuf takes the parts of a
-    /// message in any order, so that the small ones go along with the prefix.
+    /// Builds an answer from a page, with the cursor behind it in the field of this number if there is one, and a message
+    /// that holds all other fields. Protobuf takes the parts of a message in any order: the small ones go along with the
+    /// prefix, and the text of the cursor comes right before the records, as it does in the page.
     ///
     /// # Errors
     /// OUT_OF_RANGE if the length does not fit into the prefix.
-    pub(super) fn new(records: Vec<Bytes>, rest: &impl Message) -> Result<Self, Status> {
-        let rest_len = rest.encoded_len();
-        let len = rest_len + records.iter().map(Bytes::len).sum::<usize>();
-        let len = u32::try_from(len).map_err(|_too_long| Status::out_of_range("the answer is longer than 4 GiB"))?;
-        let mut head = BytesMut::with_capacity(PREFIX + rest_len);
-        head.put_u8(0);
-        head.put_u32(len);
+    pub(super) fn new(page: Page, cursor: Option<u32>, rest: &impl Message) -> Result<Self, Status> {
+        let Page { mut parts, cursor_len, .. } = page;
+        let mut head = BytesMut::zeroed(PREFIX);
         rest.encode_raw(&mut head);
-        let mut frames = VecDeque::with_capacity(1 + records.len());
-        frames.push_back(head.freeze());
-        frames.extend(records);
-        Ok(Self(frames))
+        match (cursor, parts.first_mut()) {
+            (Some(field), _) => {
+                encode_key(field, WireType::LengthDelimited, &mut head);
+                encode_varint(cursor_len as u64, &mut head);
+            }
+            (None, Some(first)) => first.advance(cursor_len),
+            (None, None) => {}
+        }
+        let len = head.len() - PREFIX + parts.iter().map(Bytes::len).sum::<usize>();
+        let prefix = u32::try_from(len).map_err(|_too_long| Status::out_of_range("the answer is longer than 4 GiB"))?;
+        if let Some(to) = head.get_mut(1..PREFIX) {
+            to.copy_from_slice(&prefix.to_be_bytes());
+        }
+        if len <= COPIED {
+            parts.drain(..).for_each(|part| head.extend_from_slice(&part));
+        }
+        Ok(Self([head.freeze()].into_iter().chain(parts).collect()))
     }
 
     /// The response that consists of this answer and those that follow it.
@@ -108,25 +124,47 @@ impl http_body::Body for AnswerBody {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, SystemTime};
+
     use futures_util::{FutureExt as _, StreamExt as _, stream};
     use http_body_util::BodyExt as _;
     use proptest::prelude::*;
     use tonic::Code;
 
     use super::*;
-    use crate::proto::{InstanceInformation, StreamInstanceInformationResponse as Message_};
+    use crate::{
+        listing::{Came, Provenance},
+        proto::{InstanceInformation, StreamInstanceInformationResponse as Message_},
+    };
 
-    /// The records as a page gives them: encoded elements of the list.
-    fn pieces(ids: &[&str]) -> Vec<Bytes> {
-        let piece = |id: &&str| {
-            let node = InstanceInformation { instance_id: Some((*id).to_owned()), ..Default::default() };
+    const RESUME_TOKEN: u32 = 19;
+
+    /// A page of these records, each with `padding` bytes more, that ends at this cursor.
+    fn page(ids: &[&str], cursor: &str, padding: usize) -> Page {
+        let record = |id: &&str| {
+            let (instance_id, name) = (Some((*id).to_owned()), Some("x".repeat(padding)));
+            let node = InstanceInformation { instance_id, name, ..Default::default() };
             Message_ { instance_information_list: vec![node], ..Default::default() }.encode_to_vec().into()
         };
-        ids.iter().map(piece).collect()
+        let parts = [Bytes::from(cursor.to_owned())].into_iter().chain(ids.iter().map(record)).collect();
+        let provenance = Provenance {
+            as_of: SystemTime::now(),
+            age: Duration::ZERO,
+            max_age: Duration::ZERO,
+            is_stale: false,
+            came: Came::Hit,
+            is_forced: false,
+        };
+        Page { parts, cursor_len: cursor.len(), provenance }
     }
 
-    fn rest(token: &str) -> Message_ {
-        Message_ { resume_token: token.to_owned(), ..Default::default() }
+    fn answer(ids: &[&str]) -> Result<Answer, Status> {
+        Answer::new(page(ids, "t", 0), Some(RESUME_TOKEN), &rest(""))
+    }
+
+    /// The other fields of a message.
+    fn rest(target: &str) -> Message_ {
+        Message_ { target: target.to_owned(), ..Default::default() }
     }
 
     /// What a client sees: the messages, and the trailers.
@@ -150,63 +188,71 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_its_records_and_its_other_fields_then_the_trailers() {
-        let answer = Answer::new(pieces(&["a", "b"]), &rest("t")).unwrap();
+    fn an_answer_is_its_page_and_its_other_fields_then_the_trailers() {
+        let answer = Answer::new(page(&["a", "b"], "cursor", 0), Some(RESUME_TOKEN), &rest("t")).unwrap();
         let (messages, trailers) = received(answer.into_http(None));
-        assert_eq!((messages.len(), ids(&messages[0]), &*messages[0].resume_token), (1, vec!["a", "b"], "t"));
+        let message = &messages[0];
+        assert_eq!((messages.len(), ids(message)), (1, vec!["a", "b"]));
+        assert_eq!((&*message.target, &*message.resume_token), ("t", "cursor"));
         assert_eq!(trailers["grpc-status"], "0");
     }
 
     #[test]
     fn a_stream_is_message_after_message_and_ends_with_its_status() {
-        let answer = |id| Answer::new(pieces(&[id]), &rest(""));
-        let answers = [answer("b"), answer("c"), Err(Status::aborted("gone")), answer("never")];
-        let (messages, trailers) = received(answer("a").unwrap().into_http(Some(stream::iter(answers).boxed())));
+        let answers = [answer(&["b"]), answer(&["c"]), Err(Status::aborted("gone")), answer(&["never"])];
+        let (messages, trailers) = received(answer(&["a"]).unwrap().into_http(Some(stream::iter(answers).boxed())));
         assert_eq!(messages.iter().flat_map(ids).collect::<Vec<_>>(), ["a", "b", "c"]);
         assert_eq!(Status::from_header_map(&trailers).unwrap().code(), Code::Aborted);
     }
 
     #[test]
-    fn nothing_is_copied() {
-        let pieces = pieces(&["a", "b"]);
-        let answer = Answer::new(pieces.clone(), &rest("t")).unwrap();
+    fn what_is_large_is_not_copied_and_what_is_small_is_one_piece() {
+        let page_ = page(&["a", "b"], "t", COPIED);
+        let answer = Answer::new(page_.clone(), Some(RESUME_TOKEN), &rest("")).unwrap();
         let sent: Vec<_> = answer.0.iter().skip(1).map(|bytes| bytes.as_ptr()).collect();
-        assert_eq!(sent, pieces.iter().map(|bytes| bytes.as_ptr()).collect::<Vec<_>>());
+        assert_eq!(sent, page_.parts.iter().map(|bytes| bytes.as_ptr()).collect::<Vec<_>>());
+        assert_eq!(Answer::new(page(&["a", "b"], "t", 0), None, &rest("")).unwrap().0.len(), 1);
     }
 
     #[test]
     fn a_body_waits_for_what_is_still_to_come_and_ends_once() {
-        let mut body =
-            Answer::new(Vec::new(), &rest("")).unwrap().into_http(Some(stream::pending().boxed())).into_body();
+        let mut body = answer(&[]).unwrap().into_http(Some(stream::pending().boxed())).into_body();
         assert!(body.frame().now_or_never().unwrap().unwrap().unwrap().is_data());
         assert!(body.frame().now_or_never().is_none());
-        let mut body = Answer::new(Vec::new(), &rest("")).unwrap().into_http(None).into_body();
+        let mut body = answer(&[]).unwrap().into_http(None).into_body();
         let frames = [(); 3].map(|()| body.frame().now_or_never().unwrap());
         assert!(matches!(&frames, [Some(Ok(data)), Some(Ok(end)), None] if data.is_data() && end.is_trailers()));
     }
 
     #[test]
     fn debug_output_shows_no_record() {
-        let answer = Answer::new(pieces(&["i-secret"]), &rest("")).unwrap();
-        assert_eq!(format!("{answer:?}"), "Answer(17 bytes)");
+        assert_eq!(format!("{:?}", answer(&["i-secret"]).unwrap()), "Answer(23 bytes)");
     }
 
     proptest! {
         #[test]
         fn any_answers_are_received_as_they_were_sent(
-            sent in prop::collection::vec((prop::collection::vec("[a-z]{0,300}", 0..5), "[a-z]{0,9}"), 1..5),
+            sent in prop::collection::vec(
+                (prop::collection::vec("[a-z]{0,300}", 0..5), "[a-z]{0,9}", any::<bool>(), prop_oneof![Just(0), Just(2000usize)]),
+                1..5,
+            ),
         ) {
-            let mut answers = sent.iter().map(|(ids, token)| {
+            let mut answers = sent.iter().map(|(ids, cursor, has_cursor, padding)| {
                 let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-                Answer::new(pieces(&ids), &rest(token))
+                Answer::new(page(&ids, cursor, *padding), has_cursor.then_some(RESUME_TOKEN), &rest("x"))
             });
             let first = answers.next().unwrap().unwrap();
             let more: Vec<_> = answers.collect();
             let (messages, _) = received(first.into_http(Some(stream::iter(more).boxed())));
             let got: Vec<_> = messages.iter().map(|message| (ids(message), &*message.resume_token)).collect();
-            let sent: Vec<(Vec<&str>, &str)> =
-                sent.iter().map(|(ids, token)| (ids.iter().map(String::as_str).collect(), &**token)).collect();
+            let sent: Vec<(Vec<&str>, &str)> = sent
+                .iter()
+                .map(|(ids, cursor, has_cursor, _)| {
+                    (ids.iter().map(String::as_str).collect(), if *has_cursor { &**cursor } else { "" })
+                })
+                .collect();
             prop_assert_eq!(got, sent);
+            prop_assert!(messages.iter().all(|message| message.target == "x"));
         }
     }
 }

@@ -9,8 +9,11 @@ use super::{
 use crate::{
     listing::Listings,
     model::{Freshness, Query},
-    proto::{DescribeInstanceInformationRequest, DescribeInstanceInformationResponse},
+    proto::DescribeInstanceInformationRequest,
 };
+
+/// The number of `DescribeInstanceInformationResponse.next_token`.
+const NEXT_TOKEN: u32 = 2;
 
 /// Answers one page.
 pub(super) async fn describe(
@@ -22,10 +25,10 @@ pub(super) async fn describe(
         .open(&query, freshness, cursor.as_deref())
         .map_err(|error| status::invalid_cursor(error, "next_token"))?;
     let page = reader.read(limit).await.map_err(|error| status::unreadable(&error, &query))?;
-    let next_token = (!reader.is_at_end()).then(|| reader.cursor());
-    let rest = DescribeInstanceInformationResponse { next_token, ..Default::default() };
-    let mut response = Answer::new(page.records, &rest)?.into_http(None);
-    provenance::write(&page.provenance, response.headers_mut());
+    let provenance = page.provenance;
+    let next_token = (!reader.is_at_end()).then_some(NEXT_TOKEN);
+    let mut response = Answer::new(page, next_token, &())?.into_http(None);
+    provenance::write(&provenance, response.headers_mut());
     Ok(response)
 }
 

@@ -13,6 +13,9 @@ use crate::{
     proto::{StreamInstanceInformationRequest, StreamInstanceInformationResponse},
 };
 
+/// The number of `StreamInstanceInformationResponse.resume_token`.
+const RESUME_TOKEN: u32 = 19;
+
 /// Answers page after page, the first of which is awaited: an error before it must come without headers.
 pub(super) async fn stream(
     listings: &Listings,
@@ -51,9 +54,8 @@ impl Pages {
             target: self.query.target().to_string(),
             as_of: Some(page.provenance.as_of.into()),
             stale: page.provenance.is_stale,
-            resume_token: self.reader.cursor(),
             ..Default::default()
         };
-        Answer::new(page.records, &rest)
+        Answer::new(page, Some(RESUME_TOKEN), &rest)
     }
 }

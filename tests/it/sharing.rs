@@ -106,7 +106,9 @@ async fn a_caller_that_leaves_in_the_middle_of_its_fetch_takes_nothing_along() {
     simulator.set_faults(Faults { latency: Duration::from_millis(300), ..Faults::default() });
     let call = || {
         let mut client = gateway.client.clone();
-        tokio::spawn(async move { client.describe_instance_information(DescribeInstanceInformationRequest::default()).await })
+        tokio::spawn(async move {
+            client.describe_instance_information(DescribeInstanceInformationRequest::default()).await
+        })
     };
     let leaving = call();
     until(|| simulator.stats().calls == 1).await;
@@ -223,13 +225,15 @@ async fn long_a_throttled_upstream_is_left_alone_and_callers_are_told_at_once() 
     let mut answers = Vec::new();
     for call in 0..5_000 {
         ticks.tick().await;
-        let (mut client, request) = (gateway.client.clone(), if call % 2 == 0 { stale.clone() } else { filtered(Vec::new()) });
+        let (mut client, request) =
+            (gateway.client.clone(), if call % 2 == 0 { stale.clone() } else { filtered(Vec::new()) });
         answers.push(tokio::spawn(async move {
             let started = Instant::now();
             (client.describe_instance_information(request).await.map(drop), started.elapsed())
         }));
     }
-    let answers: Vec<(Result<(), Status>, Duration)> = stream::iter(answers).then(async |answer| answer.await.unwrap()).collect().await;
+    let answers: Vec<(Result<(), Status>, Duration)> =
+        stream::iter(answers).then(async |answer| answer.await.unwrap()).collect().await;
     for (call, (answer, took)) in answers.iter().enumerate() {
         assert!(*took < Duration::from_secs(1), "at once, not after a pile-up: {took:?}");
         match answer {

@@ -159,6 +159,18 @@ async fn a_refresh_walks_as_far_as_the_old_listing_was_read_and_no_further() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_refresh_fetched_and_nobody_read_is_refreshed_too() {
+    let (fake, listings) = world(&[5]);
+    open(&listings).read(5).await.unwrap();
+    for asked in 2..=4 {
+        time::advance(70 * SECOND).await;
+        assert_eq!(came(open_for(&listings, None, Some(30))).await, (Came::Hit, true));
+        time::sleep(SECOND).await;
+        assert_eq!(fake.asked(), asked);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_empty_answer_is_kept_for_five_seconds() {
     let (fake, listings) = world(&[0]);
     let empty = async |mut reader: Reader| ids(&reader.read(5).await.unwrap()).is_empty() && reader.is_at_end();

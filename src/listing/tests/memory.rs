@@ -31,7 +31,7 @@ async fn what_is_kept_is_counted_and_what_is_gone_is_not() {
     reader.read(50).await.unwrap();
     let one = listings.bytes();
     let encoded: usize =
-        resume(&listings, &reader.cursor()).read(50).await.unwrap().records.iter().map(bytes::Bytes::len).sum();
+        resume(&listings, &reader.cursor()).read(50).await.unwrap().parts.iter().map(bytes::Bytes::len).sum();
     let both = listings.bytes();
     assert!(one > encoded && both > one + encoded && both < 5 * encoded / 2, "{encoded} {one} {both}");
     listings.evict_all();
