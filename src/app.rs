@@ -12,7 +12,7 @@ use crate::{
     edge::{self, CallLogLayer, DeadlineLayer, Listener},
     listing::Listings,
     proto,
-    service::{SERVICE_NAME, Service},
+    service::{self, SERVICE_NAME, Service},
     upstream,
 };
 
@@ -46,7 +46,7 @@ impl App {
     /// [`AppError`].
     pub async fn build(config: Config) -> Result<Self, AppError> {
         let upstream = config.upstream.build().await?;
-        let listings = config.listing.build(Arc::new(upstream));
+        let listings = config.listing.build(Arc::new(upstream), service::page_head);
         let (health, health_server) = tonic_health::server::health_reporter();
         health.set_service_status(SERVICE_NAME, ServingStatus::Serving).await;
         let routes = Routes::new(Service::new(listings.clone()))

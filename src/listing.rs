@@ -17,7 +17,7 @@ mod walk;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use serde::Deserialize;
@@ -28,7 +28,10 @@ pub use self::{
     metrics::Metrics,
     reader::{Came, Page, Provenance, Reader},
 };
-use crate::upstream::UpstreamError;
+use crate::{
+    model::{Records, TargetName},
+    upstream::UpstreamError,
+};
 
 /// How listings are shared, kept and bounded; the `[listing]` table of the configuration file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -102,6 +105,10 @@ impl Config {
         self.max_listing_bytes.unwrap_or(self.max_bytes / 4)
     }
 }
+
+/// Writes what goes before the records of a page that is just what one fetch brought: some head of the service's, which
+/// knows the message, and then the text of the cursor, as it is. Called once a page, not once a reader.
+pub type Head = fn(target: &TargetName, as_of: SystemTime, cursor: &str, records: &Records) -> Vec<u8>;
 
 /// Why a listing could not be read, or not further.
 #[derive(Debug, thiserror::Error)]

@@ -18,6 +18,7 @@ use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use tonic::{Status, body::Body, server::NamedService};
 
+pub use self::stream::page_head;
 use self::{describe::describe, request::message, stream::stream};
 use crate::listing::Listings;
 

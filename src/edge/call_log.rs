@@ -144,12 +144,15 @@ impl Drop for Call {
 fn request_id(headers: &HeaderMap) -> HeaderValue {
     let is_usable =
         |id: &&HeaderValue| (1..=MAX_REQUEST_ID).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic);
-    match headers.get(REQUEST_ID).filter(is_usable) {
+    let mut id = match headers.get(REQUEST_ID).filter(is_usable) {
         Some(id) => id.clone(),
         None => {
             HeaderValue::try_from(format!("{:016x}", fastrand::u64(..))).unwrap_or(HeaderValue::from_static("none"))
         }
-    }
+    };
+    // Each is seen once: it must not push what comes again out of the tables of HTTP/2's compression.
+    id.set_sensitive(true);
+    id
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use crate::model::Freshness;
 /// A listing of the query that is kept from its start, as far as the choice depends on it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Candidate {
+    /// Whether new readers may join it at all.
+    pub(super) is_open: bool,
     /// The time since its first fetch was sent; none where that is still to come.
     pub(super) age: Option<Duration>,
     /// How long it is fresh for readers who do not say.
@@ -35,7 +37,8 @@ pub(super) enum Choice {
 /// demands to ask now.
 pub(super) fn choose(candidates: &[Candidate], freshness: Freshness, max_stale: Duration) -> Choice {
     let is_joined = |candidate: &Candidate| {
-        candidate.is_fresh(freshness.max_age) || (freshness.max_age.is_none() && candidate.is_advancing)
+        let is_carried_on = freshness.max_age.is_none() && candidate.is_advancing && candidate.is_open;
+        candidate.is_fresh(freshness.max_age) || is_carried_on
     };
     let joined = candidates.iter().position(is_joined);
     let stale = match freshness.max_age {
@@ -57,14 +60,14 @@ pub(super) fn usable(candidates: &[Candidate], freshness: Freshness, max_stale: 
     let max_stale = freshness.max_stale.unwrap_or(max_stale);
     candidates.iter().position(|candidate| {
         let bound = freshness.max_age.unwrap_or(candidate.ttl).saturating_add(max_stale);
-        candidate.is_answering && candidate.age.is_some_and(|age| age < bound)
+        candidate.is_open && candidate.is_answering && candidate.age.is_some_and(|age| age < bound)
     })
 }
 
 impl Candidate {
     /// A fetch that is still to be sent is fresh for everyone.
     fn is_fresh(&self, max_age: Option<Duration>) -> bool {
-        self.age.is_none_or(|age| age < max_age.unwrap_or(self.ttl))
+        self.is_open && self.age.is_none_or(|age| age < max_age.unwrap_or(self.ttl))
     }
 }
 
@@ -75,7 +78,8 @@ mod tests {
     const TTL: Duration = Duration::from_mins(1);
 
     fn at(age: u64) -> Candidate {
-        Candidate { age: Some(Duration::from_secs(age)), ttl: TTL, is_advancing: false, is_answering: true }
+        let age = Some(Duration::from_secs(age));
+        Candidate { is_open: true, age, ttl: TTL, is_advancing: false, is_answering: true }
     }
 
     fn waiting(age: u64) -> Candidate {
@@ -106,6 +110,14 @@ mod tests {
         assert_eq!(chosen(&[at(60)], Some(600), None), Choice::Join(0), "longer than the TTL, too");
         assert_eq!(chosen(&[at(30)], Some(20), None), FORCED);
         assert_eq!(chosen(&[at(90)], Some(20), None), START, "it was not fresh to anyone");
+    }
+
+    #[test]
+    fn a_closed_listing_is_nothing_to_anyone() {
+        let closed = Candidate { is_open: false, is_advancing: true, ..at(1) };
+        assert_eq!(chosen(&[closed], None, Some(600)), START);
+        assert_eq!(chosen(&[closed, at(80)], None, Some(30)), Choice::JoinAndRefresh(1));
+        assert_eq!(usable(&[closed], freshness(None, Some(600)), Duration::ZERO), None);
     }
 
     #[test]

@@ -1,13 +1,12 @@
 //! Where listings are found: by query, by upstream token, by ID.
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, mem, sync::Arc, time::Duration};
 
 use lru::LruCache;
 use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
     Config,
-    choice::Candidate,
     hold_off::HoldOff,
     listings::Store,
     pages::{Listing, Question, Step},
@@ -54,15 +53,9 @@ impl fmt::Debug for Index {
 }
 
 impl Index {
-    /// The listings of the query that a reader at the start may join, newest first, and what its choice depends on.
-    pub(super) fn candidates(
-        &self,
-        asked: &Asked,
-        now: Instant,
-        config: &Config,
-    ) -> (Vec<Arc<Listing>>, Vec<Candidate>) {
-        let starts = self.entries.get(&asked.fingerprint).map_or(&[][..], |entry| &entry.starts);
-        starts.iter().filter_map(|listing| Some((Arc::clone(listing), listing.candidate(now, config)?))).unzip()
+    /// The listings of the query from the start, newest first.
+    pub(super) fn starts(&self, asked: &Asked) -> &[Arc<Listing>] {
+        self.entries.get(&asked.fingerprint).map_or(&[], |entry| &entry.starts)
     }
 
     /// What the query's listings share, if there are any.
@@ -143,11 +136,12 @@ impl Entry {
     /// Keeps only the starts that new readers may still want, and gives those of the rest that nobody will: the others have
     /// pages for the cursors into them.
     fn prune(&mut self, now: Instant, config: &Config) -> Vec<Arc<Listing>> {
-        let mut answers = 0;
+        let mut has_answer = false;
         let (kept, left) = self.starts.drain(..).partition(|listing| {
             let candidate = listing.candidate(now, config);
-            answers += usize::from(candidate.is_some_and(|candidate| candidate.is_answering));
-            candidate.is_some_and(|candidate| candidate.is_advancing || (candidate.is_answering && answers == 1))
+            let is_answer = candidate.is_open && candidate.is_answering;
+            let is_newest_answer = is_answer && !mem::replace(&mut has_answer, true);
+            candidate.is_open && (candidate.is_advancing || is_newest_answer)
         });
         self.starts = kept;
         Vec::into_iter(left).filter(|listing| listing.is_bare()).collect()

@@ -14,8 +14,8 @@ use tokio_util::{
 };
 
 use super::{
-    Config, InvalidCursor, Metrics, ReadError, Reader,
-    choice::{self, Choice},
+    Config, Head, InvalidCursor, Metrics, ReadError, Reader,
+    choice::{self, Candidate, Choice},
     cursor::{Cursor, Place},
     hold_off::{Failure, HoldOff},
     index::{Asked, Index},
@@ -41,6 +41,7 @@ pub struct Listings {
 pub(super) struct Store {
     pub(super) config: Config,
     pub(super) upstream: Arc<dyn Upstream>,
+    pub(super) head: Head,
     /// Throttling concerns all queries of the target.
     pub(super) throttle: HoldOff,
     pub(super) metrics: Metrics,
@@ -66,12 +67,13 @@ pub(super) struct Joined {
 }
 
 impl Config {
-    /// Puts listings in front of an upstream.
-    pub fn build(self, upstream: Arc<dyn Upstream>) -> Listings {
+    /// Puts listings in front of an upstream; `head` writes what goes before the records of a whole page.
+    pub fn build(self, upstream: Arc<dyn Upstream>, head: Head) -> Listings {
         let stop = CancellationToken::new();
         let store = Arc::new(Store {
             config: self,
             upstream,
+            head,
             throttle: HoldOff::default(),
             metrics: Metrics::default(),
             bytes: Arc::default(),
@@ -137,26 +139,26 @@ impl Store {
     pub(super) fn join(self: &Arc<Self>, asked: &Asked, freshness: Freshness) -> Result<Joined, ReadError> {
         let now = Instant::now();
         let mut index = lock(&self.index);
-        let (listings, candidates) = index.candidates(asked, now, &self.config);
-        let choice = choice::choose(&candidates, freshness, self.config.max_stale);
-        let held = match choice {
-            Choice::Join(_) => None,
-            _ => index.question(asked).map_or_else(|| self.throttle.held(now), |question| self.held(&question, now)),
-        };
+        let starts = index.starts(asked);
+        let choice = choice::choose(&self.candidates(starts, now), freshness, self.config.max_stale);
         let chosen = match choice {
-            Choice::Join(chosen) => listings.get(chosen),
-            Choice::JoinAndRefresh(chosen) => {
-                let stale = listings.get(chosen);
-                if held.is_none() {
+            Choice::Join(chosen) | Choice::JoinAndRefresh(chosen) => starts.get(chosen).map(Arc::clone),
+            Choice::Start { .. } => None,
+        };
+        if !matches!(choice, Choice::Join(_)) {
+            let question = index.question(asked);
+            let held = question.map_or_else(|| self.throttle.held(now), |question| self.held(&question, now));
+            match (held, &chosen) {
+                (Some(failure), None) => return Err(failure.told(now)),
+                (None, Some(stale)) => {
                     // At least as far as the first page: this reader reads that now.
-                    let fresh = index.start(self, asked, stale.map_or(1, |stale| stale.reached().max(1)));
+                    let fresh = index.start(self, asked, stale.reached().max(1));
                     Walk::start(&fresh, &mut lock(&fresh.state), self);
                 }
-                stale
+                (Some(_), Some(_)) | (None, None) => {}
             }
-            Choice::Start { .. } => held.map_or(Ok(None), |failure| Err(failure.told(now)))?,
-        };
-        let listing = chosen.map_or_else(|| index.start(self, asked, 0), Arc::clone);
+        }
+        let listing = chosen.unwrap_or_else(|| index.start(self, asked, 0));
         index.touch(&listing);
         let seat = Seat::take(&listing);
         drop(index);
@@ -190,10 +192,15 @@ impl Store {
     /// Seats a reader that met an error at what is stale, if it allows that.
     pub(super) fn stale(&self, asked: &Asked, freshness: Freshness) -> Option<Seat> {
         let mut index = lock(&self.index);
-        let (listings, candidates) = index.candidates(asked, Instant::now(), &self.config);
-        let listing = listings.get(choice::usable(&candidates, freshness, self.config.max_stale)?)?;
-        index.touch(listing);
-        Some(Seat::take(listing))
+        let starts = index.starts(asked);
+        let usable = choice::usable(&self.candidates(starts, Instant::now()), freshness, self.config.max_stale)?;
+        let listing = starts.get(usable).map(Arc::clone)?;
+        index.touch(&listing);
+        Some(Seat::take(&listing))
+    }
+
+    fn candidates(&self, starts: &[Arc<Listing>], now: Instant) -> Vec<Candidate> {
+        starts.iter().map(|listing| listing.candidate(now, &self.config)).collect()
     }
 
     /// The failure that stands for an answer of upstream now.

@@ -1,7 +1,7 @@
 //! A listing: the pages of one walk, and who reads them.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashSet, VecDeque},
     hash::BuildHasher as _,
     sync::{
         Arc, Mutex,
@@ -10,6 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use slab::Slab;
 use tokio::{
     sync::{Notify, Semaphore},
     time::Instant,
@@ -62,7 +63,9 @@ pub(super) struct Step {
 #[derive(Debug)]
 pub(super) struct KeptPage {
     pub(super) step: Step,
+    /// Behind the head of the message that the whole page is, which ends with the cursor to what follows.
     pub(super) records: Records,
+    pub(super) cursor_len: usize,
     pub(super) sent: Sent,
 }
 
@@ -91,9 +94,8 @@ pub(super) struct State {
     /// How often a fetch failed, and how it last did: readers inside may ask again when the hold-off is over.
     pub(super) failures: u64,
     failure: Option<Failure>,
-    /// Its readers, by the numbers of their seats.
-    pub(super) readers: HashMap<u64, Position>,
-    seats: u64,
+    /// Its readers, by their seats.
+    pub(super) readers: Slab<Position>,
     /// How many pages readers have read.
     reached: usize,
     /// How many pages are wanted whether there are readers or not.
@@ -142,8 +144,7 @@ impl Listing {
             is_advancing: false,
             failures: 0,
             failure: None,
-            readers: HashMap::new(),
-            seats: 0,
+            readers: Slab::new(),
             reached: 0,
             background,
             is_windowed: false,
@@ -158,16 +159,16 @@ impl Listing {
         Self { id: fastrand::u64(1..), question, first, ttl, state: Mutex::new(state), news: Notify::new() }
     }
 
-    /// What the choice of a listing depends on; none if new readers stay out: it broke off, its start is not kept, or it
-    /// is empty and was kept long enough.
-    pub(super) fn candidate(&self, now: Instant, config: &Config) -> Option<Candidate> {
+    /// What the choice of a listing depends on. New readers stay out of one that broke off, whose start is not kept, or
+    /// that is empty and was kept long enough.
+    pub(super) fn candidate(&self, now: Instant, config: &Config) -> Candidate {
         let state = lock(&self.state);
         let age = state.started.map(|started| now.saturating_duration_since(started));
         let is_broken = state.failures > 0 || matches!(state.end, Some(End::Broken(_)));
         let is_answering = !state.pages.is_empty() || state.end.is_some();
         let is_outdated = is_answering && state.pages.is_empty() && age.is_some_and(|age| age >= config.negative_ttl);
         let is_open = !is_broken && !state.is_windowed && !is_outdated;
-        is_open.then_some(Candidate { age, ttl: self.ttl, is_advancing: state.is_advancing, is_answering })
+        Candidate { is_open, age, ttl: self.ttl, is_advancing: state.is_advancing, is_answering }
     }
 
     /// Where a reader goes on who stands before this record of this page.
@@ -260,20 +261,8 @@ impl State {
 
     /// Whether the walk should go on.
     pub(super) fn is_wanted(&self) -> bool {
-        let wanted = self.readers.values().map(|reader| reader.wants).fold(self.background, usize::max);
+        let wanted = self.readers.iter().map(|(_, reader)| reader.wants).fold(self.background, usize::max);
         self.end.is_none() && self.len() < wanted
-    }
-
-    /// Seats a reader at the start.
-    pub(super) fn seat(&mut self) -> u64 {
-        self.seats += 1;
-        self.readers.insert(self.seats, Position { at: 0, wants: 0, idle_since: None });
-        self.seats
-    }
-
-    /// Notes where the reader in a seat is, and how many pages it wants.
-    pub(super) fn move_reader(&mut self, seat: u64, at: usize, wants: usize) {
-        self.readers.insert(seat, Position { at, wants, idle_since: None });
     }
 
     /// Hands out the page at this index, if it is kept.
@@ -331,7 +320,7 @@ impl State {
 
     /// The readers that are not given up.
     fn live_readers(&self, now: Instant, stall_timeout: Duration) -> impl Iterator<Item = &Position> {
-        self.readers.values().filter(move |reader| reader.idle(now) <= stall_timeout)
+        self.readers.iter().map(|(_, reader)| reader).filter(move |reader| reader.idle(now) <= stall_timeout)
     }
 }
 

@@ -1,4 +1,5 @@
 use std::{
+    collections::VecDeque,
     fmt, mem,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -12,7 +13,7 @@ use super::{
     cursor::{Cursor, Place},
     index::Asked,
     listings::{Joined, Store},
-    pages::Sent,
+    pages::{KeptPage, Sent},
     seat::Seat,
 };
 use crate::model::Freshness;
@@ -23,12 +24,13 @@ pub struct Reader {
     listings: Listings,
     asked: Asked,
     freshness: Freshness,
-    arrived: Instant,
     read_ahead: usize,
-    /// Where to go on; none before the first page of a reader that began at the start.
+    /// Where it begins; none at the start.
     cursor: Option<Cursor>,
-    /// Where that is in a listing, once there is one.
+    /// Where it is, once it is in a listing.
     pub(super) inside: Option<Inside>,
+    arrived: Option<Instant>,
+    is_at_end: bool,
     is_counted: bool,
 }
 
@@ -46,10 +48,13 @@ pub(super) struct Inside {
 /// A run of a listing's records, and where to go on behind it.
 #[derive(Clone)]
 pub struct Page {
-    /// The text of the cursor behind the page, all of it in the first part, directly followed by the encoded records, whole
-    /// ones in each part (see [`crate::model::Records`]).
-    pub parts: Vec<Bytes>,
-    /// The length of that text.
+    /// A head, the text of the cursor behind the page, the encoded records. The first part holds all of the head and the
+    /// text, and each part whole records (see [`crate::model::Records`]).
+    pub parts: VecDeque<Bytes>,
+    /// The length of the head: there is one, as the listing's [`Head`](super::Head) wrote it, where the page is just what
+    /// one fetch brought.
+    pub head_len: usize,
+    /// The length of the cursor's text.
     pub cursor_len: usize,
     /// How the records came.
     pub provenance: Provenance,
@@ -93,9 +98,17 @@ impl fmt::Debug for Page {
 
 impl Reader {
     pub(super) fn new(listings: Listings, asked: Asked, freshness: Freshness, cursor: Option<Cursor>) -> Self {
-        let freshness = if cursor.is_none() { freshness } else { Freshness::default() };
-        let arrived = Instant::now();
-        Self { listings, asked, freshness, arrived, read_ahead: 0, cursor, inside: None, is_counted: false }
+        Self {
+            listings,
+            asked,
+            freshness: if cursor.is_none() { freshness } else { Freshness::default() },
+            read_ahead: 0,
+            cursor,
+            inside: None,
+            arrived: None,
+            is_at_end: false,
+            is_counted: false,
+        }
     }
 
     /// Has upstream pages fetched ahead of this reader, as many as the configuration says.
@@ -112,7 +125,7 @@ impl Reader {
     /// # Errors
     /// [`ReadError`], shared with all who waited for the same.
     pub async fn read(&mut self, limit: usize) -> Result<Page, ReadError> {
-        let is_first = self.cursor.is_none();
+        let is_first = self.cursor.is_none() && self.inside.as_ref().is_none_or(|inside| inside.is_at_start());
         let mut outcome = self.try_read(limit).await;
         if let Err(failed) = &outcome
             && is_first
@@ -128,89 +141,97 @@ impl Reader {
         outcome
     }
 
-    /// Where to go on, as text for callers; at the end too, where it leads to the end at once.
-    #[must_use]
-    pub fn cursor(&self) -> String {
-        let start = Cursor::At(Place::default());
-        self.cursor.as_ref().unwrap_or(&start).to_text(&self.asked.fingerprint, SystemTime::now())
-    }
-
     /// Whether the listing is known to have no more records.
     #[must_use]
     pub fn is_at_end(&self) -> bool {
-        matches!(self.cursor, Some(Cursor::End(_)))
+        self.is_at_end
     }
 
     async fn try_read(&mut self, limit: usize) -> Result<Page, ReadError> {
-        let store = Arc::clone(self.listings.store());
-        if let Some(Cursor::End(as_of)) = self.cursor {
-            return Ok(self.behind_the_end(as_of));
+        let store = self.listings.store();
+        let mut now = Instant::now();
+        let arrived = *self.arrived.get_or_insert(now);
+        if let Some(end @ Cursor::End(as_of)) = &self.cursor {
+            self.is_at_end = true;
+            return Ok(put_together(&self.asked, end, VecDeque::new(), behind_the_end(*as_of, store.config.ttl)));
         }
         let inside = match &mut self.inside {
             Some(inside) => inside,
-            none => none.insert(enter(&store, &self.asked, self.freshness, self.cursor.as_ref())?),
+            none => none.insert(enter(store, &self.asked, self.freshness, self.cursor.as_ref())?),
         };
-        inside.seat.wake(store.config.stall_timeout)?;
+        let listing = inside.seat.listing();
         let (mut index, mut offset) = (inside.index, inside.offset);
         let mut sought = inside.sought.as_ref();
-        let (mut records, mut oldest, mut came) = (Vec::new(), None::<Sent>, Came::Hit);
-        let mut ready = None;
+        let (mut records, mut oldest, mut came) = (VecDeque::new(), None::<Sent>, Came::Hit);
+        let mut whole = None;
         let mut left = limit;
         while left > 0 {
-            let (page, how) = inside.seat.page(index, self.read_ahead, &store).await?;
+            let (page, how) = inside.seat.page(index, self.read_ahead, store).await?;
             came = came.max(how);
             let Some(page) = page else { break };
             if let Some(place) = sought.take().filter(|place| place.pages_before == page.step.number) {
                 offset = place.find_again(&page.records);
             }
             let end = page.records.len().min(offset + left);
+            let is_whole = offset == 0 && end == page.records.len();
             if offset < end {
-                let is_alone = offset == 0 && end == page.records.len() && records.is_empty();
-                ready = is_alone.then(|| Arc::clone(&page));
-                records.push(page.records.slice(offset..end));
+                records.push_back(page.records.slice(offset..end));
                 left -= end - offset;
                 oldest = oldest.filter(|oldest| oldest.at <= page.sent.at).or(Some(page.sent));
             }
             (index, offset) = if end == page.records.len() { (index + 1, 0) } else { (index, end) };
+            whole = (is_whole && records.len() == 1).then_some(page);
         }
-        let listing = inside.seat.listing();
-        self.cursor = Some(listing.place(index, offset));
+        if came != Came::Hit {
+            now = Instant::now();
+        }
+        self.is_at_end = inside.seat.rest(index, now);
         let oldest = oldest.or_else(|| listing.last()).unwrap_or_else(Sent::now);
         let max_age = self.freshness.max_age.unwrap_or(listing.ttl);
-        (inside.index, inside.offset, inside.sought) = (index, offset, None);
-        inside.seat.rest();
         let provenance = Provenance {
             as_of: oldest.as_of,
-            age: oldest.at.elapsed(),
+            age: now.saturating_duration_since(oldest.at),
             max_age,
-            is_stale: oldest.at < self.arrived && self.arrived - oldest.at >= max_age,
+            is_stale: oldest.at < arrived && arrived - oldest.at >= max_age,
             came,
             is_forced: inside.is_forced,
         };
-        // The page as a whole stands ready with the cursor behind it, which was written when the page came.
+        (inside.index, inside.offset, inside.sought) = (index, offset, None);
+        // The page stands ready, with the cursor behind it as it was written when the page came.
         let is_young = provenance.age < store.config.cursor_slack();
-        Ok(match ready.filter(|_| is_young) {
-            Some(page) => {
-                Page { parts: vec![page.records.with_head()], cursor_len: page.records.head_len(), provenance }
-            }
-            None => self.page(records, provenance),
+        Ok(match whole.filter(|_| is_young) {
+            Some(page) => page.ready(provenance),
+            None => put_together(&self.asked, &listing.place(index, offset), records, provenance),
         })
     }
+}
 
-    /// A page with the cursor behind it.
-    fn page(&self, records: Vec<Bytes>, provenance: Provenance) -> Page {
-        let cursor = Bytes::from(self.cursor());
-        let cursor_len = cursor.len();
-        Page { parts: [cursor].into_iter().chain(records).collect(), cursor_len, provenance }
+impl Inside {
+    fn is_at_start(&self) -> bool {
+        self.index == 0 && self.offset == 0
     }
+}
 
-    /// The page of a reader whose cursor stands at the end; `as_of` is that of the answer which said so.
-    fn behind_the_end(&self, as_of: SystemTime) -> Page {
-        let max_age = self.listings.store().config.ttl;
-        let age = as_of.elapsed().unwrap_or_default();
-        let is_stale = age >= max_age;
-        self.page(Vec::new(), Provenance { as_of, age, max_age, is_stale, came: Came::Hit, is_forced: false })
+impl KeptPage {
+    /// The page as a whole, as it stands in memory.
+    fn ready(&self, provenance: Provenance) -> Page {
+        let head_len = self.records.head_len() - self.cursor_len;
+        Page { parts: [self.records.with_head()].into(), head_len, cursor_len: self.cursor_len, provenance }
     }
+}
+
+/// A page of these records, with the cursor behind it.
+fn put_together(asked: &Asked, cursor: &Cursor, mut records: VecDeque<Bytes>, provenance: Provenance) -> Page {
+    let cursor = Bytes::from(cursor.to_text(&asked.fingerprint, SystemTime::now()));
+    let cursor_len = cursor.len();
+    records.push_front(cursor);
+    Page { parts: records, head_len: 0, cursor_len, provenance }
+}
+
+/// How a page comes whose reader's cursor stands at the end; `as_of` is that of the answer which said so.
+fn behind_the_end(as_of: SystemTime, max_age: Duration) -> Provenance {
+    let age = as_of.elapsed().unwrap_or_default();
+    Provenance { as_of, age, max_age, is_stale: age >= max_age, came: Came::Hit, is_forced: false }
 }
 
 /// Finds the listing that the reader reads, and its place in it.

@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
@@ -7,7 +7,7 @@ use super::{
     cursor::Place,
     listings::Store,
     lock,
-    pages::{End, KeptPage, Listing},
+    pages::{End, KeptPage, Listing, Position, State},
     walk::Walk,
 };
 
@@ -15,7 +15,7 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Seat {
     listing: Arc<Listing>,
-    number: u64,
+    number: usize,
 }
 
 /// What a reader finds when it looks for a page.
@@ -31,8 +31,7 @@ enum Look {
 impl Seat {
     /// Sits down at the listing's start.
     pub(super) fn take(listing: &Arc<Listing>) -> Self {
-        let number = lock(&listing.state).seat();
-        Self { listing: Arc::clone(listing), number }
+        Self::at(listing, &mut lock(&listing.state), 0)
     }
 
     /// Sits down where `place` leads, which was handed out of this listing: at this record of this page; none if that page
@@ -40,10 +39,12 @@ impl Seat {
     pub(super) fn find(listing: &Arc<Listing>, place: &Place) -> Option<(Self, usize, usize)> {
         let mut state = lock(&listing.state);
         let (index, offset) = state.find(place)?;
-        let number = state.seat();
-        state.move_reader(number, index, 0);
-        drop(state);
-        Some((Self { listing: Arc::clone(listing), number }, index, offset))
+        Some((Self::at(listing, &mut state, index), index, offset))
+    }
+
+    fn at(listing: &Arc<Listing>, state: &mut State, at: usize) -> Self {
+        let number = state.readers.insert(Position { at, wants: 0, idle_since: None });
+        Self { listing: Arc::clone(listing), number }
     }
 
     pub(super) fn listing(&self) -> &Arc<Listing> {
@@ -58,12 +59,12 @@ impl Seat {
         ahead: usize,
         store: &Arc<Store>,
     ) -> Result<(Option<Arc<KeptPage>>, Came), ReadError> {
-        let failures = lock(&self.listing.state).failures;
         let mut came = Came::Hit;
+        let mut failures = None;
         loop {
             // Made before the look: news that comes in between is not missed.
             let news = self.listing.news.notified();
-            match self.look(index, ahead, failures, store)? {
+            match self.look(index, ahead, &mut failures, store)? {
                 Look::Page(page) => return Ok((Some(page), came)),
                 Look::End => return Ok((None, came)),
                 Look::Wait { caused } => came = came.max(if caused { Came::Miss } else { Came::Coalesced }),
@@ -72,14 +73,30 @@ impl Seat {
         }
     }
 
-    fn look(&self, index: usize, ahead: usize, failures: u64, store: &Arc<Store>) -> Result<Look, ReadError> {
-        let mut state = lock(&self.listing.state);
-        let now = Instant::now();
+    /// `failures` is how many there were at the first look: one more is this reader's.
+    fn look(
+        &self,
+        index: usize,
+        ahead: usize,
+        failures: &mut Option<u64>,
+        store: &Arc<Store>,
+    ) -> Result<Look, ReadError> {
+        let state = &mut *lock(&self.listing.state);
         let wants = index + 1 + ahead;
-        state.move_reader(self.number, index, wants);
+        if let Some(reader) = state.readers.get_mut(self.number) {
+            if reader.idle_since.is_some_and(|since| since.elapsed() > store.config.stall_timeout) {
+                return Err(ListingError::Stalled.into());
+            }
+            *reader = Position { at: index, wants, idle_since: None };
+        }
         let page = state.hand_out(index);
+        if page.is_some() && (state.len() >= wants || state.is_advancing || state.end.is_some()) {
+            return Ok(page.map_or(Look::End, Look::Page));
+        }
+        let now = Instant::now();
         let held = || store.held(&self.listing.question, now);
         if page.is_none() {
+            let failures = *failures.get_or_insert(state.failures);
             match &state.end {
                 Some(End::Complete) => return Ok(Look::End),
                 _ if index < state.trimmed => return Err(ListingError::Evicted.into()),
@@ -91,37 +108,22 @@ impl Seat {
                 }
             }
         }
-        let is_due = state.len() < wants && !state.is_advancing && held().is_none();
-        let caused = is_due && Walk::start(&self.listing, &mut state, store);
+        let caused = !state.is_advancing && held().is_none() && Walk::start(&self.listing, state, store);
         Ok(page.map_or(Look::Wait { caused }, Look::Page))
     }
 
-    /// Notes that the reader takes from now on.
-    ///
-    /// # Errors
-    /// [`ListingError::Stalled`] if it took nothing for too long.
-    pub(super) fn wake(&self, stall_timeout: Duration) -> Result<(), ReadError> {
-        let mut state = lock(&self.listing.state);
-        let now = Instant::now();
-        match state.readers.get_mut(&self.number) {
-            Some(reader) if reader.idle(now) <= stall_timeout => {
-                reader.idle_since = None;
-                Ok(())
-            }
-            _ => Err(ListingError::Stalled.into()),
+    /// Notes that the reader was given what it asked for, and whether that was all before this page: it is its turn now.
+    pub(super) fn rest(&self, index: usize, now: Instant) -> bool {
+        let state = &mut *lock(&self.listing.state);
+        if let Some(reader) = state.readers.get_mut(self.number) {
+            reader.idle_since = Some(now);
         }
-    }
-
-    /// Notes that the reader was given what it asked for: it is its turn to take more.
-    pub(super) fn rest(&self) {
-        if let Some(reader) = lock(&self.listing.state).readers.get_mut(&self.number) {
-            reader.idle_since = Some(Instant::now());
-        }
+        index >= state.len() && matches!(state.end, Some(End::Complete))
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        lock(&self.listing.state).readers.remove(&self.number);
+        lock(&self.listing.state).readers.try_remove(self.number);
     }
 }

@@ -10,7 +10,7 @@ mod sharing;
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use futures_util::{FutureExt as _, future::BoxFuture};
@@ -19,7 +19,7 @@ use tokio::time::{self, Instant};
 
 use super::{Came, Config, Listings, Page, ReadError, Reader, lock};
 use crate::{
-    model::{Filter, Filters, Freshness, Query, RecordsBuilder, TargetName},
+    model::{Filter, Filters, Freshness, Query, Records, RecordsBuilder, TargetName},
     proto::{InstanceInformation, StreamInstanceInformationResponse},
     upstream::{AwsError, Upstream, UpstreamError, UpstreamPage},
 };
@@ -128,7 +128,11 @@ fn listings(fake: &Arc<Fake>, configure: impl FnOnce(&mut Config)) -> Listings {
     let mut config = Config { jitter_percent: 0, ..Config::default() };
     configure(&mut config);
     let upstream: Arc<dyn Upstream> = Arc::<Fake>::clone(fake);
-    config.build(upstream)
+    config.build(upstream, head)
+}
+
+fn head(_: &TargetName, _: SystemTime, cursor: &str, _: &Records) -> Vec<u8> {
+    format!("head {cursor}").into_bytes()
 }
 
 /// Both, as they are by default.
@@ -163,8 +167,17 @@ fn resume(listings: &Listings, cursor: &str) -> Reader {
     listings.open(&query(), Freshness::default(), Some(cursor)).unwrap()
 }
 
+fn bytes(page: &Page) -> Vec<u8> {
+    page.parts.iter().flatten().copied().collect()
+}
+
+/// The text of the cursor behind a page.
+fn behind(page: &Page) -> String {
+    String::from_utf8(bytes(page)[page.head_len..][..page.cursor_len].to_vec()).unwrap()
+}
+
 fn nodes(page: &Page) -> Vec<InstanceInformation> {
-    let records = &page.parts.concat()[page.cursor_len..];
+    let records = &bytes(page)[page.head_len + page.cursor_len..];
     StreamInstanceInformationResponse::decode(records).unwrap().instance_information_list
 }
 

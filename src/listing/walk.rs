@@ -12,7 +12,7 @@ use super::{
     ListingError,
     listings::Store,
     lock,
-    pages::{End, KeptPage, Listing, Sent, State, Step},
+    pages::{End, KeptPage, Listing, Question, Sent, State, Step},
 };
 use crate::upstream::{UpstreamError, UpstreamPage};
 
@@ -115,10 +115,12 @@ impl Walk {
         }
         state.last = Some(sent);
         if !page.records.is_empty() {
-            // Whoever takes the whole page goes on behind it, so the cursor to there is written once for all.
-            let cursor = self.listing.behind(state).to_text(&self.listing.question.fingerprint, SystemTime::now());
-            let records = page.records.behind(cursor.as_bytes());
-            state.push(KeptPage { step, records, sent }, &self.store.config);
+            // Written once for all who take the whole page: the cursor behind it, and what else goes before its records.
+            let Question { query, fingerprint, .. } = &*self.listing.question;
+            let cursor = self.listing.behind(state).to_text(fingerprint, SystemTime::now());
+            let head = (self.store.head)(query.target(), sent.as_of, &cursor, &page.records);
+            let records = page.records.behind(&head);
+            state.push(KeptPage { step, records, cursor_len: cursor.len(), sent }, &self.store.config);
         }
     }
 

@@ -1,4 +1,7 @@
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, LazyLock},
+};
 
 /// The name of a target: a named place to ask, which is a region and credentials.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -8,7 +11,8 @@ impl TargetName {
     /// The target that is asked where none is named.
     #[must_use]
     pub fn default_target() -> Self {
-        Self::from("default")
+        static DEFAULT: LazyLock<TargetName> = LazyLock::new(|| TargetName::from("default"));
+        DEFAULT.clone()
     }
 
     /// The name as callers write it.

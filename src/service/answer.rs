@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Buf as _, Bytes};
 use futures_util::stream::BoxStream;
 use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
 use http_body::Frame;
@@ -45,32 +45,24 @@ enum Then {
 
 impl Answer {
     /// Builds an answer from a page, with the cursor behind it in the field of this number if there is one, and a message
-    /// that holds all other fields. Protobuf takes the parts of a message in any order: the small ones go along with the
-    /// prefix, and the text of the cursor comes right before the records, as it does in the page.
-    ///
-    /// # Errors
-    /// OUT_OF_RANGE if the length does not fit into the prefix.
-    pub(super) fn new(page: Page, cursor: Option<u32>, rest: &impl Message) -> Result<Self, Status> {
-        let Page { mut parts, cursor_len, .. } = page;
-        let mut head = BytesMut::zeroed(PREFIX);
-        rest.encode_raw(&mut head);
-        match (cursor, parts.first_mut()) {
-            (Some(field), _) => {
-                encode_key(field, WireType::LengthDelimited, &mut head);
-                encode_varint(cursor_len as u64, &mut head);
-            }
-            (None, Some(first)) => first.advance(cursor_len),
-            (None, None) => {}
+    /// that holds all other fields.
+    pub(super) fn new(page: Page, cursor: Option<u32>, rest: &impl Message) -> Self {
+        let Page { mut parts, head_len, cursor_len, .. } = page;
+        if let Some(first) = parts.front_mut() {
+            first.advance(if cursor.is_some() { head_len } else { head_len + cursor_len });
         }
-        let len = head.len() - PREFIX + parts.iter().map(Bytes::len).sum::<usize>();
-        let prefix = u32::try_from(len).map_err(|_too_long| Status::out_of_range("the answer is longer than 4 GiB"))?;
-        if let Some(to) = head.get_mut(1..PREFIX) {
-            to.copy_from_slice(&prefix.to_be_bytes());
-        }
-        if len <= COPIED {
+        let field = cursor.map(|field| (field, cursor_len));
+        let mut head = message_head(rest, field, parts.iter().map(Bytes::len).sum());
+        if head.len() + parts.iter().map(Bytes::len).sum::<usize>() <= COPIED {
             parts.drain(..).for_each(|part| head.extend_from_slice(&part));
         }
-        Ok(Self([head.freeze()].into_iter().chain(parts).collect()))
+        parts.push_front(head.into());
+        Self(parts)
+    }
+
+    /// The answer that a page is as it stands, for which [`message_head`] wrote the head.
+    pub(super) fn ready(page: Page) -> Self {
+        Self(page.parts)
     }
 
     /// The response that consists of this answer and those that follow it.
@@ -80,6 +72,23 @@ impl Answer {
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         response
     }
+}
+
+/// What goes before the `following` bytes of a message that are the text of a cursor, if the message has one, and records:
+/// the prefix, all other fields, and the key of the cursor's field. Protobuf takes fields in any order.
+pub(super) fn message_head(rest: &impl Message, cursor: Option<(u32, usize)>, following: usize) -> Vec<u8> {
+    const KEY: usize = 16;
+    let mut head = Vec::with_capacity(PREFIX + rest.encoded_len() + KEY);
+    head.resize(PREFIX, 0);
+    rest.encode_raw(&mut head);
+    if let Some((field, len)) = cursor {
+        encode_key(field, WireType::LengthDelimited, &mut head);
+        encode_varint(len as u64, &mut head);
+    }
+    // AWS's answers are far too small for 4 GiB of them to be put into one of ours.
+    let len = u32::try_from(head.len() - PREFIX + following).unwrap_or(u32::MAX);
+    head.splice(1..PREFIX, len.to_be_bytes());
+    head
 }
 
 /// Tells the size alone: records hold addresses and host names.
@@ -146,7 +155,7 @@ mod tests {
             let node = InstanceInformation { instance_id, name, ..Default::default() };
             Message_ { instance_information_list: vec![node], ..Default::default() }.encode_to_vec().into()
         };
-        let parts = [Bytes::from(cursor.to_owned())].into_iter().chain(ids.iter().map(record)).collect();
+        let parts = [Bytes::from(format!("head{cursor}"))].into_iter().chain(ids.iter().map(record)).collect();
         let provenance = Provenance {
             as_of: SystemTime::now(),
             age: Duration::ZERO,
@@ -155,10 +164,10 @@ mod tests {
             came: Came::Hit,
             is_forced: false,
         };
-        Page { parts, cursor_len: cursor.len(), provenance }
+        Page { parts, head_len: 4, cursor_len: cursor.len(), provenance }
     }
 
-    fn answer(ids: &[&str]) -> Result<Answer, Status> {
+    fn answer(ids: &[&str]) -> Answer {
         Answer::new(page(ids, "t", 0), Some(RESUME_TOKEN), &rest(""))
     }
 
@@ -189,7 +198,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_its_page_and_its_other_fields_then_the_trailers() {
-        let answer = Answer::new(page(&["a", "b"], "cursor", 0), Some(RESUME_TOKEN), &rest("t")).unwrap();
+        let answer = Answer::new(page(&["a", "b"], "cursor", 0), Some(RESUME_TOKEN), &rest("t"));
         let (messages, trailers) = received(answer.into_http(None));
         let message = &messages[0];
         assert_eq!((messages.len(), ids(message)), (1, vec!["a", "b"]));
@@ -199,34 +208,49 @@ mod tests {
 
     #[test]
     fn a_stream_is_message_after_message_and_ends_with_its_status() {
-        let answers = [answer(&["b"]), answer(&["c"]), Err(Status::aborted("gone")), answer(&["never"])];
-        let (messages, trailers) = received(answer(&["a"]).unwrap().into_http(Some(stream::iter(answers).boxed())));
+        let answers = [Ok(answer(&["b"])), Ok(answer(&["c"])), Err(Status::aborted("gone")), Ok(answer(&["never"]))];
+        let (messages, trailers) = received(answer(&["a"]).into_http(Some(stream::iter(answers).boxed())));
         assert_eq!(messages.iter().flat_map(ids).collect::<Vec<_>>(), ["a", "b", "c"]);
         assert_eq!(Status::from_header_map(&trailers).unwrap().code(), Code::Aborted);
     }
 
     #[test]
     fn what_is_large_is_not_copied_and_what_is_small_is_one_piece() {
-        let page_ = page(&["a", "b"], "t", COPIED);
-        let answer = Answer::new(page_.clone(), Some(RESUME_TOKEN), &rest("")).unwrap();
-        let sent: Vec<_> = answer.0.iter().skip(1).map(|bytes| bytes.as_ptr()).collect();
-        assert_eq!(sent, page_.parts.iter().map(|bytes| bytes.as_ptr()).collect::<Vec<_>>());
-        assert_eq!(Answer::new(page(&["a", "b"], "t", 0), None, &rest("")).unwrap().0.len(), 1);
+        let large = page(&["a", "b"], "t", COPIED);
+        let answer = Answer::new(large.clone(), Some(RESUME_TOKEN), &rest(""));
+        let sent: Vec<_> = answer.0.iter().skip(2).map(|bytes| bytes.as_ptr()).collect();
+        assert_eq!(sent, large.parts.iter().skip(1).map(|bytes| bytes.as_ptr()).collect::<Vec<_>>());
+        assert_eq!(Answer::new(page(&["a", "b"], "t", 0), None, &rest("")).0.len(), 1);
+    }
+
+    #[test]
+    fn a_page_whose_head_was_written_before_is_an_answer_as_it_stands() {
+        let Page { parts, provenance, .. } = page(&["a", "b"], "cursor", 0);
+        let records: Vec<Bytes> = parts.into_iter().skip(1).collect();
+        let following = "cursor".len() + records.concat().len();
+        let mut written = message_head(&rest("t"), Some((RESUME_TOKEN, "cursor".len())), following);
+        let head_len = written.len();
+        written.extend_from_slice(b"cursor");
+        let parts = [vec![written.into()], records].concat().into();
+        let (messages, _) =
+            received(Answer::ready(Page { parts, head_len, cursor_len: 6, provenance }).into_http(None));
+        assert_eq!((messages.len(), ids(&messages[0]), &*messages[0].target), (1, vec!["a", "b"], "t"));
+        assert_eq!(messages[0].resume_token, "cursor");
     }
 
     #[test]
     fn a_body_waits_for_what_is_still_to_come_and_ends_once() {
-        let mut body = answer(&[]).unwrap().into_http(Some(stream::pending().boxed())).into_body();
+        let mut body = answer(&[]).into_http(Some(stream::pending().boxed())).into_body();
         assert!(body.frame().now_or_never().unwrap().unwrap().unwrap().is_data());
         assert!(body.frame().now_or_never().is_none());
-        let mut body = answer(&[]).unwrap().into_http(None).into_body();
+        let mut body = answer(&[]).into_http(None).into_body();
         let frames = [(); 3].map(|()| body.frame().now_or_never().unwrap());
         assert!(matches!(&frames, [Some(Ok(data)), Some(Ok(end)), None] if data.is_data() && end.is_trailers()));
     }
 
     #[test]
     fn debug_output_shows_no_record() {
-        assert_eq!(format!("{:?}", answer(&["i-secret"]).unwrap()), "Answer(23 bytes)");
+        assert_eq!(format!("{:?}", answer(&["i-secret"])), "Answer(23 bytes)");
     }
 
     proptest! {
@@ -241,8 +265,8 @@ mod tests {
                 let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
                 Answer::new(page(&ids, cursor, *padding), has_cursor.then_some(RESUME_TOKEN), &rest("x"))
             });
-            let first = answers.next().unwrap().unwrap();
-            let more: Vec<_> = answers.collect();
+            let first = answers.next().unwrap();
+            let more: Vec<_> = answers.map(Ok).collect();
             let (messages, _) = received(first.into_http(Some(stream::iter(more).boxed())));
             let got: Vec<_> = messages.iter().map(|message| (ids(message), &*message.resume_token)).collect();
             let sent: Vec<(Vec<&str>, &str)> = sent

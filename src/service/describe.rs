@@ -27,7 +27,7 @@ pub(super) async fn describe(
     let page = reader.read(limit).await.map_err(|error| status::unreadable(&error, &query))?;
     let provenance = page.provenance;
     let next_token = (!reader.is_at_end()).then_some(NEXT_TOKEN);
-    let mut response = Answer::new(page, next_token, &())?.into_http(None);
+    let mut response = Answer::new(page, next_token, &()).into_http(None);
     provenance::write(&provenance, response.headers_mut());
     Ok(response)
 }

@@ -1,15 +1,17 @@
+use std::time::SystemTime;
+
 use futures_util::{StreamExt as _, stream};
 use http::Response;
 use tonic::{Status, body::Body};
 
 use super::{
-    answer::Answer,
+    answer::{self, Answer},
     status,
     validate::{self, Constraints},
 };
 use crate::{
-    listing::{Listings, Reader},
-    model::Query,
+    listing::{Listings, Provenance, Reader},
+    model::{Query, Records, TargetName},
     proto::{StreamInstanceInformationRequest, StreamInstanceInformationResponse},
 };
 
@@ -32,12 +34,27 @@ pub(super) async fn stream(
         .open(&query, freshness, token.as_deref())
         .map_err(|error| status::invalid_cursor(error, &field.unwrap_or_default()))?
         .reading_ahead();
-    let mut pages = Pages { reader, query, limit };
+    // In a box, since it moves in and out of the stream with every message.
+    let mut pages = Box::new(Pages { reader, query, limit });
     let first = pages.next().await?;
     let rest = stream::try_unfold(pages, async |mut pages| {
         if pages.reader.is_at_end() { Ok(None) } else { Ok(Some((pages.next().await?, pages))) }
     });
     Ok(first.into_http(Some(rest.boxed())))
+}
+
+/// What goes before the records of a page that is sent to anyone as it stands: fresh, and with the cursor behind it.
+pub fn page_head(target: &TargetName, as_of: SystemTime, cursor: &str, records: &Records) -> Vec<u8> {
+    let following = cursor.len() + records.slice(0..records.len()).len();
+    let mut head = answer::message_head(&rest(target, as_of, false), Some((RESUME_TOKEN, cursor.len())), following);
+    head.extend_from_slice(cursor.as_bytes());
+    head
+}
+
+/// All fields of a message but its records and its resume token.
+fn rest(target: &TargetName, as_of: SystemTime, stale: bool) -> StreamInstanceInformationResponse {
+    let (target, as_of) = (target.to_string(), Some(as_of.into()));
+    StreamInstanceInformationResponse { target, as_of, stale, ..Default::default() }
 }
 
 /// The messages of one target.
@@ -50,12 +67,10 @@ struct Pages {
 impl Pages {
     async fn next(&mut self) -> Result<Answer, Status> {
         let page = self.reader.read(self.limit).await.map_err(|error| status::unreadable(&error, &self.query))?;
-        let rest = StreamInstanceInformationResponse {
-            target: self.query.target().to_string(),
-            as_of: Some(page.provenance.as_of.into()),
-            stale: page.provenance.is_stale,
-            ..Default::default()
-        };
-        Answer::new(page, Some(RESUME_TOKEN), &rest)
+        let Provenance { as_of, is_stale, .. } = page.provenance;
+        if page.head_len > 0 && !is_stale {
+            return Ok(Answer::ready(page));
+        }
+        Ok(Answer::new(page, Some(RESUME_TOKEN), &rest(self.query.target(), as_of, is_stale)))
     }
 }

@@ -122,8 +122,7 @@ async fn a_refusal_is_asked_once_and_kept_for_five_seconds() {
 async fn a_failure_closes_the_listing_and_readers_inside_go_on_after_the_hold_off() {
     let (fake, listings) = world(&[2, 2]);
     let mut reader = open(&listings);
-    reader.read(2).await.unwrap();
-    let cursor = reader.cursor();
+    let cursor = behind(&reader.read(2).await.unwrap());
     fake.fail([UpstreamError::Unavailable(None, None)]);
     assert!(reader.read(2).await.is_err());
     assert!(resume(&listings, &cursor).read(2).await.is_err());
@@ -153,10 +152,10 @@ async fn a_walk_is_bounded_even_over_cursors_and_processes() {
     let fake = Fake::of_sizes(&[1, 1, 1]);
     let listings = || listings(&fake, |config| config.page_cap = 2);
     let mut reader = open(&listings());
-    reader.read(2).await.unwrap();
+    let cursor = behind(&reader.read(2).await.unwrap());
     let error = reader.read(1).await.unwrap_err();
     assert!(matches!(*error.error, ListingError::PageCap(2)));
-    let error = resume(&listings(), &reader.cursor()).read(1).await.unwrap_err();
+    let error = resume(&listings(), &cursor).read(1).await.unwrap_err();
     assert!(matches!(*error.error, ListingError::PageCap(2)));
     assert_eq!(fake.asked(), 2);
 }
@@ -165,16 +164,16 @@ async fn a_walk_is_bounded_even_over_cursors_and_processes() {
 async fn a_token_that_aws_no_longer_takes_expires_the_listing_and_is_asked_again_each_time() {
     let (fake, listings) = world(&[1, 1]);
     let mut reader = open(&listings);
-    reader.read(1).await.unwrap();
+    let cursor = behind(&reader.read(1).await.unwrap());
     fake.fail([refusal("InvalidNextToken"), refusal("InvalidNextToken")]);
     for _ in 0..2 {
-        let error = resume(&listings, &reader.cursor()).read(1).await.unwrap_err();
+        let error = resume(&listings, &cursor).read(1).await.unwrap_err();
         assert!(matches!(*error.error, ListingError::Expired(_)));
         assert_eq!(error.retry_after, None);
     }
     assert!(matches!(*reader.read(1).await.unwrap_err().error, ListingError::Expired(_)), "for good");
     assert_eq!(fake.asked(), 3);
-    assert_eq!(ids(&resume(&listings, &reader.cursor()).read(1).await.unwrap()), ["i-1"], "it is taken again");
+    assert_eq!(ids(&resume(&listings, &cursor).read(1).await.unwrap()), ["i-1"], "it is taken again");
     assert_eq!(walk(&open(&listings).read(1).await.unwrap()), 2);
 }
 
@@ -200,7 +199,7 @@ impl Upstream for Panics {
 
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_for_ever_when_a_walk_panics() {
-    let listings = Config::default().build(Arc::new(Panics));
+    let listings = Config::default().build(Arc::new(Panics), head);
     let error = open(&listings).read(1).await.unwrap_err();
     assert!(matches!(*error.error, ListingError::Interrupted));
     assert_eq!(listings.walks(), 0);

@@ -50,10 +50,10 @@ async fn readers_inside_stay_on_their_walk_to_its_end() {
     let fake = Fake::of_sizes(&[2, 2, 2]);
     let listings = listings(&fake, |config| config.stall_timeout = Duration::MAX);
     let mut inside = open(&listings);
-    assert_eq!(walk(&inside.read(2).await.unwrap()), 1);
-    time::advance(50 * SECOND).await;
-    let cursor = inside.cursor();
-    time::advance(50 * SECOND).await;
+    let page = inside.read(2).await.unwrap();
+    let cursor = behind(&page);
+    assert_eq!(walk(&page), 1);
+    time::advance(100 * SECOND).await;
     assert_eq!(walk(&open(&listings).read(2).await.unwrap()), 2);
     let page = inside.read(2).await.unwrap();
     assert_eq!((walk(&page), page.provenance.is_stale), (1, false), "its second page was fetched just now");

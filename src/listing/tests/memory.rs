@@ -28,10 +28,9 @@ async fn what_is_kept_is_counted_and_what_is_gone_is_not() {
     let (_, listings) = world(&[50, 50]);
     assert_eq!(listings.bytes(), 0);
     let mut reader = open(&listings);
-    reader.read(50).await.unwrap();
+    let page = reader.read(50).await.unwrap();
     let one = listings.bytes();
-    let encoded: usize =
-        resume(&listings, &reader.cursor()).read(50).await.unwrap().parts.iter().map(bytes::Bytes::len).sum();
+    let encoded = bytes(&resume(&listings, &behind(&page)).read(50).await.unwrap()).len();
     let both = listings.bytes();
     assert!(one > encoded && both > one + encoded && both < 5 * encoded / 2, "{encoded} {one} {both}");
     listings.evict_all();
@@ -84,14 +83,14 @@ async fn over_the_bound_the_listing_with_the_slowest_reader_goes_and_its_token_g
     let fake = Fake::of_sizes(&[50, 50, 50]);
     let listings = room_for_three(&fake);
     let (mut slow, mut quick) = (reader(&listings, "slow"), reader(&listings, "quick"));
-    slow.read(50).await.unwrap();
+    let cursor = behind(&slow.read(50).await.unwrap());
     time::advance(SECOND).await;
     for _ in 0..3 {
         quick.read(50).await.unwrap();
     }
     let error = slow.read(50).await.unwrap_err();
     assert!(matches!(*error.error, ListingError::Evicted));
-    let resumed = listings.open(&query_of("slow"), Freshness::default(), Some(&slow.cursor())).unwrap();
+    let resumed = listings.open(&query_of("slow"), Freshness::default(), Some(&cursor)).unwrap();
     drop((slow, quick));
     assert_eq!(read_all(&mut { resumed }, 50).await.unwrap()[0], "i-50");
 }
@@ -119,15 +118,14 @@ async fn a_stream_that_takes_nothing_for_a_minute_ends_and_holds_nothing_back() 
     let fake = Fake::of_sizes(&[50; 100]);
     let listings = listings(&fake, |config| config.max_listing_bytes = Some(2 * LISTING));
     let (mut stuck, mut quick) = (open(&listings).reading_ahead(), open(&listings).reading_ahead());
-    stuck.read(50).await.unwrap();
-    quick.read(50).await.unwrap();
+    let [stuck_at, quick_at] = [stuck.read(50).await, quick.read(50).await].map(|page| behind(&page.unwrap()));
     time::advance(61 * SECOND).await;
     assert!(matches!(*quick.read(50).await.unwrap_err().error, ListingError::Stalled));
-    let mut quick = resume(&listings, &quick.cursor()).reading_ahead();
+    let mut quick = resume(&listings, &quick_at).reading_ahead();
     assert_eq!(read_all(&mut quick, 50).await.unwrap().len(), 99 * 50);
     assert!(listings.bytes() < 6 * LISTING, "its place is not kept");
     assert!(matches!(*stuck.read(50).await.unwrap_err().error, ListingError::Stalled));
-    assert_eq!(ids(&resume(&listings, &stuck.cursor()).read(50).await.unwrap())[0], "i-50");
+    assert_eq!(ids(&resume(&listings, &stuck_at).read(50).await.unwrap())[0], "i-50");
 }
 
 #[tokio::test(start_paused = true)]

@@ -312,7 +312,7 @@ async fn play(events: Vec<Event>) {
             (Ok(page), Ok((expected, place))) => {
                 assert_eq!(seen(page), *expected, "{model:#?}");
                 if !reader.is_at_end() {
-                    cursors.push((query, reader.cursor(), *place));
+                    cursors.push((query, behind(page), *place));
                 }
             }
             (Err(failed), Err(mood)) => assert!(same_kind(&failed.error, *mood), "{failed:?} is not {mood:?}"),
