@@ -4,6 +4,7 @@ mod call_log;
 mod deadline;
 mod error_info;
 mod listener;
+mod socket;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},

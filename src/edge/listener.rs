@@ -17,7 +17,7 @@ use tonic::body::Body;
 use tower::Service;
 use tracing::{debug, warn};
 
-use super::Config;
+use super::{Config, socket::Socket};
 
 /// How long to wait after the system could not accept: out of file descriptors, say.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
@@ -66,8 +66,9 @@ impl Listener {
         {
             let Some(stream) = accepted else { continue };
             let service = TowerToHyperService::new(service.clone());
-            let connection = http.serve_connection(TokioIo::new(stream), service);
-            let connection = graceful.watch(connection);
+            let socket = Socket::new(stream);
+            let connection = http.serve_connection(TokioIo::new(socket.clone()), service);
+            let connection = socket.turns(graceful.watch(connection));
             let cut_off = cut_off.clone();
             tasks.spawn(async move {
                 if let Some(Err(error)) = cut_off.run_until_cancelled(connection).await {

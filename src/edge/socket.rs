@@ -1,0 +1,183 @@
+//! A connection's socket, out of which goes together what the connection writes in one turn: HTTP/2 writes frame by frame,
+//! and a packet for each of them costs more than all else about it.
+
+use std::{
+    future::Future,
+    io::{self, IoSlice},
+    net::Shutdown,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+};
+
+use pin_project_lite::pin_project;
+use socket2::SockRef;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+/// A TCP socket that holds back what is written until [`Turns`] lets go of it.
+#[derive(Debug, Clone)]
+pub(super) struct Socket {
+    stream: Arc<TcpStream>,
+    is_corked: Arc<AtomicBool>,
+}
+
+pin_project! {
+    /// The future of a connection, which sends what it wrote each time it was polled.
+    #[derive(Debug)]
+    pub(super) struct Turns<C> {
+        #[pin]
+        connection: C,
+        socket: Socket,
+    }
+}
+
+impl Socket {
+    pub(super) fn new(stream: TcpStream) -> Self {
+        Self { stream: Arc::new(stream), is_corked: Arc::default() }
+    }
+
+    /// The connection's future, turn by turn.
+    pub(super) fn turns<C>(&self, connection: C) -> Turns<C> {
+        Turns { connection, socket: self.clone() }
+    }
+
+    /// Where the system cannot, every write goes out at once.
+    fn cork(&self, is_corked: bool) {
+        if self.is_corked.swap(is_corked, Relaxed) != is_corked {
+            #[cfg(target_os = "linux")]
+            let _impossible = SockRef::from(&*self.stream).set_tcp_cork(is_corked);
+        }
+    }
+
+    /// Writes once the socket takes something.
+    fn poll_write_by(
+        &self,
+        cx: &mut Context<'_>,
+        mut write: impl FnMut(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        self.cork(true);
+        loop {
+            ready!(self.stream.poll_write_ready(cx))?;
+            match write(&self.stream) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                outcome => return Poll::Ready(outcome),
+            }
+        }
+    }
+}
+
+impl<C: Future> Future for Turns<C> {
+    type Output = C::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
+        let this = self.project();
+        let outcome = this.connection.poll(cx);
+        this.socket.cork(false);
+        outcome
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.stream.poll_read_ready(cx))?;
+            match self.stream.try_read(to.initialize_unfilled()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                outcome => return Poll::Ready(outcome.map(|read| to.advance(read))),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_by(cx, |stream| stream.try_write(bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_by(cx, |stream| stream.try_write_vectored(parts))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(SockRef::from(&*self.stream).shutdown(Shutdown::Write))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    async fn pair() -> (Socket, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (Socket::new(listener.accept().await.unwrap().0), peer)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn is_corked(socket: &Socket) -> bool {
+        SockRef::from(&*socket.stream).tcp_cork().unwrap()
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn what_a_turn_writes_is_held_back_until_it_is_over() {
+        let (socket, mut peer) = pair().await;
+        let mut writing = socket.clone();
+        let seen = socket.clone();
+        let turn = socket.turns(async move {
+            assert!(!is_corked(&seen), "a turn that writes nothing costs nothing");
+            writing.write_all(b"one ").await.unwrap();
+            writing.write_vectored(&[IoSlice::new(b"two")]).await.unwrap();
+            assert!(is_corked(&seen));
+        });
+        turn.await;
+        assert!(!is_corked(&socket));
+        let mut received = [0; 7];
+        peer.read_exact(&mut received).await.unwrap();
+        assert_eq!(&received, b"one two");
+    }
+
+    #[tokio::test]
+    async fn more_than_the_socket_takes_at_once_arrives_whole_and_the_end_is_told() {
+        let (socket, mut peer) = pair().await;
+        let mut writing = socket.clone();
+        let sent: Vec<u8> = (0..8 << 20).map(|index: u32| index.to_le_bytes()[1]).collect();
+        let expected = sent.clone();
+        let writes = tokio::spawn(socket.turns(async move {
+            writing.write_all(&sent).await.unwrap();
+            writing.shutdown().await.unwrap();
+        }));
+        let mut received = Vec::new();
+        peer.read_to_end(&mut received).await.unwrap();
+        writes.await.unwrap();
+        assert!(received == expected);
+        peer.write_all(b"back").await.unwrap();
+        drop(peer);
+        let mut back = String::new();
+        socket.clone().read_to_string(&mut back).await.unwrap();
+        assert_eq!(back, "back");
+    }
+}
