@@ -150,7 +150,7 @@ mod tests {
         let turn = socket.turns(async move {
             assert!(!is_corked(&seen), "a turn that writes nothing costs nothing");
             writing.write_all(b"one ").await.unwrap();
-            writing.write_vectored(&[IoSlice::new(b"two")]).await.unwrap();
+            assert_eq!(writing.write_vectored(&[IoSlice::new(b"two")]).await.unwrap(), 3);
             assert!(is_corked(&seen));
         });
         turn.await;

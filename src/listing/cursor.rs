@@ -2,20 +2,26 @@
 //! and what was handed out of it. It grants nothing, so it is guarded against accidents, not against forgery.
 //!
 //! Text form: unpadded URL-safe base64 of one version byte, eight check bytes (the head of a SHA-256 over version and
-//! payload), and the payload in protobuf.
+//! payload), and the payload in protobuf. Version 1 knew AWS's tokens as text alone; they are base64 of their own, and
+//! version 2 carries what it stands for.
 
 use std::{
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use base64::{
+    Engine as _,
+    prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
+};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
 use crate::model::Records;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Those that are read.
+const VERSIONS: [u8; 2] = [1, VERSION];
 const CHECK_BYTES: usize = 8;
 
 /// Why a cursor leads nowhere.
@@ -75,6 +81,9 @@ struct Payload {
     ended_as_of_millis: Option<u64>,
     #[prost(fixed64, tag = "8")]
     listing: u64,
+    /// The token, where it is base64.
+    #[prost(bytes = "vec", optional, tag = "9")]
+    decoded_token: Option<Vec<u8>>,
 }
 
 impl Cursor {
@@ -85,7 +94,9 @@ impl Cursor {
         match self {
             Self::At(Place { listing, token, pages_before, offset, last_id }) => {
                 payload.listing = *listing;
-                payload.token = token.as_deref().map(str::to_owned);
+                // Only the one text that is written for these bytes is decoded to them.
+                payload.decoded_token = token.as_deref().and_then(|token| BASE64_STANDARD.decode(token).ok());
+                payload.token = token.as_deref().filter(|_| payload.decoded_token.is_none()).map(str::to_owned);
                 payload.pages_before = *pages_before;
                 payload.offset = *offset as u64;
                 payload.last_id.clone_from(last_id);
@@ -93,7 +104,7 @@ impl Cursor {
             Self::End(as_of) => payload.ended_as_of_millis = Some(to_millis(*as_of)),
         }
         let payload = payload.encode_to_vec();
-        let bytes = [&[VERSION], check(&payload).as_slice(), &payload].concat();
+        let bytes = [&[VERSION], check(VERSION, &payload).as_slice(), &payload].concat();
         BASE64_URL_SAFE_NO_PAD.encode(bytes)
     }
 
@@ -119,8 +130,9 @@ impl Cursor {
             ));
         }
         let offset = usize::try_from(payload.offset).map_err(|_out_of_range| InvalidCursor::Malformed)?;
-        let Payload { listing, token, pages_before, last_id, .. } = payload;
-        Ok(Self::At(Place { listing, token: token.map(Arc::from), pages_before, offset, last_id }))
+        let Payload { listing, token, decoded_token, pages_before, last_id, .. } = payload;
+        let token = decoded_token.map(|token| BASE64_STANDARD.encode(token)).or(token).map(Arc::from);
+        Ok(Self::At(Place { listing, token, pages_before, offset, last_id }))
     }
 }
 
@@ -140,13 +152,14 @@ impl Place {
 impl Payload {
     fn parse(text: &str) -> Option<Self> {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
-        let (found, payload) = bytes.strip_prefix(&[VERSION])?.split_at_checked(CHECK_BYTES)?;
-        (found == check(payload)).then(|| Self::decode(payload).ok())?
+        let (&version, rest) = bytes.split_first().filter(|(version, _)| VERSIONS.contains(version))?;
+        let (found, payload) = rest.split_at_checked(CHECK_BYTES)?;
+        (found == check(version, payload)).then(|| Self::decode(payload).ok())?
     }
 }
 
-fn check(payload: &[u8]) -> [u8; CHECK_BYTES] {
-    let digest = Sha256::new().chain_update([VERSION]).chain_update(payload).finalize();
+fn check(version: u8, payload: &[u8]) -> [u8; CHECK_BYTES] {
+    let digest = Sha256::new().chain_update([version]).chain_update(payload).finalize();
     let mut head = [0; CHECK_BYTES];
     head.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
     head

@@ -182,13 +182,11 @@ impl Listing {
 
     /// Where a reader goes on who has read all that there is so far.
     pub(super) fn behind(&self, state: &State) -> Cursor {
-        match (&state.end, state.last) {
-            (Some(End::Complete), Some(last)) => Cursor::End(last.as_of),
-            _ => {
-                let Step { token, number } = state.next.clone();
-                Cursor::At(Place { listing: self.id, token, pages_before: number, offset: 0, last_id: None })
-            }
+        if let (Some(End::Complete), Some(last)) = (&state.end, state.last) {
+            return Cursor::End(last.as_of);
         }
+        let Step { token, number } = state.next.clone();
+        Cursor::At(Place { listing: self.id, token, pages_before: number, offset: 0, last_id: None })
     }
 
     /// When the last successful fetch was sent.

@@ -125,7 +125,7 @@ impl Reader {
     /// # Errors
     /// [`ReadError`], shared with all who waited for the same.
     pub async fn read(&mut self, limit: usize) -> Result<Page, ReadError> {
-        let is_first = self.cursor.is_none() && self.inside.as_ref().is_none_or(|inside| inside.is_at_start());
+        let is_first = self.cursor.is_none() && self.inside.as_ref().is_none_or(Inside::is_at_start);
         let mut outcome = self.try_read(limit).await;
         if let Err(failed) = &outcome
             && is_first

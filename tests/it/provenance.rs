@@ -11,9 +11,9 @@ use tonic_types::StatusExt as _;
 
 use crate::support::{Gateway, failing, simulated, simulated_with, until, within};
 
-fn read_options(max_age: Option<u64>, max_stale: Option<u64>) -> Option<ReadOptions> {
+fn read_options(max_age: Option<u64>, max_stale: Option<u64>) -> ReadOptions {
     let of = |seconds: Option<u64>| seconds.map(|seconds| Duration::from_secs(seconds).try_into().unwrap());
-    Some(ReadOptions { max_age: of(max_age), max_stale: of(max_stale) })
+    ReadOptions { max_age: of(max_age), max_stale: of(max_stale) }
 }
 
 /// The `age` and `cache-status` of an answer.
@@ -24,7 +24,7 @@ async fn told(gateway: &Gateway, request: DescribeInstanceInformationRequest) ->
 }
 
 fn reading(max_age: Option<u64>, max_stale: Option<u64>) -> DescribeInstanceInformationRequest {
-    DescribeInstanceInformationRequest { read_options: read_options(max_age, max_stale), ..Default::default() }
+    DescribeInstanceInformationRequest { read_options: Some(read_options(max_age, max_stale)), ..Default::default() }
 }
 
 /// The seconds that `ssm-gateway; hit; ttl=…` tells.
@@ -73,7 +73,8 @@ async fn a_stale_answer_is_marked_and_replaced() {
     until(|| simulator.stats().calls == 2 && gateway.listings.walks() == 0).await;
     let messages = gateway.stream(StreamInstanceInformationRequest::default()).await.unwrap();
     assert!(messages[0].stale && !messages[2].stale, "its last page was fetched for this stream");
-    let request = StreamInstanceInformationRequest { read_options: read_options(Some(0), None), ..Default::default() };
+    let request =
+        StreamInstanceInformationRequest { read_options: Some(read_options(Some(0), None)), ..Default::default() };
     assert!(gateway.stream(request).await.unwrap().iter().all(|message| !message.stale));
 }
 

@@ -74,11 +74,11 @@ fn reordered(caller: usize) -> Vec<InstanceInformationStringFilter> {
     let status = rotated(["Online", "ConnectionLost", "Inactive", "a", "b"], caller);
     let platform = rotated(["Linux", "Windows", "MacOS", "c", "d"], caller / 5);
     let mut filters = vec![filter("PingStatus", &status), filter("PlatformTypes", &platform)];
-    if caller / 25 % 2 == 0 {
+    if caller % 50 < 25 {
         filters.reverse();
     }
-    if caller / 50 % 2 == 0 {
-        filters.iter_mut().for_each(|filter| filter.values.reverse());
+    if caller % 100 < 50 {
+        filters.iter_mut().map(|filter| &mut filter.values).for_each(|values| values.reverse());
     }
     filters
 }

@@ -14,7 +14,12 @@ fn start() -> Cursor {
 }
 
 fn any_cursor() -> impl Strategy<Value = Cursor> {
-    let parts = (any::<u64>(), any::<Option<String>>(), any::<u32>(), any::<usize>(), any::<Option<String>>());
+    let token = prop_oneof![
+        any::<String>(),
+        "[a-zA-Z0-9+/]{0,12}={0,2}",
+        any::<Vec<u8>>().prop_map(|raw| BASE64_STANDARD.encode(raw))
+    ];
+    let parts = (any::<u64>(), prop::option::of(token), any::<u32>(), any::<usize>(), any::<Option<String>>());
     let place = parts.prop_map(|(listing, token, pages_before, offset, last_id)| {
         Cursor::At(Place { listing, token: token.map(Arc::from), pages_before, offset, last_id })
     });
@@ -58,7 +63,7 @@ proptest! {
         prop_assert!(Cursor::parse(&text, &QUERY, now(), HOUR).is_err());
         prop_assert!(Cursor::parse(&BASE64_URL_SAFE_NO_PAD.encode(&bytes), &QUERY, now(), HOUR).is_err());
         // With the right check bytes, so that the payload is reached.
-        let checked = [&[VERSION], check(&bytes).as_slice(), &bytes].concat();
+        let checked = [&[VERSION], check(VERSION, &bytes).as_slice(), &bytes].concat();
         let _ = Cursor::parse(&BASE64_URL_SAFE_NO_PAD.encode(checked), &QUERY, now(), HOUR);
     }
 }
@@ -73,6 +78,13 @@ fn a_cursor_expires_with_its_lifetime_and_not_before() {
 }
 
 #[test]
+fn a_token_of_aws_takes_no_more_than_its_own_length() {
+    let token = BASE64_STANDARD.encode([7; 900]);
+    let place = Place { token: Some(token.as_str().into()), ..Place::default() };
+    assert!(Cursor::At(place).to_text(&QUERY, now()).len() < token.len() + 100);
+}
+
+#[test]
 fn a_cursor_of_another_version_is_malformed() {
     let text = start().to_text(&QUERY, now());
     let mut bytes = BASE64_URL_SAFE_NO_PAD.decode(text).unwrap();
@@ -81,18 +93,36 @@ fn a_cursor_of_another_version_is_malformed() {
     assert_eq!(Cursor::parse(&text, &QUERY, now(), HOUR), Err(InvalidCursor::Malformed));
 }
 
-/// Cursors outlive a release: this one was written by the first.
+/// Cursors outlive a release: the first wrote version 1, and this one writes 2.
 #[test]
 fn a_cursor_of_an_earlier_release_is_read() {
-    let cursor = Cursor::At(Place {
-        listing: 0,
-        token: Some("AAEBexample+/==".into()),
-        pages_before: 3,
-        offset: 20,
-        last_id: Some("i-0123456789abcdef0".into()),
-    });
-    let written =
-        "ATE5-6f10kxLChAHBwcHBwcHBwcHBwcHBwcHEIDYwaKMNBoPQUFFQmV4YW1wbGUrLz09IAMoFDITaS0wMTIzNDU2Nzg5YWJjZGVmMA";
-    assert_eq!(cursor.to_text(&QUERY, now()), written);
-    assert_eq!(Cursor::parse(written, &QUERY, now(), HOUR), Ok(cursor));
+    for (token, listing, written) in [
+        (
+            "AAEBexample+/==",
+            0,
+            "ATE5-6f10kxLChAHBwcHBwcHBwcHBwcHBwcHEIDYwaKMNBoPQUFFQmV4YW1wbGUrLz09IAMoFDITaS0wMTIzNDU2Nzg5YWJjZGVmMA",
+        ),
+        (
+            "AAEBexample+/==",
+            7,
+            "AsMNGWYhZhOoChAHBwcHBwcHBwcHBwcHBwcHEIDYwaKMNBoPQUFFQmV4YW1wbGUrLz09IAMoFDITaS0wMTIzNDU2Nzg5YWJjZGVmMEEHAAAAAAAAAA",
+        ),
+        (
+            "AAEBexample+",
+            7,
+            "AmogncxO26-KChAHBwcHBwcHBwcHBwcHBwcHEIDYwaKMNCADKBQyE2ktMDEyMzQ1Njc4OWFiY2RlZjBBBwAAAAAAAABKCQABAXsWpqZXvg",
+        ),
+    ] {
+        let cursor = Cursor::At(Place {
+            listing,
+            token: Some(token.into()),
+            pages_before: 3,
+            offset: 20,
+            last_id: Some("i-0123456789abcdef0".into()),
+        });
+        if listing > 0 {
+            assert_eq!(cursor.to_text(&QUERY, now()), written);
+        }
+        assert_eq!(Cursor::parse(written, &QUERY, now(), HOUR), Ok(cursor));
+    }
 }

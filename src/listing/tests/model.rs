@@ -144,7 +144,7 @@ impl Model {
         self.listings[listing].is_closed = true;
         let held =
             if matches!(self.mood, Mood::Throttling { .. }) { &mut self.throttled } else { &mut self.held[query] };
-        let hold = match self.mood {
+        let seconds = match self.mood {
             Mood::Throttling { advice: Some(advice) } => advice,
             Mood::Refusing => 5,
             _ => {
@@ -152,7 +152,7 @@ impl Model {
                 held.delay
             }
         };
-        (held.until, held.by) = (now + hold, Some(self.mood));
+        (held.until, held.by) = (now + seconds, Some(self.mood));
         Err(self.mood)
     }
 
@@ -209,15 +209,13 @@ impl Model {
             let refresh = self.start(query);
             let _failed = (0..self.listings[stale].read.max(1)).try_for_each(|_| self.fetch(refresh));
         }
-        let outcome = match joined.or(stale) {
-            Some(listing) => self.read(listing, record, limit, fresh),
-            None => match self.hold(query) {
-                Some(by) => Err(by),
-                None => {
-                    let listing = self.start(query);
-                    self.read(listing, record, limit, fresh)
-                }
-            },
+        let outcome = match (joined.or(stale), self.hold(query)) {
+            (Some(listing), _) => self.read(listing, record, limit, fresh),
+            (None, Some(by)) => Err(by),
+            (None, None) => {
+                let listing = self.start(query);
+                self.read(listing, record, limit, fresh)
+            }
         };
         match (outcome, usable) {
             (Err(by), Some(listing)) if by != Mood::Refusing && record == 0 => self.read(listing, record, limit, fresh),
