@@ -77,6 +77,17 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_shows_every_setting_with_its_default() {
+        let readme = include_str!("../README.md");
+        let shown = readme.split("```").find_map(|block| block.strip_prefix("toml")).unwrap();
+        let default = format!("{:#?}", Config::default());
+        assert_eq!(format!("{:#?}", toml::from_str::<Config>(shown).unwrap()), default);
+        for name in default.lines().filter_map(|line| Some(line.split_once(": ")?.0.trim())) {
+            assert!(shown.contains(name) || name == "simulated_credentials", "{name}");
+        }
+    }
+
+    #[test]
     fn an_unknown_key_is_refused_with_its_line() {
         let error =
             toml::from_str::<Config>("[edge]\nlisten = \"127.0.0.1:0\"\nlissten = 1\n").unwrap_err().to_string();

@@ -6,12 +6,12 @@
 //!
 //! | module | what it is |
 //! | --- | --- |
-//! | [`model`] | query, target, records: plain values |
+//! | [`model`] | query, target, freshness, records: plain values |
 //! | [`proto`] | the public contract, generated |
 //! | [`upstream`] | the port that listings ask, and the SSM adapter behind it |
-//! | [`listing`] | walks, cursors, readers |
+//! | [`listing`] | one walk upstream for any number of readers: freshness, failures, memory, cursors |
 //! | [`service`] | the RPCs and the status mapping |
-//! | [`edge`] | listener and drain, deadlines, the line that is logged of a call |
+//! | [`edge`] | listener, sockets and drain, deadlines, the line that is logged of a call |
 //! | [`telemetry`] | logs |
 //! | [`config`] | the configuration file |
 //! | [`app`] | puts them together |

@@ -1,5 +1,6 @@
-//! Answers below tonic's codec: pages go from memory to the socket by reference, neither decoded nor encoded nor copied. A message on the wire is a five-byte prefix (not compressed, length) and its bytes; a call's end is its
-//! trailers (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
+//! Answers below tonic's codec: pages go from memory to the socket by reference, neither decoded nor encoded nor copied. A
+//! message on the wire is a five-byte prefix (not compressed, length) and its bytes; a call's end is its trailers
+//! (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
 
 use std::{
     collections::VecDeque,

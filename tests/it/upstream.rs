@@ -3,7 +3,6 @@
 use std::process::{Command, Stdio};
 
 use ssm_gateway::{
-    config::Config,
     proto::{DescribeInstanceInformationRequest, DescribeInstanceInformationResponse},
     upstream::BuildError,
 };
@@ -103,14 +102,4 @@ async fn without_credentials_callers_are_told_that_it_is_the_gateways_fault() {
     let info = status.get_details_error_info().unwrap();
     assert_eq!((status.code(), &*info.reason), (Code::Unavailable, "AWS_CREDENTIALS"), "{status:?}");
     assert_eq!(simulator.stats().calls, 0);
-}
-
-#[test]
-fn every_default_is_as_documented() {
-    let config = Config::default();
-    assert_eq!(config.edge.listen.to_string(), "127.0.0.1:50051");
-    let times = [config.upstream.connect_timeout, config.upstream.attempt_timeout, config.upstream.fetch_timeout];
-    assert_eq!(times.map(|time| time.as_secs()), [3, 10, 30]);
-    assert_eq!((config.upstream.retries, config.listing.page_cap), (2, 10_000));
-    assert_eq!(config.listing.cursor_lifetime.as_secs(), 3600);
 }
