@@ -1,6 +1,6 @@
 //! The composition root: from a configuration to a running gateway. The only place that knows every component.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc, time::SystemTime};
 
 use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
@@ -46,7 +46,7 @@ impl App {
     /// [`AppError`].
     pub async fn build(config: Config) -> Result<Self, AppError> {
         let upstream = config.upstream.build().await?;
-        let listings = config.listing.build(Arc::new(upstream), service::page_head);
+        let listings = config.listing.build(Arc::new(upstream), service::page_head, SystemTime::now);
         let (health, health_server) = tonic_health::server::health_reporter();
         health.set_service_status(SERVICE_NAME, ServingStatus::Serving).await;
         let routes = Routes::new(Service::new(listings.clone()))

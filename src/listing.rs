@@ -106,6 +106,9 @@ impl Config {
     }
 }
 
+/// Tells the time that callers know. Ages and waits go by tokio's clock.
+pub type Wall = fn() -> SystemTime;
+
 /// Writes what goes before the records of a page that is just what one fetch brought: some head of the service's, which
 /// knows the message, and then the text of the cursor, as it is. Called once a page, not once a reader.
 pub type Head = fn(target: &TargetName, as_of: SystemTime, cursor: &str, records: &Records) -> Vec<u8>;

@@ -40,9 +40,13 @@ impl Service {
     }
 
     async fn answer(self, request: Request<Body>) -> Result<Response<Body>, Status> {
-        match request.uri().path().rsplit('/').next() {
-            Some("DescribeInstanceInformation") => describe(&self.listings, message(request).await?).await,
-            Some("StreamInstanceInformation") => stream(&self.listings, message(request).await?).await,
+        match request.uri().path() {
+            "/ssm_gateway.v1.InstanceInformationService/DescribeInstanceInformation" => {
+                describe(&self.listings, message(request).await?).await
+            }
+            "/ssm_gateway.v1.InstanceInformationService/StreamInstanceInformation" => {
+                stream(&self.listings, message(request).await?).await
+            }
             _ => Err(Status::unimplemented("the service has no such method")),
         }
     }

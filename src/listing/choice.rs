@@ -33,8 +33,8 @@ pub(super) enum Choice {
 /// Chooses among the candidates, newest first. `max_stale` is what holds for readers who do not say.
 ///
 /// A walk that advances is joined by readers without a `max_age` whatever its age: one longer than its TTL would be
-/// overtaken by copies of itself for ever. Stale data is given while fresher is on its way, but never to a reader who
-/// demands to ask now.
+/// overtaken by copies of itself for ever. Stale data is given while fresher is on its way, or sent for, but never to a
+/// reader who demands to ask now.
 pub(super) fn choose(candidates: &[Candidate], freshness: Freshness, max_stale: Duration) -> Choice {
     let is_joined = |candidate: &Candidate| {
         let is_carried_on = freshness.max_age.is_none() && candidate.is_advancing && candidate.is_open;
@@ -45,12 +45,12 @@ pub(super) fn choose(candidates: &[Candidate], freshness: Freshness, max_stale: 
         Some(Duration::ZERO) => None,
         _ => usable(candidates, freshness, max_stale),
     };
+    let candidate = joined.and_then(|joined| candidates.get(joined));
     match (joined, stale) {
-        (Some(joined), stale) => {
-            let is_answering = candidates.get(joined).is_some_and(|candidate| candidate.is_answering);
-            Choice::Join(stale.filter(|_| !is_answering).unwrap_or(joined))
-        }
-        (None, Some(stale)) => Choice::JoinAndRefresh(stale),
+        (Some(joined), _) if candidate.is_some_and(|candidate| candidate.is_answering) => Choice::Join(joined),
+        (Some(_), Some(stale)) if candidate.is_some_and(|candidate| candidate.is_advancing) => Choice::Join(stale),
+        (_, Some(stale)) => Choice::JoinAndRefresh(stale),
+        (Some(joined), None) => Choice::Join(joined),
         (None, None) => Choice::Start { is_forced: candidates.iter().any(|candidate| candidate.is_fresh(None)) },
     }
 }
@@ -143,6 +143,9 @@ mod tests {
         let by_default = choose(&[at(80)], Freshness::default(), Duration::from_secs(30));
         assert_eq!(by_default, Choice::JoinAndRefresh(0));
         assert_eq!(chosen(&[waiting(1), at(80)], None, Some(30)), Choice::Join(1), "nobody waits for the refresh");
+        let left = Candidate { is_advancing: false, ..unsent() };
+        assert_eq!(chosen(&[left, at(80)], None, Some(30)), Choice::JoinAndRefresh(1), "nobody is at it");
+        assert_eq!(chosen(&[left, at(80)], None, None), Choice::Join(0));
         assert_eq!(chosen(&[waiting(1), at(80)], None, None), Choice::Join(0));
         assert_eq!(chosen(&[at(80)], Some(0), Some(600)), START, "who asks now waits for the answer");
     }

@@ -2,8 +2,7 @@
 //! and what was handed out of it. It grants nothing, so it is guarded against accidents, not against forgery.
 //!
 //! Text form: unpadded URL-safe base64 of one version byte, eight check bytes (the head of a SHA-256 over version and
-//! payload), and the payload in protobuf. Version 1 knew AWS's tokens as text alone; they are base64 of their own, and
-//! version 2 carries what it stands for.
+//! payload), and the payload in protobuf.
 
 use std::{
     sync::Arc,
@@ -19,9 +18,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::model::Records;
 
-const VERSION: u8 = 2;
-/// Those that are read.
-const VERSIONS: [u8; 2] = [1, VERSION];
+const VERSION: u8 = 1;
 const CHECK_BYTES: usize = 8;
 
 /// Why a cursor leads nowhere.
@@ -81,14 +78,14 @@ struct Payload {
     ended_as_of_millis: Option<u64>,
     #[prost(fixed64, tag = "8")]
     listing: u64,
-    /// The token, where it is base64.
+    /// What the token stands for, where it is base64: AWS's tokens are, and this halves what encoding them again adds.
     #[prost(bytes = "vec", optional, tag = "9")]
     decoded_token: Option<Vec<u8>>,
 }
 
 impl Cursor {
     /// Writes the cursor for callers of the query with this fingerprint.
-    pub(super) fn to_text(&self, fingerprint: &[u8; 16], now: SystemTime) -> String {
+    pub(super) fn to_text(&self, fingerprint: [u8; 16], now: SystemTime) -> String {
         let mut payload =
             Payload { fingerprint: fingerprint.to_vec(), issued_at_millis: to_millis(now), ..Payload::default() };
         match self {
@@ -104,14 +101,14 @@ impl Cursor {
             Self::End(as_of) => payload.ended_as_of_millis = Some(to_millis(*as_of)),
         }
         let payload = payload.encode_to_vec();
-        let bytes = [&[VERSION], check(VERSION, &payload).as_slice(), &payload].concat();
+        let bytes = [&[VERSION], check(&payload).as_slice(), &payload].concat();
         BASE64_URL_SAFE_NO_PAD.encode(bytes)
     }
 
     /// Reads what [`Cursor::to_text`] wrote, in this process or another.
     pub(super) fn parse(
         text: &str,
-        fingerprint: &[u8; 16],
+        fingerprint: [u8; 16],
         now: SystemTime,
         lifetime: Duration,
     ) -> Result<Self, InvalidCursor> {
@@ -138,28 +135,29 @@ impl Cursor {
 
 impl Place {
     /// How many records of the page, fetched again, were handed out. It may have changed: it goes on where its last record
-    /// went, and without a trace of that the page is given whole, since a repeat does less harm than a loss.
+    /// went, at the first of several, and without a trace of that the page is given whole. A repeat does less harm than a
+    /// loss.
     pub(super) fn find_again(&self, records: &Records) -> usize {
         let Some(last) = self.offset.checked_sub(1) else { return 0 };
         let is_last = |index: &usize| records.id(*index) == self.last_id.as_deref();
         if last < records.len() && is_last(&last) {
             return self.offset;
         }
-        (0..records.len()).rev().find(is_last).map_or(0, |index| index + 1)
+        (0..records.len()).find(is_last).map_or(0, |index| index + 1)
     }
 }
 
 impl Payload {
     fn parse(text: &str) -> Option<Self> {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
-        let (&version, rest) = bytes.split_first().filter(|(version, _)| VERSIONS.contains(version))?;
+        let (_, rest) = bytes.split_first().filter(|&(&version, _)| version == VERSION)?;
         let (found, payload) = rest.split_at_checked(CHECK_BYTES)?;
-        (found == check(version, payload)).then(|| Self::decode(payload).ok())?
+        (found == check(payload)).then(|| Self::decode(payload).ok())?
     }
 }
 
-fn check(version: u8, payload: &[u8]) -> [u8; CHECK_BYTES] {
-    let digest = Sha256::new().chain_update([version]).chain_update(payload).finalize();
+fn check(payload: &[u8]) -> [u8; CHECK_BYTES] {
+    let digest = Sha256::new().chain_update([VERSION]).chain_update(payload).finalize();
     let mut head = [0; CHECK_BYTES];
     head.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
     head

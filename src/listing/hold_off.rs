@@ -20,17 +20,17 @@ pub(super) struct HoldOff(Mutex<State>);
 struct State {
     /// How long the last failure without advice held; zero after a success.
     delay: Duration,
-    failure: Option<Failure>,
+    last: Option<Held>,
 }
 
-/// A failure, and until when it stands for an answer.
+/// An error that stands for an answer, and until when.
 #[derive(Debug, Clone)]
-pub(super) struct Failure {
+pub(super) struct Held {
     error: Arc<ListingError>,
     until: Instant,
 }
 
-impl Failure {
+impl Held {
     /// What a reader is told of it now.
     pub(super) fn told(&self, now: Instant) -> ReadError {
         let left = self.until.saturating_duration_since(now);
@@ -40,34 +40,34 @@ impl Failure {
 }
 
 impl HoldOff {
-    /// The failure that stands for an answer now, if any.
-    pub(super) fn held(&self, now: Instant) -> Option<Failure> {
-        lock(&self.0).failure.clone().filter(|failure| now < failure.until)
+    /// The error that stands for an answer now, if any.
+    pub(super) fn held(&self, now: Instant) -> Option<Held> {
+        lock(&self.0).last.clone().filter(|held| now < held.until)
     }
 
     /// Takes note that a fetch sent at `sent` failed. Fetches that were sent before an earlier failure was known are one
     /// failure with it.
-    pub(super) fn fail(&self, error: Arc<ListingError>, sent: Instant, now: Instant, config: &Config) -> Failure {
+    pub(super) fn fail(&self, error: Arc<ListingError>, sent: Instant, now: Instant, config: &Config) -> Held {
         let mut state = lock(&self.0);
-        let before = state.failure.take().map(|failure| failure.until).filter(|&until| sent < until);
+        let before = state.last.take().map(|held| held.until).filter(|&until| sent < until);
         let hold = match advice(&error) {
             Some(advice) => advice.min(MAX_ADVICE),
             None if error.is_refusal() => config.negative_ttl,
             None => {
-                if before.is_none() {
+                if before.is_none() || state.delay.is_zero() {
                     state.delay = (state.delay * 2).clamp(config.hold_off, config.max_hold_off.max(config.hold_off));
                 }
                 config.jittered(state.delay)
             }
         };
         let until = before.map_or(now + hold, |before| before.max(now + hold));
-        state.failure.insert(Failure { error, until }).clone()
+        state.last.insert(Held { error, until }).clone()
     }
 
     /// Takes note that a fetch sent at `sent` succeeded. It says nothing of a failure that came after it was sent.
     pub(super) fn succeed(&self, sent: Instant) {
         let mut state = lock(&self.0);
-        if state.failure.as_ref().is_none_or(|failure| failure.until <= sent) {
+        if state.last.as_ref().is_none_or(|held| held.until <= sent) {
             *state = State::default();
         }
     }
@@ -99,7 +99,7 @@ mod tests {
     }
 
     fn left(hold_off: &HoldOff) -> Option<Duration> {
-        hold_off.held(Instant::now()).and_then(|failure| failure.told(Instant::now()).retry_after)
+        hold_off.held(Instant::now()).and_then(|held| held.told(Instant::now()).retry_after)
     }
 
     #[tokio::test(start_paused = true)]

@@ -9,19 +9,12 @@ use super::{
     Config,
     hold_off::HoldOff,
     listings::Store,
-    pages::{Listing, Question, Step},
+    pages::{Listing, Shared, Step},
 };
 use crate::model::Query;
 
 /// How many walks of one query, from its start, advance at a time: one, and one for readers who demand fresher.
 const TURNS: usize = 2;
-
-/// A query and its fingerprint.
-#[derive(Debug, Clone)]
-pub(super) struct Asked {
-    pub(super) query: Query,
-    pub(super) fingerprint: [u8; 16],
-}
 
 /// All listings that can be found.
 pub(super) struct Index {
@@ -32,11 +25,11 @@ pub(super) struct Index {
 
 /// The listings of one query; there is at least one.
 struct Entry {
-    question: Arc<Question>,
+    shared: Arc<Shared>,
     /// From the start, newest first: those that advance, and the newest that has an answer.
     starts: Vec<Arc<Listing>>,
-    /// From an upstream token on.
-    tails: HashMap<Arc<str>, Arc<Listing>>,
+    /// From an upstream token on, by that and how many pages lie before it: both are what a cursor says.
+    tails: HashMap<Step, Arc<Listing>>,
 }
 
 impl Default for Index {
@@ -54,18 +47,18 @@ impl fmt::Debug for Index {
 
 impl Index {
     /// The listings of the query from the start, newest first.
-    pub(super) fn starts(&self, asked: &Asked) -> &[Arc<Listing>] {
-        self.entries.get(&asked.fingerprint).map_or(&[], |entry| &entry.starts)
+    pub(super) fn starts(&self, query: &Query) -> &[Arc<Listing>] {
+        self.entries.get(&query.fingerprint()).map_or(&[], |entry| &entry.starts)
     }
 
     /// What the query's listings share, if there are any.
-    pub(super) fn question(&self, asked: &Asked) -> Option<Arc<Question>> {
-        self.entries.get(&asked.fingerprint).map(|entry| Arc::clone(&entry.question))
+    pub(super) fn shared(&self, query: &Query) -> Option<Arc<Shared>> {
+        self.entries.get(&query.fingerprint()).map(|entry| Arc::clone(&entry.shared))
     }
 
     /// A listing of the query by its ID, which is used by that.
-    pub(super) fn listing(&mut self, id: u64, asked: &Asked) -> Option<Arc<Listing>> {
-        self.listings.get(&id).filter(|listing| listing.question.fingerprint == asked.fingerprint).map(Arc::clone)
+    pub(super) fn listing(&mut self, id: u64, query: &Query) -> Option<Arc<Listing>> {
+        self.listings.get(&id).filter(|listing| listing.shared.query == *query).map(Arc::clone)
     }
 
     /// Takes note that a listing is used.
@@ -74,30 +67,25 @@ impl Index {
     }
 
     /// Adds a listing from the start, which will walk `background` pages whether it is read or not.
-    pub(super) fn start(&mut self, store: &Store, asked: &Asked, background: usize) -> Arc<Listing> {
-        let Self { entries, listings } = self;
-        let entry = entries.entry(asked.fingerprint).or_insert_with(|| Entry::new(asked));
-        for left in entry.prune(Instant::now(), &store.config) {
-            listings.pop(&left.id);
-        }
-        let listing = Arc::new(Listing::new(store, Arc::clone(&entry.question), Step::default(), background));
+    pub(super) fn start(&mut self, store: &Store, query: &Query, background: usize) -> Arc<Listing> {
+        let entry = self.entries.entry(query.fingerprint()).or_insert_with(|| Entry::new(query));
+        entry.prune(Instant::now(), &store.config);
+        let listing = Arc::new(Listing::new(store, Arc::clone(&entry.shared), Step::default(), background));
         entry.starts.insert(0, Arc::clone(&listing));
-        listings.put(listing.id, Arc::clone(&listing));
+        self.listings.put(listing.id, Arc::clone(&listing));
         listing
     }
 
-    /// Finds or adds the listing that begins at this token.
-    pub(super) fn tail(&mut self, store: &Store, asked: &Asked, token: &Arc<str>, number: u32) -> Arc<Listing> {
-        let Self { entries, listings } = self;
-        let entry = entries.entry(asked.fingerprint).or_insert_with(|| Entry::new(asked));
-        if let Some(listing) = entry.tails.get(token).filter(|listing| listing.is_whole()) {
-            listings.promote(&listing.id);
+    /// Finds or adds the listing that begins at this step.
+    pub(super) fn tail(&mut self, store: &Store, query: &Query, first: Step) -> Arc<Listing> {
+        let entry = self.entries.entry(query.fingerprint()).or_insert_with(|| Entry::new(query));
+        if let Some(listing) = entry.tails.get(&first).filter(|listing| listing.is_whole()) {
+            self.listings.promote(&listing.id);
             return Arc::clone(listing);
         }
-        let first = Step { token: Some(Arc::clone(token)), number };
-        let listing = Arc::new(Listing::new(store, Arc::clone(&entry.question), first, 0));
-        entry.tails.insert(Arc::clone(token), Arc::clone(&listing));
-        listings.put(listing.id, Arc::clone(&listing));
+        let listing = Arc::new(Listing::new(store, Arc::clone(&entry.shared), first.clone(), 0));
+        entry.tails.insert(first, Arc::clone(&listing));
+        self.listings.put(listing.id, Arc::clone(&listing));
         listing
     }
 
@@ -114,36 +102,32 @@ impl Index {
     /// Takes out a listing.
     pub(super) fn remove(&mut self, listing: &Listing) {
         self.listings.pop(&listing.id);
-        let fingerprint = &listing.question.fingerprint;
-        if let Some(entry) = self.entries.get_mut(fingerprint) {
+        let fingerprint = listing.shared.query.fingerprint();
+        if let Some(entry) = self.entries.get_mut(&fingerprint) {
             entry.starts.retain(|other| other.id != listing.id);
             entry.tails.retain(|_, other| other.id != listing.id);
             if entry.starts.is_empty() && entry.tails.is_empty() {
-                self.entries.remove(fingerprint);
+                self.entries.remove(&fingerprint);
             }
         }
     }
 }
 
 impl Entry {
-    fn new(asked: &Asked) -> Self {
-        let Asked { query, fingerprint } = asked.clone();
+    fn new(query: &Query) -> Self {
         let turns = Arc::new(Semaphore::new(TURNS));
-        let question = Question { query, fingerprint, hold_off: HoldOff::default(), turns };
-        Self { question: Arc::new(question), starts: Vec::new(), tails: HashMap::new() }
+        let shared = Shared { query: query.clone(), hold_off: HoldOff::default(), turns };
+        Self { shared: Arc::new(shared), starts: Vec::new(), tails: HashMap::new() }
     }
 
-    /// Keeps only the starts that new readers may still want, and gives those of the rest that nobody will: the others have
-    /// pages for the cursors into them.
-    fn prune(&mut self, now: Instant, config: &Config) -> Vec<Arc<Listing>> {
+    /// Keeps only the starts that new readers may still want; cursors into the others find them by their ID.
+    fn prune(&mut self, now: Instant, config: &Config) {
         let mut has_answer = false;
-        let (kept, left) = self.starts.drain(..).partition(|listing| {
+        self.starts.retain(|listing| {
             let candidate = listing.candidate(now, config);
             let is_answer = candidate.is_open && candidate.is_answering;
             let is_newest_answer = is_answer && !mem::replace(&mut has_answer, true);
             candidate.is_open && (candidate.is_advancing || is_newest_answer)
         });
-        self.starts = kept;
-        Vec::into_iter(left).filter(|listing| listing.is_bare()).collect()
     }
 }

@@ -4,7 +4,6 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::SystemTime,
 };
 
 use tokio::time::Instant;
@@ -14,13 +13,14 @@ use tokio_util::{
 };
 
 use super::{
-    Config, Head, InvalidCursor, Metrics, ReadError, Reader,
+    Config, Head, InvalidCursor, Metrics, ReadError, Reader, Wall,
     choice::{self, Candidate, Choice},
     cursor::{Cursor, Place},
-    hold_off::{Failure, HoldOff},
-    index::{Asked, Index},
+    hold_off::{Held, HoldOff},
+    index::Index,
     lock,
-    pages::{Listing, Question},
+    pages::{Listing, Shared, Step},
+    reader::Inside,
     seat::Seat,
     walk::Walk,
 };
@@ -42,6 +42,7 @@ pub(super) struct Store {
     pub(super) config: Config,
     pub(super) upstream: Arc<dyn Upstream>,
     pub(super) head: Head,
+    pub(super) wall: Wall,
     /// Throttling concerns all queries of the target.
     pub(super) throttle: HoldOff,
     pub(super) metrics: Metrics,
@@ -53,27 +54,16 @@ pub(super) struct Store {
     stop: CancellationToken,
 }
 
-/// A seat that a reader was given.
-#[derive(Debug)]
-pub(super) struct Joined {
-    pub(super) seat: Seat,
-    /// The page and the record in it where the reader begins.
-    pub(super) index: usize,
-    pub(super) offset: usize,
-    /// Whether the reader has to find its place again in the listing's first page.
-    pub(super) is_elsewhere: bool,
-    /// Whether the reader's `max_age` refused what is fresh to others.
-    pub(super) is_forced: bool,
-}
-
 impl Config {
-    /// Puts listings in front of an upstream; `head` writes what goes before the records of a whole page.
-    pub fn build(self, upstream: Arc<dyn Upstream>, head: Head) -> Listings {
+    /// Puts listings in front of an upstream; `head` writes what goes before the records of a whole page, `wall` tells the
+    /// time.
+    pub fn build(self, upstream: Arc<dyn Upstream>, head: Head, wall: Wall) -> Listings {
         let stop = CancellationToken::new();
         let store = Arc::new(Store {
             config: self,
             upstream,
             head,
+            wall,
             throttle: HoldOff::default(),
             metrics: Metrics::default(),
             bytes: Arc::default(),
@@ -92,11 +82,10 @@ impl Listings {
     /// # Errors
     /// [`InvalidCursor`].
     pub fn open(&self, query: &Query, freshness: Freshness, cursor: Option<&str>) -> Result<Reader, InvalidCursor> {
-        let asked = Asked { query: query.clone(), fingerprint: query.fingerprint() };
         let lifetime = self.store.config.cursor_lifetime + self.store.config.cursor_slack();
-        let parse = |text| Cursor::parse(text, &asked.fingerprint, SystemTime::now(), lifetime);
+        let parse = |text| Cursor::parse(text, query.fingerprint(), (self.store.wall)(), lifetime);
         let cursor = cursor.map(parse).transpose()?;
-        Ok(Reader::new(self.clone(), asked, freshness, cursor))
+        Ok(Reader::new(self.clone(), query.clone(), freshness, cursor))
     }
 
     /// What was done so far.
@@ -135,36 +124,35 @@ impl Store {
     /// Seats a reader at the start of a listing that is fresh enough for it.
     ///
     /// # Errors
-    /// The failure that stands for an answer of upstream now.
-    pub(super) fn join(self: &Arc<Self>, asked: &Asked, freshness: Freshness) -> Result<Joined, ReadError> {
+    /// The error that stands for an answer of upstream now.
+    pub(super) fn join(self: &Arc<Self>, query: &Query, freshness: Freshness) -> Result<Inside, ReadError> {
         let now = Instant::now();
         let mut index = lock(&self.index);
-        let starts = index.starts(asked);
+        let starts = index.starts(query);
         let choice = choice::choose(&self.candidates(starts, now), freshness, self.config.max_stale);
         let chosen = match choice {
             Choice::Join(chosen) | Choice::JoinAndRefresh(chosen) => starts.get(chosen).map(Arc::clone),
             Choice::Start { .. } => None,
         };
         if !matches!(choice, Choice::Join(_)) {
-            let question = index.question(asked);
-            let held = question.map_or_else(|| self.throttle.held(now), |question| self.held(&question, now));
+            let shared = index.shared(query);
+            let held = shared.map_or_else(|| self.throttle.held(now), |shared| self.held(&shared, now));
             match (held, &chosen) {
-                (Some(failure), None) => return Err(failure.told(now)),
+                (Some(held), None) => return Err(held.told(now)),
                 (None, Some(stale)) => {
                     // At least as far as the first page: this reader reads that now.
-                    let fresh = index.start(self, asked, stale.reached().max(1));
+                    let fresh = index.start(self, query, stale.reached().max(1));
                     Walk::start(&fresh, &mut lock(&fresh.state), self);
                 }
                 (Some(_), Some(_)) | (None, None) => {}
             }
         }
-        let listing = chosen.unwrap_or_else(|| index.start(self, asked, 0));
+        let listing = chosen.unwrap_or_else(|| index.start(self, query, 0));
         index.touch(&listing);
-        let seat = Seat::take(&listing);
+        let inside = Inside::at_start(Seat::take(&listing));
         drop(index);
         self.make_room();
-        let is_forced = matches!(choice, Choice::Start { is_forced: true });
-        Ok(Joined { seat, index: 0, offset: 0, is_elsewhere: false, is_forced })
+        Ok(Inside { is_forced: matches!(choice, Choice::Start { is_forced: true }), ..inside })
     }
 
     /// Seats a reader where an earlier answer ended. Where that listing is gone, the reader begins with the page of the same
@@ -172,40 +160,42 @@ impl Store {
     ///
     /// # Errors
     /// As for [`Store::join`].
-    pub(super) fn resume(self: &Arc<Self>, asked: &Asked, place: &Place) -> Result<Joined, ReadError> {
+    pub(super) fn resume(self: &Arc<Self>, query: &Query, place: &Place) -> Result<Inside, ReadError> {
         let mut index = lock(&self.index);
-        if let Some(listing) = index.listing(place.listing, asked)
-            && let Some((seat, page, offset)) = Seat::find(&listing, place)
+        if let Some(listing) = index.listing(place.listing, query)
+            && let Some((seat, index, offset)) = Seat::find(&listing, place)
         {
-            return Ok(Joined { seat, index: page, offset, is_elsewhere: false, is_forced: false });
+            return Ok(Inside { index, offset, ..Inside::at_start(seat) });
         }
-        let Some(token) = &place.token else {
+        let sought = Some(place.clone());
+        if place.token.is_none() {
             drop(index);
-            return Ok(Joined { is_elsewhere: true, ..self.join(asked, Freshness::default())? });
-        };
-        let seat = Seat::take(&index.tail(self, asked, token, place.pages_before));
+            return Ok(Inside { sought, ..self.join(query, Freshness::default())? });
+        }
+        let first = Step { token: place.token.clone(), number: place.pages_before };
+        let seat = Seat::take(&index.tail(self, query, first));
         drop(index);
         self.make_room();
-        Ok(Joined { seat, index: 0, offset: 0, is_elsewhere: true, is_forced: false })
+        Ok(Inside { sought, ..Inside::at_start(seat) })
     }
 
     /// Seats a reader that met an error at what is stale, if it allows that.
-    pub(super) fn stale(&self, asked: &Asked, freshness: Freshness) -> Option<Seat> {
+    pub(super) fn stale(&self, query: &Query, freshness: Freshness) -> Option<Inside> {
         let mut index = lock(&self.index);
-        let starts = index.starts(asked);
+        let starts = index.starts(query);
         let usable = choice::usable(&self.candidates(starts, Instant::now()), freshness, self.config.max_stale)?;
         let listing = starts.get(usable).map(Arc::clone)?;
         index.touch(&listing);
-        Some(Seat::take(&listing))
+        Some(Inside::at_start(Seat::take(&listing)))
     }
 
     fn candidates(&self, starts: &[Arc<Listing>], now: Instant) -> Vec<Candidate> {
         starts.iter().map(|listing| listing.candidate(now, &self.config)).collect()
     }
 
-    /// The failure that stands for an answer of upstream now.
-    pub(super) fn held(&self, question: &Question, now: Instant) -> Option<Failure> {
-        self.throttle.held(now).or_else(|| question.hold_off.held(now))
+    /// The error that stands for an answer of upstream now.
+    pub(super) fn held(&self, shared: &Shared, now: Instant) -> Option<Held> {
+        self.throttle.held(now).or_else(|| shared.hold_off.held(now))
     }
 
     /// Gives up listings until all are within bounds: the least recently used that nobody reads, or else the one with the
@@ -218,11 +208,6 @@ impl Store {
             victim.evict();
             self.metrics.count_eviction();
         }
-    }
-
-    /// Lets nobody find a listing any more; its readers stay.
-    pub(super) fn forget(&self, listing: &Listing) {
-        lock(&self.index).remove(listing);
     }
 
     /// Runs a walk to its end, or until all is over.

@@ -17,20 +17,22 @@ use tokio::{
 };
 
 use super::{
-    Config, ListingError, ReadError,
+    Config, ListingError, ReadError, Wall,
     choice::Candidate,
     cursor::{Cursor, Place},
-    hold_off::{Failure, HoldOff},
+    hold_off::{Held, HoldOff},
     listings::Store,
     lock,
 };
 use crate::model::{Query, Records};
 
+/// How many bytes an error takes at most: upstream cuts AWS's words.
+const ERROR: usize = 2048;
+
 /// What all listings of one query share.
 #[derive(Debug)]
-pub(super) struct Question {
+pub(super) struct Shared {
     pub(super) query: Query,
-    pub(super) fingerprint: [u8; 16],
     pub(super) hold_off: HoldOff,
     /// A walk from the start holds one while it advances.
     pub(super) turns: Arc<Semaphore>,
@@ -40,7 +42,7 @@ pub(super) struct Question {
 #[derive(Debug)]
 pub(super) struct Listing {
     pub(super) id: u64,
-    pub(super) question: Arc<Question>,
+    pub(super) shared: Arc<Shared>,
     /// The step that the walk begins with.
     pub(super) first: Step,
     /// How long it is fresh for readers who do not say.
@@ -51,7 +53,7 @@ pub(super) struct Listing {
 }
 
 /// Where an upstream page stands in its walk.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(super) struct Step {
     /// The token that leads to it; none leads to the first.
     pub(super) token: Option<Arc<str>>,
@@ -93,7 +95,7 @@ pub(super) struct State {
     pub(super) is_advancing: bool,
     /// How often a fetch failed, and how it last did: readers inside may ask again when the hold-off is over.
     pub(super) failures: u64,
-    failure: Option<Failure>,
+    failure: Option<Held>,
     /// Its readers, by their seats.
     pub(super) readers: Slab<Position>,
     /// How many pages readers have read.
@@ -133,7 +135,7 @@ struct Charge {
 
 impl Listing {
     /// A listing that has not begun, and will go on for `background` pages whether it is read or not.
-    pub(super) fn new(store: &Store, question: Arc<Question>, first: Step, background: usize) -> Self {
+    pub(super) fn new(store: &Store, shared: Arc<Shared>, first: Step, background: usize) -> Self {
         let mut state = State {
             started: None,
             last: None,
@@ -151,12 +153,10 @@ impl Listing {
             followed: HashSet::new(),
             charge: Charge { total: Arc::clone(&store.bytes), bytes: 0 },
         };
-        if let Some(token) = &first.token {
-            state.follow(token);
-        }
-        state.charge.add(size_of::<Self>() + size_of::<Question>() + question.query.size() + first.size());
+        state.follow(&first);
+        state.charge.add(size_of::<Self>() + size_of::<Shared>() + shared.query.size() + first.size());
         let ttl = store.config.jittered(store.config.ttl);
-        Self { id: fastrand::u64(1..), question, first, ttl, state: Mutex::new(state), news: Notify::new() }
+        Self { id: fastrand::u64(1..), shared, first, ttl, state: Mutex::new(state), news: Notify::new() }
     }
 
     /// What the choice of a listing depends on. New readers stay out of one that broke off, whose start is not kept, or
@@ -171,21 +171,27 @@ impl Listing {
         Candidate { is_open, age, ttl: self.ttl, is_advancing: state.is_advancing, is_answering }
     }
 
-    /// Where a reader goes on who stands before this record of this page.
-    pub(super) fn place(&self, index: usize, offset: usize) -> Cursor {
+    /// Where a reader goes on who stands before this record of this page, or behind all pages there are.
+    ///
+    /// # Errors
+    /// [`ListingError::Evicted`]: where its page began is not known any more.
+    pub(super) fn place(&self, index: usize, offset: usize) -> Result<Cursor, ListingError> {
         let state = lock(&self.state);
-        let Some(page) = state.page(index) else { return self.behind(&state) };
+        let Some(page) = state.page(index) else {
+            return match (&state.end, state.last) {
+                (Some(End::Complete), Some(last)) => Ok(Cursor::End(last.as_of)),
+                _ if state.is_evicted() => Err(ListingError::Evicted),
+                _ => Ok(self.before(&state.next)),
+            };
+        };
         let last_id = offset.checked_sub(1).and_then(|last| page.records.id(last)).map(str::to_owned);
         let Step { token, number } = page.step.clone();
-        Cursor::At(Place { listing: self.id, token, pages_before: number, offset, last_id })
+        Ok(Cursor::At(Place { listing: self.id, token, pages_before: number, offset, last_id }))
     }
 
-    /// Where a reader goes on who has read all that there is so far.
-    pub(super) fn behind(&self, state: &State) -> Cursor {
-        if let (Some(End::Complete), Some(last)) = (&state.end, state.last) {
-            return Cursor::End(last.as_of);
-        }
-        let Step { token, number } = state.next.clone();
+    /// Where a reader goes on who stands before the page of this step.
+    pub(super) fn before(&self, step: &Step) -> Cursor {
+        let Step { token, number } = step.clone();
         Cursor::At(Place { listing: self.id, token, pages_before: number, offset: 0, last_id: None })
     }
 
@@ -211,16 +217,10 @@ impl Listing {
         state.trimmed == 0 && !matches!(state.end, Some(End::Broken(_)))
     }
 
-    /// Whether it keeps nothing and nobody works on it.
-    pub(super) fn is_bare(&self) -> bool {
-        let state = lock(&self.state);
-        state.pages.is_empty() && !state.is_advancing && state.readers.is_empty()
-    }
-
     /// Gives up all records: readers meet [`ListingError::Evicted`].
     pub(super) fn evict(&self) {
         let mut state = lock(&self.state);
-        state.break_off(ListingError::Evicted.into());
+        state.end = Some(End::Broken(ListingError::Evicted.into()));
         state.pages = VecDeque::new();
         state.charge.clear();
         drop(state);
@@ -270,9 +270,9 @@ impl State {
         Some(page)
     }
 
-    /// Takes note of a token; false if it came before.
-    pub(super) fn follow(&mut self, token: &str) -> bool {
-        let hash = self.followed.hasher().hash_one(token);
+    /// Takes note of a step's token; false if it came before.
+    pub(super) fn follow(&mut self, step: &Step) -> bool {
+        let hash = self.followed.hasher().hash_one(&step.token);
         self.followed.insert(hash)
     }
 
@@ -290,9 +290,11 @@ impl State {
     }
 
     /// Breaks off for now: new readers stay out, and those inside may ask again when the hold-off is over.
-    pub(super) fn fail(&mut self, failure: Failure) {
+    pub(super) fn fail(&mut self, failure: Held) {
+        if self.failure.replace(failure).is_none() {
+            self.charge.add(ERROR);
+        }
         self.failures += 1;
-        self.failure = Some(failure);
     }
 
     /// What a reader is told of the last failure.
@@ -300,9 +302,16 @@ impl State {
         self.failure.as_ref().map(|failure| failure.told(now))
     }
 
-    /// Breaks off for good.
+    /// Breaks off for good, unless it came to its end before.
     pub(super) fn break_off(&mut self, error: Arc<ListingError>) {
-        self.end = Some(End::Broken(error));
+        if self.end.is_none() {
+            self.end = Some(End::Broken(error));
+            self.charge.add(ERROR);
+        }
+    }
+
+    fn is_evicted(&self) -> bool {
+        matches!(&self.end, Some(End::Broken(error)) if matches!(**error, ListingError::Evicted))
     }
 
     /// Drops the pages that no reader needs any more.
@@ -330,8 +339,8 @@ impl Position {
 }
 
 impl Sent {
-    pub(super) fn now() -> Self {
-        Self { at: Instant::now(), as_of: SystemTime::now() }
+    pub(super) fn now(wall: Wall) -> Self {
+        Self { at: Instant::now(), as_of: wall() }
     }
 }
 

@@ -11,18 +11,17 @@ use tokio::time::Instant;
 use super::{
     Listings, ReadError,
     cursor::{Cursor, Place},
-    index::Asked,
-    listings::{Joined, Store},
+    listings::Store,
     pages::{KeptPage, Sent},
     seat::Seat,
 };
-use crate::model::Freshness;
+use crate::model::{Freshness, Query};
 
 /// Reads a listing onwards, in pages of any size.
 #[derive(Debug)]
 pub struct Reader {
     listings: Listings,
-    asked: Asked,
+    query: Query,
     freshness: Freshness,
     read_ahead: usize,
     /// Where it begins; none at the start.
@@ -34,15 +33,30 @@ pub struct Reader {
     is_counted: bool,
 }
 
+/// Where a reader is in a listing.
 #[derive(Debug)]
 pub(super) struct Inside {
     pub(super) seat: Seat,
     /// The page and the record in it that come next.
+    pub(super) index: usize,
+    pub(super) offset: usize,
+    /// The place that has to be found again in the first page.
+    pub(super) sought: Option<Place>,
+    /// Whether the reader's `max_age` refused what is fresh to others.
+    pub(super) is_forced: bool,
+}
+
+/// Records one after the other, across upstream pages.
+struct Run {
+    records: VecDeque<Bytes>,
+    /// The upstream page that they are just the records of.
+    whole: Option<Arc<KeptPage>>,
+    /// When the oldest fetch that they came from was sent.
+    oldest: Option<Sent>,
+    came: Came,
+    /// The page and the record in it that come next.
     index: usize,
     offset: usize,
-    /// The place that has to be found again in the first page.
-    sought: Option<Place>,
-    is_forced: bool,
 }
 
 /// A run of a listing's records, and where to go on behind it.
@@ -97,10 +111,10 @@ impl fmt::Debug for Page {
 }
 
 impl Reader {
-    pub(super) fn new(listings: Listings, asked: Asked, freshness: Freshness, cursor: Option<Cursor>) -> Self {
+    pub(super) fn new(listings: Listings, query: Query, freshness: Freshness, cursor: Option<Cursor>) -> Self {
         Self {
             listings,
-            asked,
+            query,
             freshness: if cursor.is_none() { freshness } else { Freshness::default() },
             read_ahead: 0,
             cursor,
@@ -130,9 +144,9 @@ impl Reader {
         if let Err(failed) = &outcome
             && is_first
             && !failed.error.is_refusal()
-            && let Some(seat) = self.listings.store().stale(&self.asked, self.freshness)
+            && let Some(inside) = self.listings.store().stale(&self.query, self.freshness)
         {
-            self.inside = Some(Inside { seat, index: 0, offset: 0, sought: None, is_forced: false });
+            self.inside = Some(inside);
             outcome = self.try_read(limit).await;
         }
         if !mem::replace(&mut self.is_counted, true) {
@@ -151,42 +165,21 @@ impl Reader {
         let store = self.listings.store();
         let mut now = Instant::now();
         let arrived = *self.arrived.get_or_insert(now);
-        if let Some(end @ Cursor::End(as_of)) = &self.cursor {
-            self.is_at_end = true;
-            return Ok(put_together(&self.asked, end, VecDeque::new(), behind_the_end(*as_of, store.config.ttl)));
-        }
-        let inside = match &mut self.inside {
-            Some(inside) => inside,
-            none => none.insert(enter(store, &self.asked, self.freshness, self.cursor.as_ref())?),
+        let inside = match (&mut self.inside, &self.cursor) {
+            (Some(inside), _) => inside,
+            (_, Some(Cursor::End(as_of))) => {
+                self.is_at_end = true;
+                return Ok(behind_the_end(*as_of, &self.query, store));
+            }
+            (none, Some(Cursor::At(place))) => none.insert(store.resume(&self.query, place)?),
+            (none, None) => none.insert(store.join(&self.query, self.freshness)?),
         };
-        let listing = inside.seat.listing();
-        let (mut index, mut offset) = (inside.index, inside.offset);
-        let mut sought = inside.sought.as_ref();
-        let (mut records, mut oldest, mut came) = (VecDeque::new(), None::<Sent>, Came::Hit);
-        let mut whole = None;
-        let mut left = limit;
-        while left > 0 {
-            let (page, how) = inside.seat.page(index, self.read_ahead, store).await?;
-            came = came.max(how);
-            let Some(page) = page else { break };
-            if let Some(place) = sought.take().filter(|place| place.pages_before == page.step.number) {
-                offset = place.find_again(&page.records);
-            }
-            let end = page.records.len().min(offset + left);
-            let is_whole = offset == 0 && end == page.records.len();
-            if offset < end {
-                records.push_back(page.records.slice(offset..end));
-                left -= end - offset;
-                oldest = oldest.filter(|oldest| oldest.at <= page.sent.at).or(Some(page.sent));
-            }
-            (index, offset) = if end == page.records.len() { (index + 1, 0) } else { (index, end) };
-            whole = (is_whole && records.len() == 1).then_some(page);
-        }
+        let Run { records, whole, oldest, came, index, offset } = inside.run(limit, self.read_ahead, store).await?;
         if came != Came::Hit {
             now = Instant::now();
         }
-        self.is_at_end = inside.seat.rest(index, now);
-        let oldest = oldest.or_else(|| listing.last()).unwrap_or_else(Sent::now);
+        let listing = inside.seat.listing();
+        let oldest = oldest.or_else(|| listing.last()).unwrap_or_else(|| Sent::now(store.wall));
         let max_age = self.freshness.max_age.unwrap_or(listing.ttl);
         let provenance = Provenance {
             as_of: oldest.as_of,
@@ -196,19 +189,58 @@ impl Reader {
             came,
             is_forced: inside.is_forced,
         };
-        (inside.index, inside.offset, inside.sought) = (index, offset, None);
         // The page stands ready, with the cursor behind it as it was written when the page came.
-        let is_young = provenance.age < store.config.cursor_slack();
-        Ok(match whole.filter(|_| is_young) {
+        let page = match whole.filter(|_| provenance.age < store.config.cursor_slack()) {
             Some(page) => page.ready(provenance),
-            None => put_together(&self.asked, &listing.place(index, offset), records, provenance),
-        })
+            None => put_together(&self.query, &listing.place(index, offset)?, records, provenance, store),
+        };
+        self.is_at_end = inside.seat.rest(index, now);
+        (inside.index, inside.offset, inside.sought) = (index, offset, None);
+        Ok(page)
     }
 }
 
 impl Inside {
+    pub(super) fn at_start(seat: Seat) -> Self {
+        Self { seat, index: 0, offset: 0, sought: None, is_forced: false }
+    }
+
     fn is_at_start(&self) -> bool {
         self.index == 0 && self.offset == 0
+    }
+
+    /// Waits for the next `limit` records, fewer only at the end.
+    async fn run(&self, limit: usize, read_ahead: usize, store: &Arc<Store>) -> Result<Run, ReadError> {
+        let Self { index, offset, .. } = *self;
+        let mut run = Run { records: VecDeque::new(), whole: None, oldest: None, came: Came::Hit, index, offset };
+        let mut sought = self.sought.as_ref();
+        let mut left = limit;
+        while left > 0 {
+            let (page, came) = self.seat.page(run.index, read_ahead, store).await?;
+            run.came = run.came.max(came);
+            let Some(page) = page else { break };
+            if let Some(place) = sought.take().filter(|place| place.pages_before == page.step.number) {
+                run.offset = place.find_again(&page.records);
+            }
+            left -= run.add(page, left);
+        }
+        Ok(run)
+    }
+}
+
+impl Run {
+    /// Adds the records of the page from the offset on, `limit` at most; how many there were.
+    fn add(&mut self, page: Arc<KeptPage>, limit: usize) -> usize {
+        let len = page.records.len();
+        let end = len.min(self.offset + limit);
+        let added = end.saturating_sub(self.offset);
+        if added > 0 {
+            self.records.push_back(page.records.slice(self.offset..end));
+            self.oldest = self.oldest.filter(|oldest| oldest.at <= page.sent.at).or(Some(page.sent));
+        }
+        (self.index, self.offset) = if end == len { (self.index + 1, 0) } else { (self.index, end) };
+        self.whole = (added == len && self.records.len() == 1).then_some(page);
+        added
     }
 }
 
@@ -221,34 +253,22 @@ impl KeptPage {
 }
 
 /// A page of these records, with the cursor behind it.
-fn put_together(asked: &Asked, cursor: &Cursor, mut records: VecDeque<Bytes>, provenance: Provenance) -> Page {
-    let cursor = Bytes::from(cursor.to_text(&asked.fingerprint, SystemTime::now()));
+fn put_together(
+    query: &Query,
+    cursor: &Cursor,
+    mut records: VecDeque<Bytes>,
+    provenance: Provenance,
+    store: &Store,
+) -> Page {
+    let cursor = Bytes::from(cursor.to_text(query.fingerprint(), (store.wall)()));
     let cursor_len = cursor.len();
     records.push_front(cursor);
     Page { parts: records, head_len: 0, cursor_len, provenance }
 }
 
-/// How a page comes whose reader's cursor stands at the end; `as_of` is that of the answer which said so.
-fn behind_the_end(as_of: SystemTime, max_age: Duration) -> Provenance {
-    let age = as_of.elapsed().unwrap_or_default();
-    Provenance { as_of, age, max_age, is_stale: age >= max_age, came: Came::Hit, is_forced: false }
-}
-
-/// Finds the listing that the reader reads, and its place in it.
-fn enter(
-    store: &Arc<Store>,
-    asked: &Asked,
-    freshness: Freshness,
-    cursor: Option<&Cursor>,
-) -> Result<Inside, ReadError> {
-    let (joined, sought) = match cursor {
-        Some(Cursor::At(place)) => {
-            let joined = store.resume(asked, place)?;
-            let sought = joined.is_elsewhere.then(|| place.clone());
-            (joined, sought)
-        }
-        _ => (store.join(asked, freshness)?, None),
-    };
-    let Joined { seat, index, offset, is_forced, .. } = joined;
-    Ok(Inside { seat, index, offset, sought, is_forced })
+/// The page of a reader whose cursor stands at the end; `as_of` is that of the answer which said so.
+fn behind_the_end(as_of: SystemTime, query: &Query, store: &Store) -> Page {
+    let (age, max_age) = ((store.wall)().duration_since(as_of).unwrap_or_default(), store.config.ttl);
+    let provenance = Provenance { as_of, age, max_age, is_stale: age >= max_age, came: Came::Hit, is_forced: false };
+    put_together(query, &Cursor::End(as_of), VecDeque::new(), provenance, store)
 }

@@ -94,7 +94,8 @@ impl Seat {
             return Ok(page.map_or(Look::End, Look::Page));
         }
         let now = Instant::now();
-        let held = || store.held(&self.listing.question, now);
+        // Asked once: were it to begin between two looks, the reader would wait for a walk that nobody starts.
+        let held = if state.is_advancing { None } else { store.held(&self.listing.shared, now) };
         if page.is_none() {
             let failures = *failures.get_or_insert(state.failures);
             match &state.end {
@@ -103,12 +104,11 @@ impl Seat {
                 Some(End::Broken(error)) => return Err(ReadError { error: Arc::clone(error), retry_after: None }),
                 None => {
                     let failed = state.failed(now).filter(|_| state.failures > failures);
-                    let refused = || held().filter(|_| !state.is_advancing).map(|failure| failure.told(now));
-                    failed.or_else(refused).map_or(Ok(()), Err)?;
+                    failed.or_else(|| held.as_ref().map(|held| held.told(now))).map_or(Ok(()), Err)?;
                 }
             }
         }
-        let caused = !state.is_advancing && held().is_none() && Walk::start(&self.listing, state, store);
+        let caused = held.is_none() && Walk::start(&self.listing, state, store);
         Ok(page.map_or(Look::Wait { caused }, Look::Page))
     }
 

@@ -128,7 +128,13 @@ fn listings(fake: &Arc<Fake>, configure: impl FnOnce(&mut Config)) -> Listings {
     let mut config = Config { jitter_percent: 0, ..Config::default() };
     configure(&mut config);
     let upstream: Arc<dyn Upstream> = Arc::<Fake>::clone(fake);
-    config.build(upstream, head)
+    config.build(upstream, head, wall)
+}
+
+/// The time that callers know, as it passes by the paused clock.
+fn wall() -> SystemTime {
+    thread_local!(static START: (Instant, SystemTime) = (Instant::now(), SystemTime::now()));
+    START.with(|(start, time)| *time + start.elapsed())
 }
 
 fn head(_: &TargetName, _: SystemTime, cursor: &str, _: &Records) -> Vec<u8> {

@@ -1,20 +1,21 @@
 //! The walk from upstream page to upstream page that fills a listing. Our own, not the SDK's paginator: that one takes a
 //! repeated token for the end.
 
-use std::{
-    sync::{Arc, MutexGuard},
-    time::SystemTime,
-};
+use std::sync::{Arc, MutexGuard};
 
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use super::{
     ListingError,
+    cursor::Cursor,
     listings::Store,
     lock,
-    pages::{End, KeptPage, Listing, Question, Sent, State, Step},
+    pages::{End, KeptPage, Listing, Sent, State, Step},
 };
-use crate::upstream::{UpstreamError, UpstreamPage};
+use crate::{
+    model::Records,
+    upstream::{AwsError, UpstreamError, UpstreamPage},
+};
 
 /// The task that walks while anyone wants more. Dropped before it is over, by a panic or because the gateway stops, it
 /// breaks the listing off: nobody must wait for it for ever.
@@ -39,23 +40,42 @@ impl Walk {
     }
 
     async fn run(mut self) {
-        let _turn = self.turn().await;
+        let mut turn = self.turn().await;
         while let Some((step, sent)) = self.next() {
-            let filters = self.listing.question.query.filters();
+            let filters = self.listing.shared.query.filters();
             let outcome = self.store.upstream.fetch(filters, step.token.as_deref()).await;
             self.store.metrics.count_upstream_call(sent.at.elapsed());
             self.has_failed = outcome.is_err();
-            self.settle(step, sent, outcome);
+            match outcome {
+                Ok(page) => self.append(step, sent, page),
+                Err(error) => self.fail(&step, sent, error),
+            }
+            self.listing.news.notify_waiters();
             self.store.make_room();
+            turn = turn.filter(|_| self.is_joinable());
         }
     }
 
     /// A walk from the start begins when fewer than two of its query advance. One that goes on has readers inside, and
-    /// waits for nobody.
+    /// waits for nobody. Whatever nobody can join any more stands in nobody's way.
     async fn turn(&self) -> Option<OwnedSemaphorePermit> {
-        let turns = Arc::clone(&self.listing.question.turns);
-        let begins = self.listing.first.token.is_none() && self.state().started.is_none();
-        if begins { turns.acquire_owned().await.ok() } else { turns.try_acquire_owned().ok() }
+        let turns = Arc::clone(&self.listing.shared.turns);
+        let begins = !self.is_tail() && self.state().started.is_none();
+        if begins {
+            turns.acquire_owned().await.ok()
+        } else {
+            turns.try_acquire_owned().ok().filter(|_| self.is_joinable())
+        }
+    }
+
+    /// Whether new readers may join the walk from its start.
+    fn is_joinable(&self) -> bool {
+        !self.is_tail() && self.listing.candidate(Instant::now(), &self.store.config).is_open
+    }
+
+    /// Whether the walk began with a token that a caller brought, which may be made up.
+    fn is_tail(&self) -> bool {
+        self.listing.first.token.is_some()
     }
 
     /// The step to fetch, if it is wanted and upstream may be asked; else the walk pauses, and this task is over. After a
@@ -63,8 +83,8 @@ impl Walk {
     fn next(&mut self) -> Option<(Step, Sent)> {
         let listing = Arc::clone(&self.listing);
         let mut state = lock(&listing.state);
-        let sent = Sent::now();
-        if !self.has_failed && state.is_wanted() && self.store.held(&listing.question, sent.at).is_none() {
+        let sent = Sent::now(self.store.wall);
+        if !self.has_failed && state.is_wanted() && self.store.held(&listing.shared, sent.at).is_none() {
             if state.next.number < self.store.config.page_cap {
                 state.started.get_or_insert(sent.at);
                 return Some((state.next.clone(), sent));
@@ -79,55 +99,56 @@ impl Walk {
         None
     }
 
-    /// Takes in what a fetch brought.
-    fn settle(&self, step: Step, sent: Sent, outcome: Result<UpstreamPage, UpstreamError>) {
+    /// Takes in the page that a fetch brought, unless the listing was evicted meanwhile.
+    fn append(&self, step: Step, sent: Sent, page: UpstreamPage) {
         let (listing, store) = (&self.listing, &self.store);
+        listing.shared.hold_off.succeed(sent.at);
+        store.throttle.succeed(sent.at);
+        let next = page.next_token.map(|token| Step { token: Some(Arc::from(token)), number: step.number + 1 });
+        let kept = (!page.records.is_empty()).then(|| self.kept(step, sent, &page.records, next.as_ref()));
         let mut state = self.state();
-        match outcome {
-            _ if state.end.is_some() => {}
-            Ok(page) => {
-                listing.question.hold_off.succeed(sent.at);
-                store.throttle.succeed(sent.at);
-                self.append(&mut state, step, sent, page);
-            }
-            Err(UpstreamError::InvalidRequest(aws)) if aws.is_invalid_next_token() && step.token.is_some() => {
-                state.break_off(ListingError::Expired(UpstreamError::InvalidRequest(aws)).into());
-                drop(state);
-                // Not kept for others: AWS decides about a token each time it is asked.
-                store.forget(listing);
-            }
-            Err(error) => {
-                let error = Arc::new(ListingError::Upstream(error));
-                let hold_off = if error.is_throttle() { &store.throttle } else { &listing.question.hold_off };
-                state.fail(hold_off.fail(error, sent.at, Instant::now(), &store.config));
-            }
+        if state.end.is_some() {
+            return;
         }
-        listing.news.notify_waiters();
-    }
-
-    fn append(&self, state: &mut State, step: Step, sent: Sent, page: UpstreamPage) {
-        match page.next_token {
-            Some(token) if !state.follow(&token) => return self.give_up(state, ListingError::RepeatedToken, sent.at),
-            token => {
-                state.end = token.is_none().then_some(End::Complete);
-                state.next = Step { token: token.map(Arc::from), number: step.number + 1 };
-            }
+        match next {
+            None => state.end = Some(End::Complete),
+            Some(next) if state.follow(&next) => state.next = next,
+            Some(_) => return self.give_up(&mut state, ListingError::RepeatedToken, sent.at),
         }
         state.last = Some(sent);
-        if !page.records.is_empty() {
-            // Written once for all who take the whole page: the cursor behind it, and what else goes before its records.
-            let Question { query, fingerprint, .. } = &*self.listing.question;
-            let cursor = self.listing.behind(state).to_text(fingerprint, SystemTime::now());
-            let head = (self.store.head)(query.target(), sent.as_of, &cursor, &page.records);
-            let records = page.records.behind(&head);
-            state.push(KeptPage { step, records, cursor_len: cursor.len(), sent }, &self.store.config);
+        if let Some(page) = kept {
+            state.push(page, &store.config);
         }
+    }
+
+    /// Writes once, for all who take the whole page, the cursor behind it and what else goes before its records.
+    fn kept(&self, step: Step, sent: Sent, records: &Records, next: Option<&Step>) -> KeptPage {
+        let query = &self.listing.shared.query;
+        let cursor = next.map_or(Cursor::End(sent.as_of), |next| self.listing.before(next));
+        let cursor = cursor.to_text(query.fingerprint(), (self.store.wall)());
+        let head = (self.store.head)(query.target(), sent.as_of, &cursor, records);
+        KeptPage { step, records: records.behind(&head), cursor_len: cursor.len(), sent }
+    }
+
+    /// Takes in a failure. What AWS says of a token, or of one that a caller brought, is this walk's alone and not kept: it
+    /// says nothing of the query, and is asked again each time.
+    fn fail(&self, step: &Step, sent: Sent, error: UpstreamError) {
+        let has_expired = step.token.is_some() && error.aws().is_some_and(AwsError::is_invalid_next_token);
+        let error = if has_expired { ListingError::Expired(error) } else { ListingError::Upstream(error) };
+        let (error, mut state) = (Arc::new(error), self.state());
+        if has_expired || self.is_tail() && error.is_refusal() {
+            return state.break_off(error);
+        }
+        let hold_off = if error.is_throttle() { &self.store.throttle } else { &self.listing.shared.hold_off };
+        state.fail(hold_off.fail(error, sent.at, Instant::now(), &self.store.config));
     }
 
     /// Breaks off for good: the walk itself is wrong, and going on would not mend it.
     fn give_up(&self, state: &mut State, error: ListingError, sent: Instant) {
         let error = Arc::new(error);
-        self.listing.question.hold_off.fail(Arc::clone(&error), sent, Instant::now(), &self.store.config);
+        if !self.is_tail() {
+            self.listing.shared.hold_off.fail(Arc::clone(&error), sent, Instant::now(), &self.store.config);
+        }
         state.break_off(error);
     }
 

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use sha2::{Digest as _, Sha256};
 
 use super::TargetName;
@@ -20,11 +22,12 @@ pub enum Filters {
     Legacy(Vec<Filter>),
 }
 
-/// What is asked of a target, normalised: the order of filters and of values does not matter, repeats do.
+/// What is asked of a target, normalised: the order of filters and of values does not matter, repeats do. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Query {
     target: TargetName,
-    filters: Filters,
+    filters: Arc<Filters>,
+    fingerprint: [u8; 16],
 }
 
 impl Query {
@@ -36,7 +39,8 @@ impl Query {
             filter.values.sort_unstable();
         }
         list.sort_unstable();
-        Self { target, filters }
+        let fingerprint = fingerprint(&target, &filters);
+        Self { target, filters: Arc::new(filters), fingerprint }
     }
 
     /// The target that is asked.
@@ -54,37 +58,41 @@ impl Query {
     /// How many bytes of memory it takes, roughly.
     #[must_use]
     pub fn size(&self) -> usize {
-        let (Filters::Current(list) | Filters::Legacy(list)) = &self.filters;
+        let (Filters::Current(list) | Filters::Legacy(list)) = &*self.filters;
         let strings = list.iter().flat_map(|filter| filter.values.iter().chain([&filter.key]));
         size_of::<Self>() + strings.map(|string| size_of::<String>() + string.len()).sum::<usize>()
     }
 
-    /// Sixteen bytes that stand for this query, the same in every process and release: the head of a SHA-256 over its
-    /// parts, each preceded by its length.
+    /// Sixteen bytes that stand for this query, the same in every process and release.
     #[must_use]
     pub fn fingerprint(&self) -> [u8; 16] {
-        let (form, list) = match &self.filters {
-            Filters::Current(list) => (0u8, list),
-            Filters::Legacy(list) => (1u8, list),
-        };
-        let mut hash = Sha256::new();
-        let mut part = |bytes: &[u8]| {
-            hash.update((bytes.len() as u64).to_be_bytes());
-            hash.update(bytes);
-        };
-        part(self.target.as_str().as_bytes());
-        part(&[form]);
-        for Filter { key, values } in list {
-            part(key.as_bytes());
-            part(&(values.len() as u64).to_be_bytes());
-            for value in values {
-                part(value.as_bytes());
-            }
-        }
-        let mut head = [0; 16];
-        head.iter_mut().zip(hash.finalize()).for_each(|(to, from)| *to = from);
-        head
+        self.fingerprint
     }
+}
+
+/// The head of a SHA-256 over the parts of a query, each preceded by its length.
+fn fingerprint(target: &TargetName, filters: &Filters) -> [u8; 16] {
+    let (form, list) = match filters {
+        Filters::Current(list) => (0u8, list),
+        Filters::Legacy(list) => (1u8, list),
+    };
+    let mut hash = Sha256::new();
+    let mut part = |bytes: &[u8]| {
+        hash.update((bytes.len() as u64).to_be_bytes());
+        hash.update(bytes);
+    };
+    part(target.as_str().as_bytes());
+    part(&[form]);
+    for Filter { key, values } in list {
+        part(key.as_bytes());
+        part(&(values.len() as u64).to_be_bytes());
+        for value in values {
+            part(value.as_bytes());
+        }
+    }
+    let mut head = [0; 16];
+    head.iter_mut().zip(hash.finalize()).for_each(|(to, from)| *to = from);
+    head
 }
 
 #[cfg(test)]
@@ -120,9 +128,10 @@ mod tests {
 
     #[test]
     fn the_two_forms_of_filters_are_different_queries() {
-        let Filters::Current(list) = query(&[("IamRole", &["a"])]).filters else { unreachable!() };
-        let legacy = Query::new(TargetName::default_target(), Filters::Legacy(list));
-        assert_ne!(legacy.fingerprint(), query(&[("IamRole", &["a"])]).fingerprint());
+        let current = query(&[("IamRole", &["a"])]);
+        let Filters::Current(list) = current.filters() else { unreachable!() };
+        let legacy = Query::new(TargetName::default_target(), Filters::Legacy(list.clone()));
+        assert_ne!(legacy.fingerprint(), current.fingerprint());
     }
 
     /// A fingerprint outlives a release: cursors of the release before carry it.

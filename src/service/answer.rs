@@ -52,6 +52,8 @@ impl Answer {
         if let Some(first) = parts.front_mut() {
             first.advance(if cursor.is_some() { head_len } else { head_len + cursor_len });
         }
+        // Nothing is left of it where there is no cursor, and an empty frame would be sent like any other.
+        parts.retain(|part| !part.is_empty());
         let field = cursor.map(|field| (field, cursor_len));
         let mut head = message_head(rest, field, parts.iter().map(Bytes::len).sum());
         if head.len() + parts.iter().map(Bytes::len).sum::<usize>() <= COPIED {

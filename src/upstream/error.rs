@@ -11,6 +11,9 @@ use tracing::warn;
 pub(super) type OperationError = SdkError<DescribeInstanceInformationError, HttpResponse>;
 type Source = Box<dyn Error + Send + Sync>;
 
+/// The most bytes that are kept of AWS's words: a message may repeat a request, and errors are kept for a while.
+const MAX_WORDS: usize = 1024;
+
 /// AWS's codes for "too fast": the SDK's list (`aws_runtime::retries::classifiers::THROTTLING_ERRORS`).
 const THROTTLING: &[&str] = &[
     "Throttling",
@@ -188,7 +191,7 @@ impl AwsError {
     }
 
     fn of(error: &OperationError) -> Self {
-        let owned = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        let owned = |text: &str| Some(cut(text)).filter(|text| !text.is_empty()).map(str::to_owned);
         let header = error.raw_response().and_then(|answer| answer.headers().get("x-amz-retry-after"));
         Self {
             code: error.code().and_then(owned),
@@ -207,7 +210,11 @@ fn is_about_credentials(error: &OperationError) -> bool {
 /// The SDK's error and its sources in words. The error itself is not kept: it holds AWS's answer, nodes' addresses and
 /// all, and its `Debug` shows them.
 fn cause(error: &OperationError) -> Source {
-    sources(error).map(ToString::to_string).collect::<Vec<_>>().join(": ").into()
+    cut(&sources(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")).into()
+}
+
+fn cut(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(MAX_WORDS)).unwrap_or_default()
 }
 
 fn sources(error: &OperationError) -> impl Iterator<Item = &(dyn Error + 'static)> {

@@ -30,48 +30,48 @@ fn any_cursor() -> impl Strategy<Value = Cursor> {
 proptest! {
     #[test]
     fn what_was_written_is_read_back(cursor in any_cursor()) {
-        let text = cursor.to_text(&QUERY, now());
-        prop_assert_eq!(Cursor::parse(&text, &QUERY, now(), HOUR), Ok(cursor));
+        let text = cursor.to_text(QUERY, now());
+        prop_assert_eq!(Cursor::parse(&text, QUERY, now(), HOUR), Ok(cursor));
     }
 
     #[test]
     fn the_text_is_safe_in_a_url(cursor in any_cursor()) {
-        let text = cursor.to_text(&QUERY, now());
+        let text = cursor.to_text(QUERY, now());
         prop_assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)));
     }
 
     #[test]
     fn a_cursor_of_another_query_is_refused(cursor in any_cursor(), other: [u8; 16]) {
         prop_assume!(other != QUERY);
-        let text = cursor.to_text(&other, now());
-        prop_assert_eq!(Cursor::parse(&text, &QUERY, now(), HOUR), Err(InvalidCursor::OtherQuery));
+        let text = cursor.to_text(other, now());
+        prop_assert_eq!(Cursor::parse(&text, QUERY, now(), HOUR), Err(InvalidCursor::OtherQuery));
     }
 
     #[test]
     fn any_damage_is_noticed(cursor in any_cursor(), at: prop::sample::Index, by in 1..=255u8) {
-        let text = cursor.to_text(&QUERY, now());
+        let text = cursor.to_text(QUERY, now());
         let mut bytes = BASE64_URL_SAFE_NO_PAD.decode(&text).unwrap();
         *at.get_mut(&mut bytes) ^= by;
         let damaged = BASE64_URL_SAFE_NO_PAD.encode(bytes);
-        prop_assert_eq!(Cursor::parse(&damaged, &QUERY, now(), HOUR), Err(InvalidCursor::Malformed));
+        prop_assert_eq!(Cursor::parse(&damaged, QUERY, now(), HOUR), Err(InvalidCursor::Malformed));
         let cut = &text[..at.index(text.len())];
-        prop_assert_eq!(Cursor::parse(cut, &QUERY, now(), HOUR), Err(InvalidCursor::Malformed));
+        prop_assert_eq!(Cursor::parse(cut, QUERY, now(), HOUR), Err(InvalidCursor::Malformed));
     }
 
     #[test]
     fn no_text_panics(text in any::<String>(), bytes: Vec<u8>) {
-        prop_assert!(Cursor::parse(&text, &QUERY, now(), HOUR).is_err());
-        prop_assert!(Cursor::parse(&BASE64_URL_SAFE_NO_PAD.encode(&bytes), &QUERY, now(), HOUR).is_err());
+        prop_assert!(Cursor::parse(&text, QUERY, now(), HOUR).is_err());
+        prop_assert!(Cursor::parse(&BASE64_URL_SAFE_NO_PAD.encode(&bytes), QUERY, now(), HOUR).is_err());
         // With the right check bytes, so that the payload is reached.
-        let checked = [&[VERSION], check(VERSION, &bytes).as_slice(), &bytes].concat();
-        let _ = Cursor::parse(&BASE64_URL_SAFE_NO_PAD.encode(checked), &QUERY, now(), HOUR);
+        let checked = [&[VERSION], check(&bytes).as_slice(), &bytes].concat();
+        let _ = Cursor::parse(&BASE64_URL_SAFE_NO_PAD.encode(checked), QUERY, now(), HOUR);
     }
 }
 
 #[test]
 fn a_cursor_expires_with_its_lifetime_and_not_before() {
-    let text = start().to_text(&QUERY, now());
-    let read = |at| Cursor::parse(&text, &QUERY, at, HOUR);
+    let text = start().to_text(QUERY, now());
+    let read = |at| Cursor::parse(&text, QUERY, at, HOUR);
     assert_eq!(read(now() + HOUR - Duration::from_millis(1)), Ok(start()));
     assert_eq!(read(now() + HOUR), Err(InvalidCursor::Expired));
     assert_eq!(read(now() - HOUR), Ok(start()));
@@ -81,19 +81,19 @@ fn a_cursor_expires_with_its_lifetime_and_not_before() {
 fn a_token_of_aws_takes_no_more_than_its_own_length() {
     let token = BASE64_STANDARD.encode([7; 900]);
     let place = Place { token: Some(token.as_str().into()), ..Place::default() };
-    assert!(Cursor::At(place).to_text(&QUERY, now()).len() < token.len() + 100);
+    assert!(Cursor::At(place).to_text(QUERY, now()).len() < token.len() + 100);
 }
 
 #[test]
 fn a_cursor_of_another_version_is_malformed() {
-    let text = start().to_text(&QUERY, now());
+    let text = start().to_text(QUERY, now());
     let mut bytes = BASE64_URL_SAFE_NO_PAD.decode(text).unwrap();
     bytes[0] = VERSION + 1;
     let text = BASE64_URL_SAFE_NO_PAD.encode(bytes);
-    assert_eq!(Cursor::parse(&text, &QUERY, now(), HOUR), Err(InvalidCursor::Malformed));
+    assert_eq!(Cursor::parse(&text, QUERY, now(), HOUR), Err(InvalidCursor::Malformed));
 }
 
-/// Cursors outlive a release: the first wrote version 1, and this one writes 2.
+/// Cursors outlive a release: what this one writes must be read by the next.
 #[test]
 fn a_cursor_of_an_earlier_release_is_read() {
     for (token, listing, written) in [
@@ -105,12 +105,12 @@ fn a_cursor_of_an_earlier_release_is_read() {
         (
             "AAEBexample+/==",
             7,
-            "AsMNGWYhZhOoChAHBwcHBwcHBwcHBwcHBwcHEIDYwaKMNBoPQUFFQmV4YW1wbGUrLz09IAMoFDITaS0wMTIzNDU2Nzg5YWJjZGVmMEEHAAAAAAAAAA",
+            "Ad591v-YLq7nChAHBwcHBwcHBwcHBwcHBwcHEIDYwaKMNBoPQUFFQmV4YW1wbGUrLz09IAMoFDITaS0wMTIzNDU2Nzg5YWJjZGVmMEEHAAAAAAAAAA",
         ),
         (
             "AAEBexample+",
             7,
-            "AmogncxO26-KChAHBwcHBwcHBwcHBwcHBwcHEIDYwaKMNCADKBQyE2ktMDEyMzQ1Njc4OWFiY2RlZjBBBwAAAAAAAABKCQABAXsWpqZXvg",
+            "AehuPk2iwH__ChAHBwcHBwcHBwcHBwcHBwcHEIDYwaKMNCADKBQyE2ktMDEyMzQ1Njc4OWFiY2RlZjBBBwAAAAAAAABKCQABAXsWpqZXvg",
         ),
     ] {
         let cursor = Cursor::At(Place {
@@ -120,9 +120,7 @@ fn a_cursor_of_an_earlier_release_is_read() {
             offset: 20,
             last_id: Some("i-0123456789abcdef0".into()),
         });
-        if listing > 0 {
-            assert_eq!(cursor.to_text(&QUERY, now()), written);
-        }
-        assert_eq!(Cursor::parse(written, &QUERY, now(), HOUR), Ok(cursor));
+        assert_eq!(cursor.to_text(QUERY, now()), written);
+        assert_eq!(Cursor::parse(written, QUERY, now(), HOUR), Ok(cursor));
     }
 }

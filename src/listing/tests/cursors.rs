@@ -155,7 +155,7 @@ proptest! {
             let listing = if listing { reader.inside.as_ref().unwrap().seat.listing().id } else { 7 };
             let token = walk.map(|walk| Arc::from(format!("{walk}/{}", page.index(3))));
             let place = crate::listing::cursor::Place { listing, token, pages_before, offset, last_id };
-            let text = crate::listing::cursor::Cursor::At(place).to_text(&query().fingerprint(), std::time::SystemTime::now());
+            let text = crate::listing::cursor::Cursor::At(place).to_text(query().fingerprint(), wall());
             let rest = time::timeout(60 * SECOND, read_all(&mut resume(&listings, &text), 2)).await.unwrap();
             assert!(rest.is_err() || rest.unwrap().len() <= 6);
         });

@@ -199,7 +199,7 @@ impl Upstream for Panics {
 
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_for_ever_when_a_walk_panics() {
-    let listings = Config::default().build(Arc::new(Panics), head);
+    let listings = Config::default().build(Arc::new(Panics), head, wall);
     let error = open(&listings).read(1).await.unwrap_err();
     assert!(matches!(*error.error, ListingError::Interrupted));
     assert_eq!(listings.walks(), 0);

@@ -142,6 +142,11 @@ impl Model {
             return Ok(());
         }
         self.listings[listing].is_closed = true;
+        if self.mood == Mood::Refusing && self.listings[listing].first > 0 {
+            // It says nothing of the query: the token may be made up.
+            self.listings[listing].is_gone = true;
+            return Err(self.mood);
+        }
         let held =
             if matches!(self.mood, Mood::Throttling { .. }) { &mut self.throttled } else { &mut self.held[query] };
         let seconds = match self.mood {
