@@ -141,6 +141,10 @@ mod tests {
         assert_eq!(left(&hold_off), Some(SECOND), "nothing said later makes it shorter");
         hold_off.succeed(sent);
         assert_eq!(left(&hold_off), Some(SECOND), "a success says nothing of what came after it was sent");
+        let hold_off = HoldOff::default();
+        fail(&hold_off, &throttle(Some(SECOND / 2)), sent);
+        fail(&hold_off, &throttle(None), sent);
+        assert_eq!(left(&hold_off), Some(SECOND), "not for nothing where the first had advice");
     }
 
     #[tokio::test(start_paused = true)]

@@ -44,15 +44,9 @@ impl Failure {
         }
     }
 
-    /// A request that is not the method's message.
-    pub(super) fn malformed(error: &prost::DecodeError) -> Self {
-        let message = format!("the request is not an encoded message of this method: {error}");
+    /// A call that does not consist of one message of its method.
+    pub(super) fn malformed(message: impl Into<String>) -> Self {
         Self::new(Code::InvalidArgument, GATEWAY, "MALFORMED_REQUEST", message)
-    }
-
-    /// A call that ends before its message comes.
-    pub(super) fn missing() -> Self {
-        Self::new(Code::InvalidArgument, GATEWAY, "MALFORMED_REQUEST", "the call has no message")
     }
 
     /// A target, or a glob, that means no target of the gateway.

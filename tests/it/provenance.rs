@@ -35,12 +35,12 @@ fn ttl(cache_status: &str) -> i64 {
 #[tokio::test]
 async fn an_answer_tells_whether_it_was_a_miss_or_a_hit_or_forced() {
     let (gateway, simulator) = simulated(20).await;
-    assert_eq!(told(&gateway, reading(None, None)).await, (0, "ssm-gateway; fwd=uri-miss".to_owned()));
+    assert_eq!(told(&gateway, reading(None, None)).await.1, "ssm-gateway; fwd=uri-miss");
     let (age, status) = told(&gateway, reading(None, None)).await;
     assert!(age < 10 && (40..=66).contains(&ttl(&status)), "{age} {status}");
     let (_, status) = told(&gateway, reading(Some(600), None)).await;
     assert!((580..600).contains(&ttl(&status)), "by the age that the caller accepts: {status}");
-    assert_eq!(told(&gateway, reading(Some(0), None)).await, (0, "ssm-gateway; fwd=request".to_owned()));
+    assert_eq!(told(&gateway, reading(Some(0), None)).await.1, "ssm-gateway; fwd=request");
     assert_eq!(simulator.stats().calls, 2);
 }
 
@@ -68,7 +68,7 @@ async fn a_stale_answer_is_marked_and_replaced() {
     let (gateway, simulator) = stale_at_once().await;
     told(&gateway, reading(None, None)).await;
     let (_, status) = told(&gateway, reading(None, None)).await;
-    assert_eq!(ttl(&status), -1);
+    assert!(ttl(&status) < 0, "{status}");
     until(|| simulator.stats().calls == 2 && gateway.listings.walks() == 0).await;
     let messages = gateway.stream(StreamInstanceInformationRequest::default()).await.unwrap();
     assert!(messages[0].stale && !messages[2].stale, "its last page was fetched for this stream");

@@ -89,6 +89,7 @@ async fn an_error_before_any_handler_has_its_error_info_too() {
     let large = || DescribeInstanceInformationRequest { target: "x".repeat(2 << 20), ..Default::default() };
     for (path, reason) in [
         ("/ssm_gateway.v1.InstanceInformationService/StopEverything", "UNIMPLEMENTED"),
+        ("/ssm_gateway.v1.InstanceInformationService/x/DescribeInstanceInformation", "UNIMPLEMENTED"),
         ("/ssm_gateway.v1.Nobody/Nothing", "UNIMPLEMENTED"),
         ("/ssm_gateway.v1.InstanceInformationService/DescribeInstanceInformation", "OUT_OF_RANGE"),
     ] {

@@ -146,11 +146,35 @@ async fn a_stream_that_is_not_read_stops_the_walk_and_goes_on_when_it_is() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_costs_nothing_from_the_moment_its_caller_leaves() {
     let (gateway, simulator) = simulated(10_000).await;
-    let mut pages = open(&mut narrow(&gateway).await).await;
+    // Wide enough for all of it: only because its caller leaves does the walk end early.
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", gateway.addr)).unwrap();
+    let endpoint = endpoint.initial_stream_window_size(1 << 25).initial_connection_window_size(1 << 25);
+    let mut client = Client::new(within(endpoint.connect()).await.unwrap());
+    simulator.set_faults(Faults { latency: Duration::from_millis(20), ..Faults::default() });
+    let mut pages = open(&mut client).await;
     within(pages.message()).await.unwrap().unwrap();
+    assert_eq!(gateway.listings.walks(), 1);
     drop(pages);
     until(|| gateway.listings.walks() == 0).await;
     assert!(simulator.stats().calls < 100, "{}", simulator.stats().calls);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_given_up_is_told_when_to_go_on_and_its_token_leads_on() {
+    let (gateway, _simulator) = simulated_with(120, |config| config.listing.stall_timeout = Duration::ZERO).await;
+    let mut pages = open(&mut gateway.client.clone()).await;
+    let first = within(pages.message()).await.unwrap().unwrap();
+    let status = within(pages.message()).await.unwrap_err();
+    let info = status.get_details_error_info().unwrap();
+    assert_eq!((status.code(), &*info.domain, &*info.reason), (Code::Unavailable, "ssm-gateway", "OVERLOADED"));
+    assert!(status.get_details_retry_info().unwrap().retry_delay.is_some());
+    let request = StreamInstanceInformationRequest { resume_tokens: vec![first.resume_token], ..Default::default() };
+    let rest = within(gateway.client.clone().stream_instance_information(request)).await.unwrap();
+    let second = within(rest.into_inner().message()).await.unwrap().unwrap();
+    assert!(!second.instance_information_list.is_empty());
+    assert!(
+        ids(&second.instance_information_list).iter().all(|id| !ids(&first.instance_information_list).contains(id))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -183,8 +207,10 @@ async fn a_fleet_larger_than_a_listings_cap_streams_whole_to_several_readers_wit
     for _ in 0..4 {
         readers.push((open(&mut narrow(&gateway).await).await, HashSet::new()));
     }
-    for _ in 0..100 {
-        for (pages, seen) in &mut readers {
+    // Each begins three pages after the one before it.
+    for round in 0..109 {
+        for (_, (pages, seen)) in (0..).zip(&mut readers).filter(|(reader, _)| (0..100).contains(&(round - 3 * reader)))
+        {
             let page = within(pages.message()).await.unwrap().unwrap();
             seen.extend(ids(&page.instance_information_list));
         }

@@ -81,6 +81,60 @@ async fn a_page_that_changed_goes_on_after_the_last_record_given_or_is_given_who
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_records_with_the_same_id_none_is_lost() {
+    let of = |ids: &[&str]| vec![ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>()];
+    let (fake, listings) = world(&[]);
+    *lock(&fake.pages) = of(&["a", "b", "a"]);
+    let (_, cursor) = call(&listings, 1, None).await;
+    *lock(&fake.pages) = of(&["x", "a", "b", "a"]);
+    let replica = super::listings(&fake, |_| {});
+    assert_eq!(call(&replica, 5, cursor.as_deref()).await.0, ["b", "a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listing_that_is_evicted_while_it_is_read_gives_no_cursor_that_skips_records() {
+    for sizes in [&[5, 5, 5][..], &[5]] {
+        let (_, listings) = world(sizes);
+        let mut reader = open(&listings).reading_ahead();
+        reader.read(2).await.unwrap();
+        time::sleep(SECOND).await;
+        listings.evict_all();
+        let listing = reader.inside.as_ref().unwrap().seat.listing();
+        assert!(matches!(listing.place(0, 2).unwrap_err(), crate::listing::ListingError::Evicted));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cursor_is_good_for_its_lifetime_however_old_its_page_is() {
+    let lifetime = Config::default().cursor_lifetime;
+    for whole in [true, false] {
+        let (_, listings) = world(&[5, 5]);
+        open(&listings).read(5).await.unwrap();
+        time::advance(lifetime / 5).await;
+        let page = open_for(&listings, Some(3600), None).read(if whole { 5 } else { 4 }).await.unwrap();
+        time::advance(lifetime * 9 / 10).await;
+        resume(&listings, &behind(&page)).read(5).await.unwrap();
+        time::advance(lifetime / 5).await;
+        let refused = listings.open(&query(), Freshness::default(), Some(&behind(&page)));
+        assert_eq!(refused.unwrap_err(), crate::listing::InvalidCursor::Expired);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_caller_made_up_says_nothing_of_the_query() {
+    let (fake, listings) = world(&[5, 5]);
+    let made_up = |pages_before| {
+        let place = crate::listing::cursor::Place { token: Some("1/1".into()), pages_before, ..Default::default() };
+        crate::listing::cursor::Cursor::At(place).to_text(query().fingerprint(), wall())
+    };
+    assert!(resume(&listings, &made_up(10_000)).read(5).await.is_err());
+    fake.fail([refusal("ValidationException")]);
+    assert!(resume(&listings, &made_up(1)).read(5).await.is_err());
+    assert_eq!(came(open(&listings)).await, (Came::Miss, false));
+    assert_eq!(read_all(&mut resume(&listings, &made_up(1)), 5).await.unwrap().len(), 5);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_cursor_that_names_the_listing_of_another_query_is_no_way_into_it() {
     let (_, listings) = world(&[5, 5]);
     let (_, cursor) = call(&listings, 2, None).await;
@@ -158,6 +212,7 @@ proptest! {
             let text = crate::listing::cursor::Cursor::At(place).to_text(query().fingerprint(), wall());
             let rest = time::timeout(60 * SECOND, read_all(&mut resume(&listings, &text), 2)).await.unwrap();
             assert!(rest.is_err() || rest.unwrap().len() <= 6);
+            assert_eq!(read_all(&mut open_for(&listings, Some(0), None), 2).await.unwrap().len(), 6);
         });
     }
 }

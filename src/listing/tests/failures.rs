@@ -84,6 +84,25 @@ async fn throttling_holds_for_all_queries_and_any_other_failure_for_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_walk_pauses_while_its_target_is_held_off_and_goes_on_after() {
+    let (fake, listings) = world(&[5; 10]);
+    let mut reader = open(&listings).reading_ahead();
+    reader.read(5).await.unwrap();
+    // While its second fetch is under way.
+    *lock(&fake.latency) = LATENCY / 2;
+    fake.fail([throttle(Some(7 * SECOND))]);
+    failed(listings.open(&query_of("IamRole"), Freshness::default(), None).unwrap()).await;
+    assert_eq!((fake.asked(), listings.walks()), (3, 1));
+    reader.read(5).await.unwrap();
+    assert!(failed(reader).await.0.error.is_throttle());
+    time::sleep(5 * SECOND).await;
+    assert_eq!((fake.asked(), listings.walks()), (3, 0));
+    time::sleep(2 * SECOND).await;
+    assert_eq!(read_all(&mut open(&listings), 50).await.unwrap().len(), 50);
+    assert_eq!(lock(&fake.walks).to_owned(), 1, "it was not closed by that");
+}
+
+#[tokio::test(start_paused = true)]
 async fn stale_data_takes_the_place_of_an_error_where_it_is_allowed() {
     let (fake, listings) = world(&[5]);
     open(&listings).read(5).await.unwrap();

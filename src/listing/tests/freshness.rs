@@ -159,6 +159,33 @@ async fn a_refresh_walks_as_far_as_the_old_listing_was_read_and_no_further() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_walk_that_nobody_is_at_is_no_refresh() {
+    let (fake, listings) = world(&[5]);
+    open(&listings).read(5).await.unwrap();
+    time::advance(70 * SECOND).await;
+    assert!(open_for(&listings, Some(0), None).read(5).now_or_never().is_none(), "gone before its fetch was sent");
+    time::sleep(SECOND).await;
+    assert_eq!((fake.asked(), listings.walks()), (1, 0));
+    assert_eq!(came(open_for(&listings, None, Some(30))).await, (Came::Hit, true));
+    time::sleep(SECOND).await;
+    assert_eq!(fake.asked(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn walks_that_nobody_can_join_stand_in_nobodys_way() {
+    let fake = Fake::of_sizes(&[5; 100]);
+    let listings = listings(&fake, |config| (config.max_listing_bytes, config.read_ahead) = (Some(1), 100));
+    let mut inside = [open(&listings).reading_ahead(), open(&listings).reading_ahead()];
+    for reader in &mut inside {
+        reader.read(5).await.unwrap();
+    }
+    assert_eq!(listings.walks(), 2);
+    let started = Instant::now();
+    open(&listings).read(5).await.unwrap();
+    assert_eq!(started.elapsed(), LATENCY);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_refresh_fetched_and_nobody_read_is_refreshed_too() {
     let (fake, listings) = world(&[5]);
     open(&listings).read(5).await.unwrap();
