@@ -47,6 +47,20 @@ async fn came_or_failed(listings: &Listings) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_a_success_a_failure_is_the_first_again() {
+    let failures: [fn() -> UpstreamError; 2] = [|| throttle(None), || UpstreamError::Unavailable(None, None)];
+    for failure in failures {
+        let (fake, listings) = world(&[5]);
+        for _ in 0..3 {
+            fake.fail([failure()]);
+            assert_eq!(failed(open_for(&listings, Some(0), None)).await.1, Some(1000));
+            time::advance(SECOND).await;
+            came(open_for(&listings, Some(0), None)).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn five_hundred_callers_a_second_are_answered_at_once_while_upstream_throttles() {
     let (fake, listings) = world(&[5]);
     open(&listings).read(5).await.unwrap();
@@ -160,10 +174,14 @@ async fn a_repeated_token_is_an_error_and_never_a_silent_end() {
     let (fake, listings) = world(&[1, 1, 1, 1]);
     *lock(&fake.repeats_tokens) = true;
     let mut reader = open(&listings);
-    let error = read_all(&mut reader, 1).await.unwrap_err();
-    assert!(matches!(*error.error, ListingError::RepeatedToken));
-    assert_eq!(fake.asked(), 2);
-    assert!(reader.read(1).await.is_err(), "for good");
+    let cursor = behind(&reader.read(1).await.unwrap());
+    for mut reader in [reader, resume(&super::listings(&fake, |_| {}), &cursor)] {
+        for _ in 0..2 {
+            let error = reader.read(1).await.unwrap_err();
+            assert!(matches!(*error.error, ListingError::RepeatedToken), "for good");
+        }
+    }
+    assert_eq!(fake.asked(), 3);
 }
 
 #[tokio::test(start_paused = true)]

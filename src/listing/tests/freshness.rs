@@ -204,6 +204,7 @@ async fn an_empty_answer_is_kept_for_five_seconds() {
     assert!(empty(open(&listings)).await);
     time::advance(Duration::from_millis(4899)).await;
     assert!(empty(open(&listings)).await);
+    assert_eq!(open(&listings).read(5).await.unwrap().provenance.age, Duration::from_millis(4999));
     assert_eq!(fake.asked(), 1);
     time::advance(Duration::from_millis(1)).await;
     assert!(empty(open_for(&listings, Some(600), Some(600))).await);

@@ -128,6 +128,32 @@ async fn a_listing_over_its_cap_is_a_window_under_its_readers() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refresh_that_outgrows_the_cap_stops_there() {
+    let fake = Fake::of_sizes(&[1; 10]);
+    let listings = listings(&fake, |config| config.max_listing_bytes = Some(2 * LISTING));
+    read_all(&mut open(&listings), 1).await.unwrap();
+    *lock(&fake.pages) = vec![vec!["i-7".to_owned(); 50]; 10];
+    time::advance(70 * SECOND).await;
+    assert_eq!(came(open_for(&listings, None, Some(30))).await, (Came::Hit, true));
+    time::sleep(10 * SECOND).await;
+    assert_eq!((fake.asked(), listings.walks()), (10 + 3, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_fetched_for_an_evicted_listing_is_not_kept() {
+    let (_, listings) = world(&[5]);
+    let mut reader = open(&listings);
+    let evict = async {
+        time::sleep(LATENCY / 2).await;
+        listings.evict_all();
+    };
+    let (read, ()) = tokio::join!(reader.read(5), evict);
+    assert!(matches!(*read.unwrap_err().error, ListingError::Evicted));
+    time::sleep(LATENCY).await;
+    assert_eq!((listings.bytes(), listings.walks()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_that_takes_nothing_for_a_minute_ends_and_holds_nothing_back() {
     let fake = Fake::of_sizes(&[50; 100]);
     let listings = listings(&fake, |config| config.max_listing_bytes = Some(2 * LISTING));
