@@ -8,9 +8,11 @@ mod choice;
 mod cursor;
 mod hold_off;
 mod index;
+mod inside;
 mod listings;
 mod metrics;
 mod pages;
+mod provenance;
 mod reader;
 mod seat;
 mod walk;
@@ -26,7 +28,8 @@ pub use self::{
     cursor::InvalidCursor,
     listings::Listings,
     metrics::Metrics,
-    reader::{Came, Page, Provenance, Reader},
+    provenance::{Came, Provenance},
+    reader::{Page, Reader},
 };
 use crate::{
     model::{Records, TargetName},

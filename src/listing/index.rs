@@ -1,6 +1,10 @@
 //! Where listings are found: by query, by upstream token, by ID.
 
-use std::{collections::HashMap, fmt, mem, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt, mem,
+    sync::{Arc, atomic::AtomicUsize},
+};
 
 use lru::LruCache;
 use tokio::{sync::Semaphore, time::Instant};
@@ -8,7 +12,6 @@ use tokio::{sync::Semaphore, time::Instant};
 use super::{
     Config,
     hold_off::HoldOff,
-    listings::Store,
     pages::{Listing, Shared, Step},
 };
 use crate::model::Query;
@@ -18,6 +21,9 @@ const TURNS: usize = 2;
 
 /// All listings that can be found.
 pub(super) struct Index {
+    config: Config,
+    /// The bytes of all listings, those that only their readers still know included.
+    bytes: Arc<AtomicUsize>,
     entries: HashMap<[u8; 16], Entry>,
     /// Every listing by its ID, the most recently used first.
     listings: LruCache<u64, Arc<Listing>>,
@@ -32,12 +38,6 @@ struct Entry {
     tails: HashMap<Step, Arc<Listing>>,
 }
 
-impl Default for Index {
-    fn default() -> Self {
-        Self { entries: HashMap::new(), listings: LruCache::unbounded() }
-    }
-}
-
 /// Tells how much there is, not what.
 impl fmt::Debug for Index {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -46,6 +46,10 @@ impl fmt::Debug for Index {
 }
 
 impl Index {
+    pub(super) fn new(config: Config, bytes: Arc<AtomicUsize>) -> Self {
+        Self { config, bytes, entries: HashMap::new(), listings: LruCache::unbounded() }
+    }
+
     /// The listings of the query from the start, newest first.
     pub(super) fn starts(&self, query: &Query) -> &[Arc<Listing>] {
         self.entries.get(&query.fingerprint()).map_or(&[], |entry| &entry.starts)
@@ -67,31 +71,33 @@ impl Index {
     }
 
     /// Adds a listing from the start, which will walk `background` pages whether it is read or not.
-    pub(super) fn start(&mut self, store: &Store, query: &Query, background: usize) -> Arc<Listing> {
+    pub(super) fn start(&mut self, query: &Query, background: usize) -> Arc<Listing> {
         let entry = self.entries.entry(query.fingerprint()).or_insert_with(|| Entry::new(query));
-        entry.prune(Instant::now(), &store.config);
-        let listing = Arc::new(Listing::new(store, Arc::clone(&entry.shared), Step::default(), background));
+        entry.prune(Instant::now(), &self.config);
+        let (shared, first) = (Arc::clone(&entry.shared), Step::default());
+        let listing = Arc::new(Listing::new(&self.config, &self.bytes, shared, first, background));
         entry.starts.insert(0, Arc::clone(&listing));
         self.listings.put(listing.id, Arc::clone(&listing));
         listing
     }
 
     /// Finds or adds the listing that begins at this step.
-    pub(super) fn tail(&mut self, store: &Store, query: &Query, first: Step) -> Arc<Listing> {
+    pub(super) fn tail(&mut self, query: &Query, first: Step) -> Arc<Listing> {
         let entry = self.entries.entry(query.fingerprint()).or_insert_with(|| Entry::new(query));
         if let Some(listing) = entry.tails.get(&first).filter(|listing| listing.is_whole()) {
             self.listings.promote(&listing.id);
             return Arc::clone(listing);
         }
-        let listing = Arc::new(Listing::new(store, Arc::clone(&entry.shared), first.clone(), 0));
+        let shared = Arc::clone(&entry.shared);
+        let listing = Arc::new(Listing::new(&self.config, &self.bytes, shared, first.clone(), 0));
         entry.tails.insert(first, Arc::clone(&listing));
         self.listings.put(listing.id, Arc::clone(&listing));
         listing
     }
 
     /// Takes out the least recently used listing that nobody reads, or else the one with the slowest reader.
-    pub(super) fn remove_victim(&mut self, now: Instant, stall_timeout: Duration) -> Option<Arc<Listing>> {
-        let slowest = |listing: &Arc<Listing>| listing.slowest(now, stall_timeout);
+    pub(super) fn remove_victim(&mut self, now: Instant) -> Option<Arc<Listing>> {
+        let slowest = |listing: &Arc<Listing>| listing.slowest(now, self.config.stall_timeout);
         let listings = || self.listings.iter().rev().map(|(_, listing)| listing);
         let unread = listings().find(|listing| slowest(listing).is_none());
         let victim = unread.or_else(|| listings().max_by_key(|listing| slowest(listing))).map(Arc::clone)?;

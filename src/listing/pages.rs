@@ -21,7 +21,6 @@ use super::{
     choice::Candidate,
     cursor::{Cursor, Place},
     hold_off::{Held, HoldOff},
-    listings::Store,
     lock,
 };
 use crate::model::{Query, Records};
@@ -134,8 +133,14 @@ struct Charge {
 }
 
 impl Listing {
-    /// A listing that has not begun, and will go on for `background` pages whether it is read or not.
-    pub(super) fn new(store: &Store, shared: Arc<Shared>, first: Step, background: usize) -> Self {
+    /// A listing that has not begun, counts in `bytes`, and will go on for `background` pages whether it is read or not.
+    pub(super) fn new(
+        config: &Config,
+        bytes: &Arc<AtomicUsize>,
+        shared: Arc<Shared>,
+        first: Step,
+        background: usize,
+    ) -> Self {
         let mut state = State {
             started: None,
             last: None,
@@ -151,11 +156,11 @@ impl Listing {
             background,
             is_windowed: false,
             followed: HashSet::new(),
-            charge: Charge { total: Arc::clone(&store.bytes), bytes: 0 },
+            charge: Charge { total: Arc::clone(bytes), bytes: 0 },
         };
         state.follow(&first);
         state.charge.add(size_of::<Self>() + size_of::<Shared>() + shared.query.size() + first.size());
-        let ttl = store.config.jittered(store.config.ttl);
+        let ttl = config.jittered(config.ttl);
         Self { id: fastrand::u64(1..), shared, first, ttl, state: Mutex::new(state), news: Notify::new() }
     }
 

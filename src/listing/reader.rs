@@ -1,19 +1,14 @@
-use std::{
-    collections::VecDeque,
-    fmt, mem,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{collections::VecDeque, fmt, mem, time::SystemTime};
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    Listings, ReadError,
-    cursor::{Cursor, Place},
+    Came, InvalidCursor, Listings, Provenance, ReadError,
+    cursor::Cursor,
+    inside::{Inside, Run},
     listings::Store,
     pages::{KeptPage, Sent},
-    seat::Seat,
 };
 use crate::model::{Freshness, Query};
 
@@ -33,32 +28,6 @@ pub struct Reader {
     is_counted: bool,
 }
 
-/// Where a reader is in a listing.
-#[derive(Debug)]
-pub(super) struct Inside {
-    pub(super) seat: Seat,
-    /// The page and the record in it that come next.
-    pub(super) index: usize,
-    pub(super) offset: usize,
-    /// The place that has to be found again in the first page.
-    pub(super) sought: Option<Place>,
-    /// Whether the reader's `max_age` refused what is fresh to others.
-    pub(super) is_forced: bool,
-}
-
-/// Records one after the other, across upstream pages.
-struct Run {
-    records: VecDeque<Bytes>,
-    /// The upstream page that they are just the records of.
-    whole: Option<Arc<KeptPage>>,
-    /// When the oldest fetch that they came from was sent.
-    oldest: Option<Sent>,
-    came: Came,
-    /// The page and the record in it that come next.
-    index: usize,
-    offset: usize,
-}
-
 /// A run of a listing's records, and where to go on behind it.
 #[derive(Clone)]
 pub struct Page {
@@ -74,34 +43,6 @@ pub struct Page {
     pub provenance: Provenance,
 }
 
-/// How old a page is, and how it came.
-#[derive(Debug, Clone, Copy)]
-pub struct Provenance {
-    /// When the oldest fetch that it came from was sent.
-    pub as_of: SystemTime,
-    /// How long ago that was.
-    pub age: Duration,
-    /// The age at which it is no longer fresh to its reader.
-    pub max_age: Duration,
-    /// Whether it was no longer fresh when its reader arrived.
-    pub is_stale: bool,
-    /// How it came.
-    pub came: Came,
-    /// Whether the reader's `max_age` refused what is fresh to others.
-    pub is_forced: bool,
-}
-
-/// How a page came, in order of effort.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Came {
-    /// It was there.
-    Hit,
-    /// Its reader waited for a fetch that another reader had caused.
-    Coalesced,
-    /// Its reader caused a fetch.
-    Miss,
-}
-
 /// Tells how many bytes there are, never what: records hold addresses and host names.
 impl fmt::Debug for Page {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -110,11 +51,20 @@ impl fmt::Debug for Page {
     }
 }
 
-impl Reader {
-    pub(super) fn new(listings: Listings, query: Query, freshness: Freshness, cursor: Option<Cursor>) -> Self {
-        Self {
-            listings,
-            query,
+impl Listings {
+    /// Opens a reader at the start of the query's listing, or where `cursor` leads: there it stays on its own walk, and
+    /// `freshness` does not matter. AWS is asked when the reader reads, if at all.
+    ///
+    /// # Errors
+    /// [`InvalidCursor`].
+    pub fn open(&self, query: &Query, freshness: Freshness, cursor: Option<&str>) -> Result<Reader, InvalidCursor> {
+        let store = self.store();
+        let lifetime = store.config.cursor_lifetime + store.config.cursor_slack();
+        let parse = |text| Cursor::parse(text, query.fingerprint(), (store.wall)(), lifetime);
+        let cursor = cursor.map(parse).transpose()?;
+        Ok(Reader {
+            listings: self.clone(),
+            query: query.clone(),
             freshness: if cursor.is_none() { freshness } else { Freshness::default() },
             read_ahead: 0,
             cursor,
@@ -122,9 +72,11 @@ impl Reader {
             arrived: None,
             is_at_end: false,
             is_counted: false,
-        }
+        })
     }
+}
 
+impl Reader {
     /// Has upstream pages fetched ahead of this reader, as many as the configuration says.
     #[must_use]
     pub fn reading_ahead(self) -> Self {
@@ -144,7 +96,7 @@ impl Reader {
         if let Err(failed) = &outcome
             && is_first
             && !failed.error.is_refusal()
-            && let Some(inside) = self.listings.store().stale(&self.query, self.freshness)
+            && let Some(inside) = Inside::stale(self.listings.store(), &self.query, self.freshness)
         {
             self.inside = Some(inside);
             outcome = self.try_read(limit).await;
@@ -171,8 +123,8 @@ impl Reader {
                 self.is_at_end = true;
                 return Ok(behind_the_end(*as_of, &self.query, store));
             }
-            (none, Some(Cursor::At(place))) => none.insert(store.resume(&self.query, place)?),
-            (none, None) => none.insert(store.join(&self.query, self.freshness)?),
+            (none, Some(Cursor::At(place))) => none.insert(Inside::resume(store, &self.query, place)?),
+            (none, None) => none.insert(Inside::join(store, &self.query, self.freshness)?),
         };
         let Run { records, whole, oldest, came, index, offset } = inside.run(limit, self.read_ahead, store).await?;
         if came != Came::Hit {
@@ -197,50 +149,6 @@ impl Reader {
         self.is_at_end = inside.seat.rest(index, now);
         (inside.index, inside.offset, inside.sought) = (index, offset, None);
         Ok(page)
-    }
-}
-
-impl Inside {
-    pub(super) fn at_start(seat: Seat) -> Self {
-        Self { seat, index: 0, offset: 0, sought: None, is_forced: false }
-    }
-
-    fn is_at_start(&self) -> bool {
-        self.index == 0 && self.offset == 0
-    }
-
-    /// Waits for the next `limit` records, fewer only at the end.
-    async fn run(&self, limit: usize, read_ahead: usize, store: &Arc<Store>) -> Result<Run, ReadError> {
-        let Self { index, offset, .. } = *self;
-        let mut run = Run { records: VecDeque::new(), whole: None, oldest: None, came: Came::Hit, index, offset };
-        let mut sought = self.sought.as_ref();
-        let mut left = limit;
-        while left > 0 {
-            let (page, came) = self.seat.page(run.index, read_ahead, store).await?;
-            run.came = run.came.max(came);
-            let Some(page) = page else { break };
-            if let Some(place) = sought.take().filter(|place| place.pages_before == page.step.number) {
-                run.offset = place.find_again(&page.records);
-            }
-            left -= run.add(page, left);
-        }
-        Ok(run)
-    }
-}
-
-impl Run {
-    /// Adds the records of the page from the offset on, `limit` at most; how many there were.
-    fn add(&mut self, page: Arc<KeptPage>, limit: usize) -> usize {
-        let len = page.records.len();
-        let end = len.min(self.offset + limit);
-        let added = end.saturating_sub(self.offset);
-        if added > 0 {
-            self.records.push_back(page.records.slice(self.offset..end));
-            self.oldest = self.oldest.filter(|oldest| oldest.at <= page.sent.at).or(Some(page.sent));
-        }
-        (self.index, self.offset) = if end == len { (self.index + 1, 0) } else { (self.index, end) };
-        self.whole = (added == len && self.records.len() == 1).then_some(page);
-        added
     }
 }
 

@@ -1,0 +1,161 @@
+//! How a reader comes into a listing, and what it takes from where it is.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::{
+    Came, Config, ReadError,
+    choice::{self, Candidate, Choice},
+    cursor::Place,
+    listings::Store,
+    lock,
+    pages::{KeptPage, Listing, Sent, Step},
+    seat::Seat,
+    walk::Walk,
+};
+use crate::model::{Freshness, Query};
+
+/// Where a reader is in a listing.
+#[derive(Debug)]
+pub(super) struct Inside {
+    pub(super) seat: Seat,
+    /// The page and the record in it that come next.
+    pub(super) index: usize,
+    pub(super) offset: usize,
+    /// The place that has to be found again in the first page.
+    pub(super) sought: Option<Place>,
+    /// Whether the reader's `max_age` refused what is fresh to others.
+    pub(super) is_forced: bool,
+}
+
+/// Records one after the other, across upstream pages.
+pub(super) struct Run {
+    pub(super) records: VecDeque<Bytes>,
+    /// The upstream page that they are just the records of.
+    pub(super) whole: Option<Arc<KeptPage>>,
+    /// When the oldest fetch that they came from was sent.
+    pub(super) oldest: Option<Sent>,
+    pub(super) came: Came,
+    /// The page and the record in it that come next.
+    pub(super) index: usize,
+    pub(super) offset: usize,
+}
+
+impl Inside {
+    /// Seats a reader at the start of a listing that is fresh enough for it.
+    ///
+    /// # Errors
+    /// The error that stands for an answer of upstream now.
+    pub(super) fn join(store: &Arc<Store>, query: &Query, freshness: Freshness) -> Result<Self, ReadError> {
+        let now = Instant::now();
+        let mut index = store.index();
+        let starts = index.starts(query);
+        let choice = choice::choose(&candidates(starts, now, &store.config), freshness, store.config.max_stale);
+        let chosen = match choice {
+            Choice::Join(chosen) | Choice::JoinAndRefresh(chosen) => starts.get(chosen).map(Arc::clone),
+            Choice::Start { .. } => None,
+        };
+        if !matches!(choice, Choice::Join(_)) {
+            let shared = index.shared(query);
+            let held = shared.map_or_else(|| store.throttle.held(now), |shared| store.held(&shared, now));
+            match (held, &chosen) {
+                (Some(held), None) => return Err(held.told(now)),
+                (None, Some(stale)) => {
+                    // At least as far as the first page: this reader reads that now.
+                    let fresh = index.start(query, stale.reached().max(1));
+                    Walk::start(&fresh, &mut lock(&fresh.state), store);
+                }
+                (Some(_), Some(_)) | (None, None) => {}
+            }
+        }
+        let listing = chosen.unwrap_or_else(|| index.start(query, 0));
+        index.touch(&listing);
+        let inside = Self::at_start(Seat::take(&listing));
+        drop(index);
+        store.make_room();
+        Ok(Self { is_forced: matches!(choice, Choice::Start { is_forced: true }), ..inside })
+    }
+
+    /// Seats a reader where an earlier answer ended. Where that listing is gone, the reader begins with the page of the same
+    /// token.
+    ///
+    /// # Errors
+    /// As for [`Inside::join`].
+    pub(super) fn resume(store: &Arc<Store>, query: &Query, place: &Place) -> Result<Self, ReadError> {
+        let mut index = store.index();
+        if let Some(listing) = index.listing(place.listing, query)
+            && let Some((seat, index, offset)) = Seat::find(&listing, place)
+        {
+            return Ok(Self { index, offset, ..Self::at_start(seat) });
+        }
+        let sought = Some(place.clone());
+        if place.token.is_none() {
+            drop(index);
+            return Ok(Self { sought, ..Self::join(store, query, Freshness::default())? });
+        }
+        let first = Step { token: place.token.clone(), number: place.pages_before };
+        let seat = Seat::take(&index.tail(query, first));
+        drop(index);
+        store.make_room();
+        Ok(Self { sought, ..Self::at_start(seat) })
+    }
+
+    /// Seats a reader that met an error at what is stale, if it allows that.
+    pub(super) fn stale(store: &Store, query: &Query, freshness: Freshness) -> Option<Self> {
+        let mut index = store.index();
+        let starts = index.starts(query);
+        let usable =
+            choice::usable(&candidates(starts, Instant::now(), &store.config), freshness, store.config.max_stale)?;
+        let listing = starts.get(usable).map(Arc::clone)?;
+        index.touch(&listing);
+        Some(Self::at_start(Seat::take(&listing)))
+    }
+
+    fn at_start(seat: Seat) -> Self {
+        Self { seat, index: 0, offset: 0, sought: None, is_forced: false }
+    }
+
+    pub(super) fn is_at_start(&self) -> bool {
+        self.index == 0 && self.offset == 0
+    }
+
+    /// Waits for the next `limit` records, fewer only at the end.
+    pub(super) async fn run(&self, limit: usize, read_ahead: usize, store: &Arc<Store>) -> Result<Run, ReadError> {
+        let Self { index, offset, .. } = *self;
+        let mut run = Run { records: VecDeque::new(), whole: None, oldest: None, came: Came::Hit, index, offset };
+        let mut sought = self.sought.as_ref();
+        let mut left = limit;
+        while left > 0 {
+            let (page, came) = self.seat.page(run.index, read_ahead, store).await?;
+            run.came = run.came.max(came);
+            let Some(page) = page else { break };
+            if let Some(place) = sought.take().filter(|place| place.pages_before == page.step.number) {
+                run.offset = place.find_again(&page.records);
+            }
+            left -= run.add(page, left);
+        }
+        Ok(run)
+    }
+}
+
+impl Run {
+    /// Adds the records of the page from the offset on, `limit` at most; how many there were.
+    fn add(&mut self, page: Arc<KeptPage>, limit: usize) -> usize {
+        let len = page.records.len();
+        let end = len.min(self.offset + limit);
+        let added = end.saturating_sub(self.offset);
+        if added > 0 {
+            self.records.push_back(page.records.slice(self.offset..end));
+            self.oldest = self.oldest.filter(|oldest| oldest.at <= page.sent.at).or(Some(page.sent));
+        }
+        (self.index, self.offset) = if end == len { (self.index + 1, 0) } else { (self.index, end) };
+        self.whole = (added == len && self.records.len() == 1).then_some(page);
+        added
+    }
+}
+
+fn candidates(listings: &[Arc<Listing>], now: Instant, config: &Config) -> Vec<Candidate> {
+    listings.iter().map(|listing| listing.candidate(now, config)).collect()
+}
