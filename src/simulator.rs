@@ -1,38 +1,52 @@
-//! An SSM for `demo`, tests and benches: answers `DescribeInstanceInformation` over HTTP in AWS JSON 1.1 from a made-up
-//! fleet, as real AWS has been seen to answer, and misbehaves on demand. Shares no code with [`crate::upstream`], or both
-//! would share the same mistake.
+//! An SSM for `demo`, tests and benches: answers `DescribeInstanceInformation` over HTTP in AWS JSON 1.1 from made-up
+//! fleets, one an account and region, as real AWS has been seen to answer, and misbehaves on demand. STS's `AssumeRole` is
+//! beside it. Shares no code with [`crate::upstream`], or both would share the same mistake.
 
 mod faults;
 mod fleet;
+mod identity;
 mod operation;
 mod server;
+mod sts;
 mod token;
 
 use std::{
+    collections::{BTreeMap, HashMap},
     io,
     net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde::Serialize;
 use serde_json::Value;
 use tokio::{net::TcpListener, task::JoinSet};
 
-pub use self::faults::{Failure, FailureKind, Faults};
-use self::{faults::Effect, fleet::Node};
+use self::{
+    faults::{Bucket, Effect},
+    fleet::Fleet,
+    identity::Sessions,
+};
+pub use self::{
+    faults::{Failure, FailureKind, Faults, Rate},
+    identity::Scope,
+};
 
 /// What to simulate.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The address to bind; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// How many nodes the fleet has.
+    /// How many nodes each fleet has.
     pub nodes: usize,
-    /// What the fleet is made from: equal seeds make equal fleets.
+    /// What the fleets are made from: equal seeds make equal fleets.
     pub seed: u64,
     /// How long a NextToken may be used.
     pub token_lifetime: Duration,
+    /// How long the session of an assumed role lasts; absent, as long as its caller asks.
+    pub session_lifetime: Option<Duration>,
+    /// The external ID that roles demand, if any.
+    pub external_id: Option<String>,
     /// How to misbehave from the start.
     pub faults: Faults,
 }
@@ -44,6 +58,8 @@ impl Default for Config {
             nodes: 1237,
             seed: 1,
             token_lifetime: Duration::from_mins(15),
+            session_lifetime: None,
+            external_id: None,
             faults: Faults::default(),
         }
     }
@@ -61,8 +77,14 @@ pub struct Simulator {
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub struct Stats {
-    /// How many calls came in, failed ones included.
+    /// How many calls came in, failed ones included, those to STS not.
     pub calls: u64,
+    /// How many of them were throttled by rate.
+    pub throttled: u64,
+    /// How many there were for each account and region, as `ACCOUNT/REGION`.
+    pub calls_by_scope: BTreeMap<String, u64>,
+    /// How often a role was assumed.
+    pub roles_assumed: u64,
     /// The body of the last of them.
     pub last_request: Value,
 }
@@ -70,15 +92,19 @@ pub struct Stats {
 /// What every connection shares.
 #[derive(Debug)]
 struct State {
-    fleet: Vec<Node>,
-    token_lifetime: Duration,
+    config: Config,
+    fleets: Mutex<HashMap<Scope, Arc<Fleet>>>,
+    sessions: Mutex<Sessions>,
     faults: Mutex<Faults>,
+    /// Those of single scopes, in place of `faults`.
+    faults_by_scope: Mutex<HashMap<Scope, Faults>>,
+    buckets: Mutex<HashMap<Scope, Bucket>>,
     random: Mutex<fastrand::Rng>,
     stats: Mutex<Stats>,
 }
 
 impl Config {
-    /// Makes the fleet and serves it.
+    /// Serves; fleets are made when they are asked for.
     ///
     /// # Errors
     /// What the system says to binding the address.
@@ -86,11 +112,14 @@ impl Config {
         let socket = TcpListener::bind(self.listen).await?;
         let addr = socket.local_addr()?;
         let state = Arc::new(State {
-            fleet: fleet::fleet(self.nodes, self.seed),
-            token_lifetime: self.token_lifetime,
-            faults: Mutex::new(self.faults),
+            fleets: Mutex::default(),
+            sessions: Mutex::default(),
+            faults: Mutex::new(self.faults.clone()),
+            faults_by_scope: Mutex::default(),
+            buckets: Mutex::default(),
             random: Mutex::new(fastrand::Rng::with_seed(self.seed)),
             stats: Mutex::default(),
+            config: self,
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(server::serve(socket, Arc::clone(&state)));
@@ -111,9 +140,14 @@ impl Simulator {
         format!("http://{}", self.addr)
     }
 
-    /// Misbehaves in these ways from now on, and in no other.
+    /// Misbehaves in these ways from now on, and in no other, but for scopes that have faults of their own.
     pub fn set_faults(&self, faults: Faults) {
         *lock(&self.state.faults) = faults;
+    }
+
+    /// Misbehaves in these ways, and in no other, to callers of one account and region.
+    pub fn set_faults_of(&self, scope: Scope, faults: Faults) {
+        lock(&self.state.faults_by_scope).insert(scope, faults);
     }
 
     /// What was asked so far.
@@ -125,11 +159,46 @@ impl Simulator {
 
 impl State {
     /// Takes note of a call, and decides how it fares.
-    fn admit(&self, request: Value) -> Effect {
+    fn admit(&self, scope: Option<&Scope>, request: Value) -> Effect {
         let mut stats = lock(&self.stats);
         stats.calls += 1;
         stats.last_request = request;
-        lock(&self.faults).draw(&mut lock(&self.random))
+        let mut effect = self.draw(scope);
+        if let Some(scope) = scope {
+            *stats.calls_by_scope.entry(format!("{}/{}", scope.account, scope.region)).or_default() += 1;
+            if let Some(rate) = effect.faults.rate {
+                let mut buckets = lock(&self.buckets);
+                let bucket = buckets.entry(scope.clone()).or_insert_with(|| Bucket::new(rate));
+                if !bucket.take(rate, Instant::now()) {
+                    stats.throttled += 1;
+                    effect.failure = Some(Failure::always(FailureKind::Throttling));
+                }
+            }
+        }
+        effect
+    }
+
+    /// Decides how the next call of the scope fares.
+    fn draw(&self, scope: Option<&Scope>) -> Effect {
+        let random = &mut lock(&self.random);
+        let mut by_scope = lock(&self.faults_by_scope);
+        match scope.and_then(|scope| by_scope.get_mut(scope)) {
+            Some(faults) => faults.draw(random),
+            None => lock(&self.faults).draw(random),
+        }
+    }
+
+    /// Whether nobody may assume this role of the account, asking in this region.
+    fn denies(&self, scope: &Scope, role: &String) -> bool {
+        let by_scope = lock(&self.faults_by_scope);
+        let is_denied = |faults: &Faults| faults.denied_roles.contains(role);
+        by_scope.get(scope).map_or_else(|| is_denied(&lock(&self.faults)), is_denied)
+    }
+
+    fn fleet(&self, scope: &Scope) -> Arc<Fleet> {
+        let Config { nodes, seed, .. } = self.config;
+        let mut fleets = lock(&self.fleets);
+        Arc::clone(fleets.entry(scope.clone()).or_insert_with(|| Arc::new(Fleet::new(nodes, scope.seed(seed)))))
     }
 }
 

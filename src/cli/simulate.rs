@@ -58,9 +58,10 @@ impl Args {
             repeat_token: self.repeat_token,
             expire_tokens: self.expire_tokens,
             unknown_members: self.unknown_members,
+            ..Faults::default()
         };
         let stop = stop_signal()?;
-        let config = simulator::Config { listen, nodes, seed, token_lifetime, faults };
+        let config = simulator::Config { listen, nodes, seed, token_lifetime, faults, ..simulator::Config::default() };
         let simulator = config.start().await.map_err(|error| CliError::Simulate(listen, error))?;
         writeln!(io::stdout(), "simulating SSM with {nodes} nodes at {}", simulator.url())?;
         stop.await;

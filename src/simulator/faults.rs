@@ -1,4 +1,7 @@
-use std::{str::FromStr, time::Duration};
+use std::{
+    str::FromStr,
+    time::{Duration, Instant},
+};
 
 use serde::{
     Deserialize, Serialize,
@@ -22,6 +25,28 @@ pub struct Faults {
     pub expire_tokens: bool,
     /// Adds members that no model knows.
     pub unknown_members: bool,
+    /// Throttles calls that come faster than this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
+    /// The roles of the account that nobody may assume, by name.
+    pub denied_roles: Vec<String>,
+}
+
+/// How many calls are let through.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    /// Calls a second in the long run.
+    pub per_second: f64,
+    /// Calls at once.
+    pub burst: f64,
+}
+
+/// A bucket of tokens, one of which a call takes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bucket {
+    tokens: f64,
+    filled: Instant,
 }
 
 /// A way for a call to fail.
@@ -135,6 +160,25 @@ impl Faults {
     }
 }
 
+impl Bucket {
+    /// A full one.
+    pub(super) fn new(rate: Rate) -> Self {
+        Self { tokens: rate.burst, filled: Instant::now() }
+    }
+
+    /// Takes a token, if there is one at this rate.
+    pub(super) fn take(&mut self, rate: Rate, now: Instant) -> bool {
+        let elapsed = now.saturating_duration_since(self.filled).as_secs_f64();
+        self.tokens = (self.tokens + elapsed * rate.per_second).min(rate.burst);
+        self.filled = now;
+        let is_let_through = self.tokens >= 1.0;
+        if is_let_through {
+            self.tokens -= 1.0;
+        }
+        is_let_through
+    }
+}
+
 fn always() -> f64 {
     1.0
 }
@@ -151,6 +195,17 @@ mod tests {
         for wrong in ["", "gone", "error", "reset:2", "reset:-1", "reset:NaN", "reset:x"] {
             assert!(wrong.parse::<Failure>().is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_bucket_lets_a_burst_through_and_then_its_rate() {
+        let rate = Rate { per_second: 2.0, burst: 3.0 };
+        let mut bucket = Bucket::new(rate);
+        let start = bucket.filled;
+        let mut taken = |millis| bucket.take(rate, start + Duration::from_millis(millis));
+        assert_eq!([0, 0, 0, 0].map(&mut taken), [true, true, true, false]);
+        assert_eq!([400, 500, 900, 1000].map(&mut taken), [false, true, false, true]);
+        assert_eq!([60_000, 60_000, 60_000, 60_000].map(&mut taken), [true, true, true, false], "no more than a burst");
     }
 
     #[test]

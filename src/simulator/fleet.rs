@@ -167,10 +167,20 @@ impl Origin {
     }
 }
 
-/// Makes a fleet; equal arguments make equal fleets, and a larger one begins with the smaller.
-pub(super) fn fleet(nodes: usize, seed: u64) -> Vec<Node> {
-    let mut random = Rng::with_seed(seed);
-    (0..nodes).map(|index| node(&mut random, index)).collect()
+/// The managed nodes of an account in a region.
+#[derive(Debug)]
+pub(super) struct Fleet {
+    /// What it was made from.
+    pub(super) seed: u64,
+    pub(super) nodes: Vec<Node>,
+}
+
+impl Fleet {
+    /// Makes a fleet; equal arguments make equal fleets, and a larger one begins with the smaller.
+    pub(super) fn new(nodes: usize, seed: u64) -> Self {
+        let mut random = Rng::with_seed(seed);
+        Self { seed, nodes: (0..nodes).map(|index| node(&mut random, index)).collect() }
+    }
 }
 
 fn node(random: &mut Rng, index: usize) -> Node {
@@ -302,20 +312,20 @@ mod tests {
 
     #[test]
     fn equal_seeds_make_equal_fleets_and_others_do_not() {
-        let json = |seed| serde_json::to_string(&fleet(300, seed)).unwrap();
+        let json = |seed| serde_json::to_string(&Fleet::new(300, seed).nodes).unwrap();
         assert_eq!(json(7), json(7));
         assert_ne!(json(7), json(8));
     }
 
     #[test]
     fn no_two_nodes_share_an_id() {
-        let fleet = fleet(20_000, 1);
+        let fleet = Fleet::new(20_000, 1).nodes;
         assert_eq!(fleet.iter().map(|node| &node.instance_id).collect::<HashSet<_>>().len(), fleet.len());
     }
 
     #[test]
     fn a_fleet_is_mixed_and_its_members_absent_where_real_ones_are() {
-        let fleet = serde_json::to_value(fleet(1237, 1)).unwrap();
+        let fleet = serde_json::to_value(Fleet::new(1237, 1).nodes).unwrap();
         let fleet = fleet.as_array().unwrap();
         let some = |member: &str, value: &str| fleet.iter().any(|node| node[member] == value);
         for (member, values) in [
@@ -337,7 +347,7 @@ mod tests {
 
     #[test]
     fn every_time_lies_in_the_past_of_the_fleet() {
-        let fleet = serde_json::to_value(fleet(1237, 1)).unwrap();
+        let fleet = serde_json::to_value(Fleet::new(1237, 1).nodes).unwrap();
         for node in fleet.as_array().unwrap() {
             for member in ["LastPingDateTime", "RegistrationDate", "LastAssociationExecutionDate"] {
                 let seconds = node.get(member).map_or(1_793_491_200.0, |time| time.as_f64().unwrap());

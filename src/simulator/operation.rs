@@ -5,7 +5,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{faults::Faults, fleet::Node, token::Token};
+use super::{
+    faults::Faults,
+    fleet::{Fleet, Node},
+    token::Token,
+};
 
 /// The operation's input.
 #[derive(Debug, Default, Deserialize)]
@@ -64,7 +68,7 @@ const MAX_TAG_VALUES: usize = 5;
 
 /// Answers with a page of the nodes that the input asks for, as JSON.
 pub(super) fn answer(
-    fleet: &[Node],
+    fleet: &Fleet,
     input: Input,
     faults: &Faults,
     token_lifetime: Duration,
@@ -73,18 +77,20 @@ pub(super) fn answer(
     let limit = input.max_results.and_then(|given| usize::try_from(given).ok()).unwrap_or(10);
     let conditions = conditions(input.filters, input.instance_information_filter_list)?;
     let token = match input.next_token.as_deref().filter(|token| !token.is_empty()) {
-        None => Token::new(0, 0),
+        None => Token::new(fleet.seed, 0, 0),
         Some(_) if faults.expire_tokens => return Err(Refusal { code: "InvalidNextToken", message: None }),
-        Some(text) => Token::read(text, token_lifetime).ok_or(Refusal { code: "InvalidNextToken", message: None })?,
+        Some(text) => {
+            Token::read(text, fleet.seed, token_lifetime).ok_or(Refusal { code: "InvalidNextToken", message: None })?
+        }
     };
-    let matching = || fleet.iter().filter(|node| conditions.iter().all(|condition| condition.holds(node)));
+    let matching = || fleet.nodes.iter().filter(|node| conditions.iter().all(|condition| condition.holds(node)));
     let is_empty = faults.empty_every > 0 && (token.page + 1).is_multiple_of(faults.empty_every);
     let page: Vec<&Node> = matching().skip(token.offset).take(if is_empty { 0 } else { limit }).collect();
     let offset = token.offset + page.len();
     let more = matching().nth(offset).is_some();
     let next_token = more.then(|| match input.next_token {
         Some(given) if faults.repeat_token => given,
-        _ => Token::new(offset, token.page + 1).write(),
+        _ => Token::new(fleet.seed, offset, token.page + 1).write(),
     });
     write(&page, next_token, faults.unknown_members)
         .map_err(|error| Refusal { code: "InternalServerError", message: Some(error.to_string()) })

@@ -5,8 +5,11 @@ use std::{convert::Infallible, io, sync::Arc, time::Duration};
 use axum::{
     Json, Router,
     body::{Body, Bytes},
-    extract::State as Shared,
-    http::{HeaderMap, HeaderValue, Response, StatusCode, header::CONTENT_LENGTH},
+    extract::{RawQuery, State as Shared},
+    http::{
+        HeaderMap, HeaderValue, Response, StatusCode,
+        header::{self, CONTENT_LENGTH},
+    },
     response::IntoResponse as _,
     routing::{get, post},
 };
@@ -18,8 +21,9 @@ use tokio::{net::TcpListener, task::JoinSet, time};
 use tower::ServiceExt as _;
 
 use super::{
-    FailureKind, Faults, State, Stats, lock,
+    FailureKind, Faults, Scope, State, Stats, lock,
     operation::{self, Refusal},
+    sts::{self, AssumeRole},
 };
 
 const OPERATION: &str = "AmazonSSM.DescribeInstanceInformation";
@@ -37,7 +41,7 @@ struct Reset;
 /// Serves until it is dropped, and every connection with it.
 pub(super) async fn serve(socket: TcpListener, state: Arc<State>) {
     let router = Router::new()
-        .route("/", post(ssm))
+        .route("/", post(aws))
         .route("/_simulator/faults", get(faults).put(set_faults))
         .route("/_simulator/stats", get(stats))
         .with_state(state);
@@ -63,23 +67,72 @@ pub(super) async fn serve(socket: TcpListener, state: Arc<State>) {
     }
 }
 
-async fn faults(Shared(state): Shared<Arc<State>>) -> Json<Faults> {
-    Json(lock(&state.faults).clone())
+async fn faults(Shared(state): Shared<Arc<State>>, RawQuery(query): RawQuery) -> Json<Faults> {
+    let of_scope = scope(query.as_deref()).and_then(|scope| lock(&state.faults_by_scope).get(&scope).cloned());
+    Json(of_scope.unwrap_or_else(|| lock(&state.faults).clone()))
 }
 
-async fn set_faults(Shared(state): Shared<Arc<State>>, Json(faults): Json<Faults>) -> Json<Faults> {
-    lock(&state.faults).clone_from(&faults);
+async fn set_faults(
+    Shared(state): Shared<Arc<State>>,
+    RawQuery(query): RawQuery,
+    Json(faults): Json<Faults>,
+) -> Json<Faults> {
+    match scope(query.as_deref()) {
+        None => lock(&state.faults).clone_from(&faults),
+        Some(scope) => drop(lock(&state.faults_by_scope).insert(scope, faults.clone())),
+    }
     Json(faults)
+}
+
+/// The account and region that `?account=…&region=…` names.
+fn scope(query: Option<&str>) -> Option<Scope> {
+    let find = |name| form_urlencoded::parse(query?.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value);
+    Some(Scope::new(&find("account")?, &find("region")?))
 }
 
 async fn stats(Shared(state): Shared<Arc<State>>) -> Json<Stats> {
     Json(lock(&state.stats).clone())
 }
 
-async fn ssm(Shared(state): Shared<Arc<State>>, headers: HeaderMap, body: Bytes) -> Answer {
-    let effect = state.admit(serde_json::from_slice(&body).unwrap_or(Value::Null));
+/// SSM speaks JSON, STS forms and XML; both answer at one endpoint here.
+async fn aws(Shared(state): Shared<Arc<State>>, headers: HeaderMap, body: Bytes) -> Answer {
+    let content_type = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    if content_type.starts_with(b"application/x-www-form-urlencoded") {
+        assume_role(&state, &headers, &body)
+    } else {
+        ssm(&state, &headers, &body).await
+    }
+}
+
+fn assume_role(state: &State, headers: &HeaderMap, body: &[u8]) -> Answer {
+    let signed = lock(&state.sessions).scope(headers, "sts");
+    let refused = |Refusal { code, message }| sts::Refusal { code, message: message.unwrap_or_default() };
+    let outcome = signed.map_err(refused).and_then(|Scope { region, .. }| {
+        let role = AssumeRole::read(body)?;
+        let is_denied = state.denies(&Scope { account: role.account.clone(), region }, &role.role);
+        if is_denied || state.config.external_id.as_ref().is_some_and(|id| role.external_id.as_ref() != Some(id)) {
+            return Err(sts::Refusal::denied(&role));
+        }
+        lock(&state.stats).roles_assumed += 1;
+        let lifetime = state.config.session_lifetime.unwrap_or(role.lifetime);
+        let session = lock(&state.sessions).begin(&role.account, lifetime);
+        Ok(role.answer(&session))
+    });
+    match outcome {
+        Ok(xml) => answer(StatusCode::OK, "text/xml", xml),
+        Err(refusal) => {
+            let is_denied = refusal.code == "AccessDenied";
+            let status = if is_denied { StatusCode::FORBIDDEN } else { StatusCode::BAD_REQUEST };
+            answer(status, "text/xml", sts::error(&refusal))
+        }
+    }
+}
+
+async fn ssm(state: &State, headers: &HeaderMap, body: &[u8]) -> Answer {
+    let scope = lock(&state.sessions).scope(headers, "ssm");
+    let effect = state.admit(scope.as_ref().ok(), serde_json::from_slice(body).unwrap_or(Value::Null));
     time::sleep(effect.faults.latency).await;
-    let operate = || operate(&state, &effect.faults, &headers, &body);
+    let operate = || operate(state, &effect.faults, scope, headers, body);
     let Some(failure) = effect.failure else {
         return operate()
             .unwrap_or_else(|refusal| error(StatusCode::BAD_REQUEST, refusal.code, refusal.message.as_deref()));
@@ -92,19 +145,20 @@ async fn ssm(Shared(state): Shared<Arc<State>>, headers: HeaderMap, body: Bytes)
     answer
 }
 
-fn operate(state: &State, faults: &Faults, headers: &HeaderMap, body: &[u8]) -> Result<Answer, Refusal> {
-    let header = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or_default();
-    if header("x-amz-target") != OPERATION {
+fn operate(
+    state: &State,
+    faults: &Faults,
+    scope: Result<Scope, Refusal>,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Answer, Refusal> {
+    if headers.get("x-amz-target").is_none_or(|target| target != OPERATION) {
         return Err(Refusal { code: "UnknownOperationException", message: None });
     }
-    let authorization = header("authorization");
-    if !authorization.starts_with("AWS4-HMAC-SHA256 ") || !authorization.contains("/ssm/aws4_request") {
-        let message = Some("Missing Authentication Token".to_owned());
-        return Err(Refusal { code: "MissingAuthenticationTokenException", message });
-    }
+    let fleet = state.fleet(&scope?);
     let input = serde_json::from_slice(body)
         .map_err(|error| Refusal { code: "SerializationException", message: Some(error.to_string()) })?;
-    let json = operation::answer(&state.fleet, input, faults, state.token_lifetime)?;
+    let json = operation::answer(&fleet, input, faults, state.config.token_lifetime)?;
     Ok(answer(StatusCode::OK, CONTENT_TYPE, json))
 }
 

@@ -17,12 +17,14 @@ pub(super) struct Token {
     pub(super) offset: usize,
     /// How many pages lie before.
     pub(super) page: u32,
+    /// Whose walk it is: the seed of its fleet.
+    fleet: u64,
     issued_at_millis: u64,
 }
 
 impl Token {
-    pub(super) fn new(offset: usize, page: u32) -> Self {
-        Self { offset, page, issued_at_millis: now_millis() }
+    pub(super) fn new(fleet: u64, offset: usize, page: u32) -> Self {
+        Self { offset, page, fleet, issued_at_millis: now_millis() }
     }
 
     pub(super) fn write(self) -> String {
@@ -35,8 +37,8 @@ impl Token {
         BASE64_STANDARD.encode([digest.as_slice(), &bytes].concat())
     }
 
-    /// Reads what [`Token::write`] wrote no longer than `lifetime` ago.
-    pub(super) fn read(text: &str, lifetime: Duration) -> Option<Self> {
+    /// Reads what [`Token::write`] wrote no longer than `lifetime` ago, for the same fleet.
+    pub(super) fn read(text: &str, fleet: u64, lifetime: Duration) -> Option<Self> {
         let bytes = BASE64_STANDARD.decode(text).ok()?;
         let (digest, bytes) = bytes.split_at_checked(DIGEST)?;
         if digest != Sha256::digest(bytes).as_slice() {
@@ -44,7 +46,7 @@ impl Token {
         }
         let token: Self = serde_json::from_slice(bytes.split(|&byte| byte == b'\n').next()?).ok()?;
         let age = now_millis().saturating_sub(token.issued_at_millis);
-        (u128::from(age) < lifetime.as_millis()).then_some(token)
+        (token.fleet == fleet && u128::from(age) < lifetime.as_millis()).then_some(token)
     }
 }
 
@@ -59,11 +61,12 @@ mod tests {
 
     #[test]
     fn a_token_is_read_back_until_it_expires() {
-        let token = Token::new(150, 3);
+        let token = Token::new(7, 150, 3);
         let text = token.write();
         assert!(text.len() > 1200, "as large as AWS's");
-        assert_eq!(Token::read(&text, Duration::from_mins(1)), Some(token));
-        assert_eq!(Token::read(&text, Duration::ZERO), None);
-        assert_eq!(Token::read(&text[4..], Duration::from_mins(1)), None);
+        assert_eq!(Token::read(&text, 7, Duration::from_mins(1)), Some(token));
+        assert_eq!(Token::read(&text, 8, Duration::from_mins(1)), None, "of another account");
+        assert_eq!(Token::read(&text, 7, Duration::ZERO), None);
+        assert_eq!(Token::read(&text[4..], 7, Duration::from_mins(1)), None);
     }
 }
