@@ -10,9 +10,10 @@ use tracing::info;
 use crate::{
     config::Config,
     edge::{self, CallLogLayer, DeadlineLayer, Listener},
-    listing::Listings,
-    proto,
-    service::{self, SERVICE_NAME, Service},
+    listing::{self, Listings, Target},
+    model::TargetName,
+    proto::{self, target_service_server::TargetServiceServer},
+    service::{self, SERVICE_NAME, Service, Targets},
     upstream,
 };
 
@@ -29,8 +30,8 @@ pub struct App {
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     /// The target's client could not be made.
-    #[error(transparent)]
-    Upstream(#[from] upstream::BuildError),
+    #[error("target {0}: {1}")]
+    Upstream(TargetName, upstream::BuildError),
     /// The address could not be bound.
     #[error("could not listen on {0}")]
     Bind(SocketAddr, #[source] io::Error),
@@ -45,11 +46,13 @@ impl App {
     /// # Errors
     /// [`AppError`].
     pub async fn build(config: Config) -> Result<Self, AppError> {
-        let upstream = config.upstream.build().await?;
-        let listings = config.listing.build(Arc::new(upstream), service::page_head, SystemTime::now);
+        let (default_target, targets) = (config.default_target(), Self::targets(&config).await?);
+        let listings = config.listing.build(targets, service::page_head, SystemTime::now);
         let (health, health_server) = tonic_health::server::health_reporter();
         health.set_service_status(SERVICE_NAME, ServingStatus::Serving).await;
-        let routes = Routes::new(Service::new(listings.clone()))
+        let targets = TargetServiceServer::new(Targets::new(listings.clone(), default_target.clone()));
+        let routes = Routes::new(Service::new(listings.clone(), default_target))
+            .add_service(targets)
             .add_service(health_server)
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?)
@@ -57,6 +60,19 @@ impl App {
         let listen = config.edge.listen;
         let listener = config.edge.bind().await.map_err(|error| AppError::Bind(listen, error))?;
         Ok(Self { listener, routes, health, listings })
+    }
+
+    /// Builds every target, as for serving. AWS is asked nothing.
+    ///
+    /// # Errors
+    /// [`AppError::Upstream`].
+    pub async fn targets(config: &Config) -> Result<Vec<Target>, AppError> {
+        let mut targets = Vec::new();
+        for (name, (upstream, listing::Config { ttl, max_stale, .. })) in config.targets() {
+            let upstream = upstream.build().await.map_err(|error| AppError::Upstream(name.clone(), error))?;
+            targets.push(Target::new(name, Arc::new(upstream), ttl, max_stale));
+        }
+        Ok(targets)
     }
 
     /// The address that is bound, with the port that was chosen.

@@ -1,10 +1,12 @@
 //! The command line: a file a subcommand.
 
+mod check;
 mod demo;
 mod list;
 mod output;
 mod serve;
 mod simulate;
+mod targets;
 
 use std::{
     error::Error,
@@ -19,10 +21,10 @@ use crate::{app::AppError, config::ConfigError, telemetry::TelemetryError};
 
 /// Tells which machines AWS Systems Manager manages, and how they are, over gRPC.
 ///
-/// `demo` shows it all in one process. `serve` is the gateway: callers speak to it in gRPC, it asks AWS for them. `list`
-/// is a caller. `simulate` is an SSM without AWS.
+/// `demo` shows it all in one process. `serve` is the gateway: callers speak to it in gRPC, it asks AWS for them; `check`
+/// looks at its configuration. `list` and `targets` are callers. `simulate` is an SSM without AWS.
 ///
-/// Exit codes: 0 done, 1 failed, 2 wrong usage.
+/// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done in part: some targets could not be reached.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 pub struct Cli {
@@ -33,10 +35,15 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Args),
+    Check(check::Args),
     Simulate(simulate::Args),
     Demo(demo::Args),
     List(list::Args),
+    Targets(targets::Args),
 }
+
+/// The exit code of a command that did what it could.
+const PARTIAL: u8 = 3;
 
 /// Why a command failed, in a sentence together with its sources.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +74,8 @@ enum CliError {
     Contract,
     #[error("could not write the output")]
     Output(#[from] io::Error),
+    #[error("{} could not be reached", .0.join(", "))]
+    Unreachable(Vec<String>),
 }
 
 impl Cli {
@@ -77,6 +86,8 @@ impl Cli {
             Command::Simulate(args) => args.run().await,
             Command::Demo(args) => args.run().await,
             Command::List(args) => args.run().await,
+            Command::Check(args) => args.run().await,
+            Command::Targets(args) => args.run().await,
         };
         match outcome {
             Ok(()) => ExitCode::SUCCESS,
@@ -92,7 +103,7 @@ impl Cli {
                 }
                 // There is no one left to tell if this fails.
                 let _unheard = writeln!(io::stderr(), "error: {sentence}");
-                ExitCode::FAILURE
+                if matches!(error, CliError::Unreachable(_)) { ExitCode::from(PARTIAL) } else { ExitCode::FAILURE }
             }
         }
     }

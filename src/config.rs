@@ -1,26 +1,67 @@
 //! The configuration file. Each component defines its own part; what is absent has its default.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use serde::Deserialize;
 
-use crate::{edge, listing, telemetry, upstream};
+use crate::{edge, listing, model::TargetName, telemetry, upstream};
 
 /// All of the configuration, a TOML table a component.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
+    /// The target that is asked where none is named; absent, the only one, or the one named `default`.
+    pub default_target: Option<TargetName>,
     /// How callers are served.
     pub edge: edge::Config,
-    /// How SSM is reached.
+    /// How SSM is reached, for all targets that do not say.
     pub upstream: upstream::Config,
     /// The bounds of listings.
     pub listing: listing::Config,
+    /// The targets; where there are none, `upstream` is one, named `default`.
+    pub targets: BTreeMap<TargetName, Target>,
     /// How to log.
     pub log: telemetry::Config,
+}
+
+/// What a target has of its own; all else is as `[upstream]` and `[listing]` say.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Target {
+    /// See [`upstream::Config::region`].
+    pub region: Option<String>,
+    /// See [`upstream::Config::endpoint_url`].
+    pub endpoint_url: Option<String>,
+    /// See [`upstream::Config::sts_endpoint_url`].
+    pub sts_endpoint_url: Option<String>,
+    /// See [`upstream::Config::profile`].
+    pub profile: Option<String>,
+    /// See [`upstream::Config::role_arn`].
+    pub role_arn: Option<String>,
+    /// See [`upstream::Config::external_id`].
+    pub external_id: Option<String>,
+    /// See [`upstream::Config::session_name`].
+    pub session_name: Option<String>,
+    /// See [`upstream::Config::connect_timeout`].
+    #[serde(with = "humantime_serde")]
+    pub connect_timeout: Option<Duration>,
+    /// See [`upstream::Config::attempt_timeout`].
+    #[serde(with = "humantime_serde")]
+    pub attempt_timeout: Option<Duration>,
+    /// See [`upstream::Config::fetch_timeout`].
+    #[serde(with = "humantime_serde")]
+    pub fetch_timeout: Option<Duration>,
+    /// See [`listing::Config::ttl`].
+    #[serde(with = "humantime_serde")]
+    pub ttl: Option<Duration>,
+    /// See [`listing::Config::max_stale`].
+    #[serde(with = "humantime_serde")]
+    pub max_stale: Option<Duration>,
 }
 
 /// Why the configuration file could not be used.
@@ -30,8 +71,16 @@ pub enum ConfigError {
     #[error("could not read the configuration file {0}")]
     Read(PathBuf, #[source] io::Error),
     /// It is not TOML, or has a key or value that is not known; the source shows the line.
-    #[error("the configuration file {0} is wrong")]
-    Parse(PathBuf, #[source] toml::de::Error),
+    #[error("the configuration file {path} is wrong{hint}", hint = hint(source))]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        source: toml::de::Error,
+    },
+    /// No target has this name.
+    #[error("default_target is {0}, and there is no such target")]
+    DefaultTarget(TargetName),
 }
 
 impl Config {
@@ -41,8 +90,70 @@ impl Config {
     /// [`ConfigError`].
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = fs::read_to_string(path).map_err(|error| ConfigError::Read(path.to_owned(), error))?;
-        toml::from_str(&text).map_err(|error| ConfigError::Parse(path.to_owned(), error))
+        let config: Self =
+            toml::from_str(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })?;
+        match &config.default_target {
+            Some(name) if !config.targets.contains_key(name) => Err(ConfigError::DefaultTarget(name.clone())),
+            _ => Ok(config),
+        }
     }
+
+    /// Every target with all that it inherits.
+    #[must_use]
+    pub fn targets(&self) -> BTreeMap<TargetName, (upstream::Config, listing::Config)> {
+        let inherit = |target: &Target| (target.upstream(&self.upstream), target.listing(&self.listing));
+        if self.targets.is_empty() {
+            return [(TargetName::default_target(), inherit(&Target::default()))].into();
+        }
+        self.targets.iter().map(|(name, target)| (name.clone(), inherit(target))).collect()
+    }
+
+    /// The target that is asked where none is named, if there is one.
+    #[must_use]
+    pub fn default_target(&self) -> Option<TargetName> {
+        let default = TargetName::default_target();
+        let only = self.targets.keys().next().filter(|_| self.targets.len() == 1);
+        match (&self.default_target, only) {
+            (Some(named), _) => Some(named.clone()),
+            (None, Some(only)) => Some(only.clone()),
+            _ => (self.targets.is_empty() || self.targets.contains_key(&default)).then_some(default),
+        }
+    }
+}
+
+impl Target {
+    fn upstream(&self, inherited: &upstream::Config) -> upstream::Config {
+        let or = |own: &Option<String>, inherited: &Option<String>| own.clone().or_else(|| inherited.clone());
+        upstream::Config {
+            region: or(&self.region, &inherited.region),
+            endpoint_url: or(&self.endpoint_url, &inherited.endpoint_url),
+            sts_endpoint_url: or(&self.sts_endpoint_url, &inherited.sts_endpoint_url),
+            profile: or(&self.profile, &inherited.profile),
+            role_arn: or(&self.role_arn, &inherited.role_arn),
+            external_id: or(&self.external_id, &inherited.external_id),
+            session_name: or(&self.session_name, &inherited.session_name),
+            connect_timeout: self.connect_timeout.unwrap_or(inherited.connect_timeout),
+            attempt_timeout: self.attempt_timeout.unwrap_or(inherited.attempt_timeout),
+            fetch_timeout: self.fetch_timeout.unwrap_or(inherited.fetch_timeout),
+            ..inherited.clone()
+        }
+    }
+
+    fn listing(&self, inherited: &listing::Config) -> listing::Config {
+        let (ttl, max_stale) = (self.ttl.unwrap_or(inherited.ttl), self.max_stale.unwrap_or(inherited.max_stale));
+        listing::Config { ttl, max_stale, ..*inherited }
+    }
+}
+
+/// Where a key is unknown, the known one that looks most like it.
+fn hint(error: &toml::de::Error) -> String {
+    let quoted: Vec<&str> = error.message().split('`').skip(1).step_by(2).collect();
+    let (Some((unknown, known)), true) = (quoted.split_first(), error.message().starts_with("unknown field")) else {
+        return String::new();
+    };
+    let distance = |known: &&&str| strsim::damerau_levenshtein(unknown, known);
+    let nearest = known.iter().min_by_key(distance).filter(|nearest| distance(nearest) <= nearest.len() / 2);
+    nearest.map(|nearest| format!(" (did you mean {nearest}?)")).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -74,6 +185,62 @@ mod tests {
         assert_eq!(config.upstream.connect_timeout, Duration::from_secs(3));
         assert_eq!(config.listing.cursor_lifetime, Duration::from_mins(30));
         assert_eq!(config.log.format, telemetry::Format::Json);
+    }
+
+    #[test]
+    fn a_target_has_what_it_says_and_inherits_the_rest() {
+        let config: Config = toml::from_str(
+            r#"
+            default_target = "prod-eu"
+            [upstream]
+            region = "us-east-1"
+            external_id = "shared"
+            [listing]
+            max_stale = "5m"
+            [targets.prod-eu]
+            region = "eu-west-1"
+            role_arn = "arn:aws:iam::111122223333:role/SsmReader"
+            attempt_timeout = "2s"
+            ttl = "5m"
+            [targets.prod-us]
+            "#,
+        )
+        .unwrap();
+        let targets = config.targets();
+        let (upstream, listing) = &targets[&TargetName::from("prod-eu")];
+        assert_eq!((upstream.region.as_deref(), upstream.external_id.as_deref()), (Some("eu-west-1"), Some("shared")));
+        assert_eq!((upstream.attempt_timeout.as_secs(), upstream.fetch_timeout.as_secs()), (2, 30));
+        assert_eq!((listing.ttl, listing.max_stale), (Duration::from_mins(5), Duration::from_mins(5)));
+        let (upstream, listing) = &targets[&TargetName::from("prod-us")];
+        assert_eq!((upstream.region.as_deref(), upstream.role_arn.as_deref()), (Some("us-east-1"), None));
+        assert_eq!(listing.ttl, Duration::from_mins(1));
+        assert_eq!(config.default_target(), Some("prod-eu".into()));
+    }
+
+    #[test]
+    fn the_default_target_is_the_one_that_is_named_or_the_only_one_or_the_one_of_that_name() {
+        let default = |text: &str| toml::from_str::<Config>(text).unwrap().default_target();
+        assert_eq!(default(""), Some(TargetName::default_target()));
+        assert_eq!(default("[targets.prod]"), Some("prod".into()));
+        assert_eq!(default("[targets.prod]\n[targets.default]"), Some(TargetName::default_target()));
+        assert_eq!(default("[targets.prod]\n[targets.test]"), None);
+        assert_eq!(default("default_target = 'test'\n[targets.prod]\n[targets.test]"), Some("test".into()));
+    }
+
+    #[test]
+    fn a_name_that_callers_could_not_ask_for_is_refused() {
+        for name in ["'a*'", "''", "'a b'", "'a,b'"] {
+            assert!(toml::from_str::<Config>(&format!("[targets.{name}]")).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_the_known_one_that_looks_like_it() {
+        let hint = |text: &str| hint(&toml::from_str::<Config>(text).unwrap_err());
+        assert_eq!(hint("[targets.prod]\nregoin = 'eu-west-1'"), " (did you mean region?)");
+        assert_eq!(hint("[listing]\nmax-stale = '1m'"), " (did you mean max_stale?)");
+        assert_eq!(hint("[listing]\nzzzzzzzz = 1"), "");
+        assert_eq!(hint("[listing]\nttl = 'never'"), "");
     }
 
     #[test]

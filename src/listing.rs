@@ -12,9 +12,11 @@ mod inside;
 mod listings;
 mod metrics;
 mod pages;
+mod position;
 mod provenance;
 mod reader;
 mod seat;
+mod target;
 mod walk;
 
 use std::{
@@ -28,8 +30,10 @@ pub use self::{
     cursor::InvalidCursor,
     listings::Listings,
     metrics::Metrics,
+    position::Taken,
     provenance::{Came, Provenance},
-    reader::{Page, Reader},
+    reader::{Page, Reader, belongs_to},
+    target::{Target, TargetState},
 };
 use crate::{
     model::{Records, TargetName},
@@ -115,6 +119,17 @@ pub type Wall = fn() -> SystemTime;
 /// Writes what goes before the records of a page that is just what one fetch brought: some head of the service's, which
 /// knows the message, and then the text of the cursor, as it is. Called once a page, not once a reader.
 pub type Head = fn(target: &TargetName, as_of: SystemTime, cursor: &str, records: &Records) -> Vec<u8>;
+
+/// Why no reader could be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// There is no such target.
+    #[error("the target is unknown")]
+    UnknownTarget,
+    /// The cursor leads nowhere.
+    #[error("the cursor is invalid")]
+    InvalidCursor(#[from] InvalidCursor),
+}
 
 /// Why a listing could not be read, or not further.
 #[derive(Debug, thiserror::Error)]

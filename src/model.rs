@@ -8,4 +8,4 @@ mod target;
 pub use freshness::Freshness;
 pub use query::{Filter, Filters, Query};
 pub use record::{Records, RecordsBuilder};
-pub use target::TargetName;
+pub use target::{InvalidTargetName, TargetName};

@@ -7,6 +7,7 @@ mod provenance;
 mod request;
 mod status;
 mod stream;
+mod targets;
 mod validate;
 
 use std::{
@@ -18,9 +19,9 @@ use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use tonic::{Status, body::Body, server::NamedService};
 
-pub use self::stream::page_head;
 use self::{describe::describe, request::message, stream::stream};
-use crate::listing::Listings;
+pub use self::{stream::page_head, targets::Targets};
+use crate::{listing::Listings, model::TargetName};
 
 /// The full name of the service.
 pub const SERVICE_NAME: &str = "ssm_gateway.v1.InstanceInformationService";
@@ -30,22 +31,24 @@ pub const SERVICE_NAME: &str = "ssm_gateway.v1.InstanceInformationService";
 #[derive(Debug, Clone)]
 pub struct Service {
     listings: Listings,
+    default_target: Option<TargetName>,
 }
 
 impl Service {
     /// Builds the service, ready to be mounted.
     #[must_use]
-    pub fn new(listings: Listings) -> Self {
-        Self { listings }
+    pub fn new(listings: Listings, default_target: Option<TargetName>) -> Self {
+        Self { listings, default_target }
     }
 
     async fn answer(self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        let default_target = self.default_target.as_ref();
         match request.uri().path() {
             "/ssm_gateway.v1.InstanceInformationService/DescribeInstanceInformation" => {
-                describe(&self.listings, message(request).await?).await
+                describe(&self.listings, default_target, message(request).await?).await
             }
             "/ssm_gateway.v1.InstanceInformationService/StreamInstanceInformation" => {
-                stream(&self.listings, message(request).await?).await
+                stream(&self.listings, default_target, message(request).await?).await
             }
             _ => Err(Status::unimplemented("the service has no such method")),
         }

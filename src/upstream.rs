@@ -16,6 +16,9 @@ use crate::model::{Filters, Records};
 
 /// One target, asked a page at a time.
 pub trait Upstream: Debug + Send + Sync + 'static {
+    /// The AWS region that is asked.
+    fn region(&self) -> &str;
+
     /// Fetches the page that `token` leads to, the first one without: at most 50 records, possibly none though more
     /// follow. Ends within bounds of its own, whatever the caller's deadline.
     fn fetch<'a>(

@@ -48,7 +48,7 @@ impl Args {
         let addr = app.addr();
         let serving = tokio::spawn(app.serve(stop));
 
-        let mut client = list::connect(&format!("http://{addr}")).await?;
+        let mut client = Client::new(list::connect(&format!("http://{addr}")).await?);
         introduce(addr, self.nodes, &simulator.url())?;
         first_rows(&mut client).await?;
         drop(client);
@@ -78,9 +78,9 @@ The first rows:"
 async fn first_rows(client: &mut Client) -> Result<(), CliError> {
     let request = DescribeInstanceInformationRequest { max_results: Some(ROWS), ..Default::default() };
     let answer = client.describe_instance_information(request).await.map_err(|status| CliError::Call(status.into()))?;
-    let mut output = Output::new(Format::Table, io::stdout().lock())?;
+    let mut output = Output::new(Format::Table, false, io::stdout().lock())?;
     for node in &answer.into_inner().instance_information_list {
-        output.node(node)?;
+        output.node("default", node)?;
     }
     output.finish()
 }

@@ -14,7 +14,7 @@ use super::{
     output::{Format, Output},
 };
 use crate::proto::{
-    InstanceInformationStringFilter, StreamInstanceInformationRequest,
+    InstanceInformationStringFilter, StreamInstanceInformationRequest, Unreachable,
     instance_information_service_client::InstanceInformationServiceClient,
 };
 
@@ -26,7 +26,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// List managed nodes, asking a gateway.
 ///
-/// Prints every node that meets all filters, in the order AWS gives them.
+/// Prints every node that meets all filters, in the order AWS gives them. Over several targets, nodes of different targets
+/// come as they are answered, and the command ends with what could not be reached.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The gateway to ask.
@@ -36,6 +37,9 @@ pub(super) struct Args {
     /// InstanceIds, tag:NAME or another of AWS's filter keys; one of the values must match.
     #[arg(long, value_name = "KEY=VALUE[,VALUE...]")]
     filter: Vec<Filter>,
+    /// A target to ask, or a glob such as 'prod-*'; may be repeated [default: the gateway's default target].
+    #[arg(long, value_name = "NAME")]
+    target: Vec<String>,
     /// How to print the nodes.
     #[arg(long, value_name = "FORMAT", default_value = "table")]
     output: Format,
@@ -71,27 +75,34 @@ impl Args {
     }
 
     async fn list(self) -> Result<(), CliError> {
-        let mut client = connect(&self.server).await?;
+        let mut client = Client::new(connect(&self.server).await?).max_decoding_message_size(usize::MAX);
+        // Where several may be meant, each node says which it is of.
+        let has_targets = self.target.len() > 1 || self.target.iter().any(|target| target.contains('*'));
         let request = StreamInstanceInformationRequest {
             filters: self.filter.into_iter().map(|filter| filter.0).collect(),
             page_size: self.page_size,
+            targets: self.target,
             ..Default::default()
         };
         let failed = |status: tonic::Status| CliError::Call(status.into());
         let mut pages = client.stream_instance_information(request).await.map_err(failed)?.into_inner();
-        let mut output = Output::new(self.output, io::stdout().lock())?;
+        let mut output = Output::new(self.output, has_targets, io::stdout().lock())?;
         // A table comes at the end; other formats would be written over where both go to one terminal.
         let is_mixed = self.output != Format::Table && io::stdout().is_terminal();
         let mut progress = Progress { nodes: 0, is_shown: io::stderr().is_terminal() && !is_mixed };
+        let mut unreachable = Vec::new();
         let outcome = loop {
             match pages.message().await {
-                Ok(None) => break Ok(()),
+                Ok(None) if unreachable.is_empty() => break Ok(()),
+                Ok(None) => break Err(CliError::Unreachable(unreachable)),
                 Err(status) => break Err(failed(status)),
                 Ok(Some(page)) => {
                     for node in &page.instance_information_list {
-                        output.node(node)?;
+                        output.node(&page.target, node)?;
                     }
                     progress.add(page.instance_information_list.len())?;
+                    let told = |unreachable: Unreachable| format!("{} ({})", page.target, unreachable.message);
+                    unreachable.extend(page.unreachable.map(told));
                 }
             }
         };
@@ -103,12 +114,11 @@ impl Args {
 }
 
 /// Connects to a gateway, given as `http://HOST:PORT` or `HOST:PORT`.
-pub(super) async fn connect(server: &str) -> Result<Client, CliError> {
+pub(super) async fn connect(server: &str) -> Result<Channel, CliError> {
     let url = if server.contains("://") { server.to_owned() } else { format!("http://{server}") };
     let endpoint = Endpoint::from_shared(url).map_err(|error| CliError::Server(server.to_owned(), error))?;
     let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).connect().await;
-    let channel = channel.map_err(|error| CliError::Connect(server.to_owned(), error))?;
-    Ok(Client::new(channel).max_decoding_message_size(usize::MAX))
+    channel.map_err(|error| CliError::Connect(server.to_owned(), error))
 }
 
 /// How far the listing is, on standard error where a person may be waiting.

@@ -9,6 +9,9 @@ use serde_json::Value;
 use super::CliError;
 use crate::proto::{FILE_DESCRIPTOR_SET, InstanceInformation};
 
+/// The column of the target, and its member in JSON: not one of AWS's, and so not in AWS's spelling.
+const TARGET: &str = "target";
+
 /// How nodes are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Format {
@@ -22,14 +25,23 @@ pub(super) enum Format {
     Csv,
 }
 
-/// What a table shows.
-const COLUMNS: [&str; 7] =
-    ["InstanceId", "PingStatus", "PlatformType", "PlatformName", "AgentVersion", "LastPingDateTime", "ComputerName"];
+/// What a table shows: first the target, where several are listed.
+const COLUMNS: [&str; 8] = [
+    "target",
+    "InstanceId",
+    "PingStatus",
+    "PlatformType",
+    "PlatformName",
+    "AgentVersion",
+    "LastPingDateTime",
+    "ComputerName",
+];
 
 /// Prints nodes one after the other, a table at the end: its columns are as wide as its widest cells.
 pub(super) struct Output<W: Write> {
     to: Sink<W>,
     node: MessageDescriptor,
+    has_targets: bool,
 }
 
 enum Sink<W: Write> {
@@ -40,7 +52,8 @@ enum Sink<W: Write> {
 }
 
 impl<W: Write> Output<W> {
-    pub(super) fn new(format: Format, mut to: W) -> Result<Self, CliError> {
+    /// Begins; `has_targets` adds to each node the target that it is of.
+    pub(super) fn new(format: Format, has_targets: bool, mut to: W) -> Result<Self, CliError> {
         let pool = DescriptorPool::decode(FILE_DESCRIPTOR_SET)?;
         let node = pool.get_message_by_name("ssm_gateway.v1.InstanceInformation").ok_or(CliError::Contract)?;
         let to = match format {
@@ -52,34 +65,39 @@ impl<W: Write> Output<W> {
             Format::Jsonl => Sink::Jsonl { to },
             Format::Csv => {
                 let mut to = csv::Writer::from_writer(to);
-                to.write_record(node.fields().map(|field| field.json_name().to_owned())).map_err(unwritten)?;
+                let members = node.fields().map(|field| field.json_name().to_owned());
+                let target = has_targets.then(|| TARGET.to_owned());
+                to.write_record(target.into_iter().chain(members)).map_err(unwritten)?;
                 Sink::Csv { to: Box::new(to) }
             }
         };
-        Ok(Self { to, node })
+        Ok(Self { to, node, has_targets })
     }
 
-    /// Prints one node.
-    pub(super) fn node(&mut self, node: &InstanceInformation) -> Result<(), CliError> {
+    /// Prints one node of a target.
+    pub(super) fn node(&mut self, target: &str, node: &InstanceInformation) -> Result<(), CliError> {
         let node = DynamicMessage::decode(self.node.clone(), node.encode_to_vec().as_slice())?;
+        let mut json = serde_json::to_value(&node).map_err(io::Error::from)?;
+        if let Some(members) = json.as_object_mut().filter(|_| self.has_targets) {
+            members.insert(TARGET.to_owned(), target.into());
+        }
         match &mut self.to {
             Sink::Table { rows, .. } => {
-                let json = serde_json::to_value(&node).map_err(io::Error::from)?;
                 // Nodes name themselves: what they say must not steer the terminal.
                 rows.push(COLUMNS.map(|column| cell(&json, column).replace(char::is_control, "\u{fffd}")));
             }
             Sink::Json { to, is_first } => {
                 to.write_all(if std::mem::take(is_first) { b"\n" } else { b",\n" })?;
-                serde_json::to_writer(to, &node).map_err(io::Error::from)?;
+                serde_json::to_writer(to, &json).map_err(io::Error::from)?;
             }
             Sink::Jsonl { to } => {
-                serde_json::to_writer(&mut *to, &node).map_err(io::Error::from)?;
+                serde_json::to_writer(&mut *to, &json).map_err(io::Error::from)?;
                 writeln!(to)?;
             }
             Sink::Csv { to } => {
-                let json = serde_json::to_value(&node).map_err(io::Error::from)?;
                 let cells = self.node.fields().map(|field| cell(&json, field.json_name()));
-                to.write_record(cells).map_err(unwritten)?;
+                let target = self.has_targets.then(|| target.to_owned());
+                to.write_record(target.into_iter().chain(cells)).map_err(unwritten)?;
             }
         }
         Ok(())
@@ -91,8 +109,9 @@ impl<W: Write> Output<W> {
             Sink::Table { mut to, rows } => {
                 let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(String::len).max();
                 let widths: [usize; COLUMNS.len()] = std::array::from_fn(|column| width(column).unwrap_or_default());
+                let left_out = usize::from(!self.has_targets);
                 for row in rows {
-                    let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+                    let cells = row.iter().zip(widths).skip(left_out).map(|(cell, width)| format!("{cell:width$}"));
                     writeln!(to, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
                 }
                 to.flush()?;
@@ -130,6 +149,10 @@ mod tests {
     use crate::proto::InstanceAggregatedAssociationOverview;
 
     fn printed(format: Format) -> String {
+        printed_with(format, false)
+    }
+
+    fn printed_with(format: Format, has_targets: bool) -> String {
         let overview = InstanceAggregatedAssociationOverview {
             detailed_status: Some("Success".into()),
             instance_association_status_aggregated_count: [("Success".to_owned(), 2)].into(),
@@ -146,9 +169,9 @@ mod tests {
             InstanceInformation { instance_id: Some("mi-2".into()), ..Default::default() },
         ];
         let mut bytes = Vec::new();
-        let mut output = Output::new(format, &mut bytes).unwrap();
+        let mut output = Output::new(format, has_targets, &mut bytes).unwrap();
         for node in &nodes {
-            output.node(node).unwrap();
+            output.node("prod-eu", node).unwrap();
         }
         output.finish().unwrap();
         String::from_utf8(bytes).unwrap()
@@ -191,11 +214,21 @@ mod tests {
     }
 
     #[test]
+    fn of_several_targets_each_node_says_which_it_is_of() {
+        let table = printed_with(Format::Table, true);
+        assert!(table.starts_with("target   InstanceId") && table.ends_with("\nprod-eu  mi-2\n"), "{table}");
+        let json: Value = serde_json::from_str(&printed_with(Format::Json, true)).unwrap();
+        assert_eq!(json["InstanceInformationList"][1], serde_json::json!({"InstanceId": "mi-2", "target": "prod-eu"}));
+        assert!(printed_with(Format::Csv, true).starts_with("target,InstanceId,"));
+        assert!(!printed(Format::Table).contains("target"));
+    }
+
+    #[test]
     fn a_table_shows_no_control_characters() {
         let mut bytes = Vec::new();
-        let mut output = Output::new(Format::Table, &mut bytes).unwrap();
+        let mut output = Output::new(Format::Table, false, &mut bytes).unwrap();
         let name = Some("evil\u{1b}[2J".into());
-        output.node(&InstanceInformation { computer_name: name, ..Default::default() }).unwrap();
+        output.node("default", &InstanceInformation { computer_name: name, ..Default::default() }).unwrap();
         output.finish().unwrap();
         assert!(!bytes.contains(&0x1b));
     }

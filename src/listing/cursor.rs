@@ -133,6 +133,11 @@ impl Cursor {
     }
 }
 
+/// Tells which query a cursor belongs to, by its fingerprint.
+pub(super) fn fingerprint(text: &str) -> Option<Vec<u8>> {
+    Payload::parse(text).map(|payload| payload.fingerprint)
+}
+
 impl Place {
     /// How many records of the page, fetched again, were handed out. It may have changed: it goes on where its last record
     /// went, at the first of several, and without a trace of that the page is given whole. A repeat does less harm than a

@@ -10,7 +10,7 @@ use lru::LruCache;
 use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
-    Config,
+    Config, Target,
     hold_off::HoldOff,
     pages::{Listing, Shared, Step},
 };
@@ -71,8 +71,8 @@ impl Index {
     }
 
     /// Adds a listing from the start, which will walk `background` pages whether it is read or not.
-    pub(super) fn start(&mut self, query: &Query, background: usize) -> Arc<Listing> {
-        let entry = self.entries.entry(query.fingerprint()).or_insert_with(|| Entry::new(query));
+    pub(super) fn start(&mut self, target: &Arc<Target>, query: &Query, background: usize) -> Arc<Listing> {
+        let entry = self.entries.entry(query.fingerprint()).or_insert_with(|| Entry::new(target, query));
         entry.prune(Instant::now(), &self.config);
         let (shared, first) = (Arc::clone(&entry.shared), Step::default());
         let listing = Arc::new(Listing::new(&self.config, &self.bytes, shared, first, background));
@@ -82,8 +82,8 @@ impl Index {
     }
 
     /// Finds or adds the listing that begins at this step.
-    pub(super) fn tail(&mut self, query: &Query, first: Step) -> Arc<Listing> {
-        let entry = self.entries.entry(query.fingerprint()).or_insert_with(|| Entry::new(query));
+    pub(super) fn tail(&mut self, target: &Arc<Target>, query: &Query, first: Step) -> Arc<Listing> {
+        let entry = self.entries.entry(query.fingerprint()).or_insert_with(|| Entry::new(target, query));
         if let Some(listing) = entry.tails.get(&first).filter(|listing| listing.is_whole()) {
             self.listings.promote(&listing.id);
             return Arc::clone(listing);
@@ -120,9 +120,10 @@ impl Index {
 }
 
 impl Entry {
-    fn new(query: &Query) -> Self {
+    fn new(target: &Arc<Target>, query: &Query) -> Self {
         let turns = Arc::new(Semaphore::new(TURNS));
-        let shared = Shared { query: query.clone(), hold_off: HoldOff::default(), turns };
+        let (target, query) = (Arc::clone(target), query.clone());
+        let shared = Shared { target, query, hold_off: HoldOff::default(), turns };
         Self { shared: Arc::new(shared), starts: Vec::new(), tails: HashMap::new() }
     }
 

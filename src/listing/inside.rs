@@ -6,12 +6,13 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    Came, Config, ReadError,
+    Came, Config, ReadError, Target,
     choice::{self, Candidate, Choice},
     cursor::Place,
     listings::Store,
     lock,
     pages::{KeptPage, Listing, Sent, Step},
+    position::Taken,
     seat::Seat,
     walk::Walk,
 };
@@ -48,31 +49,37 @@ impl Inside {
     ///
     /// # Errors
     /// The error that stands for an answer of upstream now.
-    pub(super) fn join(store: &Arc<Store>, query: &Query, freshness: Freshness) -> Result<Self, ReadError> {
+    pub(super) fn join(
+        store: &Arc<Store>,
+        target: &Arc<Target>,
+        query: &Query,
+        freshness: Freshness,
+        taken: &Arc<Taken>,
+    ) -> Result<Self, ReadError> {
         let now = Instant::now();
         let mut index = store.index();
         let starts = index.starts(query);
-        let choice = choice::choose(&candidates(starts, now, &store.config), freshness, store.config.max_stale);
+        let choice = choice::choose(&candidates(starts, now, &store.config), freshness, target.max_stale);
         let chosen = match choice {
             Choice::Join(chosen) | Choice::JoinAndRefresh(chosen) => starts.get(chosen).map(Arc::clone),
             Choice::Start { .. } => None,
         };
         if !matches!(choice, Choice::Join(_)) {
             let shared = index.shared(query);
-            let held = shared.map_or_else(|| store.throttle.held(now), |shared| store.held(&shared, now));
+            let held = shared.map_or_else(|| target.throttle.held(now), |shared| shared.held(now));
             match (held, &chosen) {
                 (Some(held), None) => return Err(held.told(now)),
                 (None, Some(stale)) => {
                     // At least as far as the first page: this reader reads that now.
-                    let fresh = index.start(query, stale.reached().max(1));
+                    let fresh = index.start(target, query, stale.reached().max(1));
                     Walk::start(&fresh, &mut lock(&fresh.state), store);
                 }
                 (Some(_), Some(_)) | (None, None) => {}
             }
         }
-        let listing = chosen.unwrap_or_else(|| index.start(query, 0));
+        let listing = chosen.unwrap_or_else(|| index.start(target, query, 0));
         index.touch(&listing);
-        let inside = Self::at_start(Seat::take(&listing));
+        let inside = Self::at_start(Seat::take(&listing, taken));
         drop(index);
         store.make_room();
         Ok(Self { is_forced: matches!(choice, Choice::Start { is_forced: true }), ..inside })
@@ -83,34 +90,45 @@ impl Inside {
     ///
     /// # Errors
     /// As for [`Inside::join`].
-    pub(super) fn resume(store: &Arc<Store>, query: &Query, place: &Place) -> Result<Self, ReadError> {
+    pub(super) fn resume(
+        store: &Arc<Store>,
+        target: &Arc<Target>,
+        query: &Query,
+        place: &Place,
+        taken: &Arc<Taken>,
+    ) -> Result<Self, ReadError> {
         let mut index = store.index();
         if let Some(listing) = index.listing(place.listing, query)
-            && let Some((seat, index, offset)) = Seat::find(&listing, place)
+            && let Some((seat, index, offset)) = Seat::find(&listing, place, taken)
         {
             return Ok(Self { index, offset, ..Self::at_start(seat) });
         }
         let sought = Some(place.clone());
         if place.token.is_none() {
             drop(index);
-            return Ok(Self { sought, ..Self::join(store, query, Freshness::default())? });
+            return Ok(Self { sought, ..Self::join(store, target, query, Freshness::default(), taken)? });
         }
         let first = Step { token: place.token.clone(), number: place.pages_before };
-        let seat = Seat::take(&index.tail(query, first));
+        let seat = Seat::take(&index.tail(target, query, first), taken);
         drop(index);
         store.make_room();
         Ok(Self { sought, ..Self::at_start(seat) })
     }
 
     /// Seats a reader that met an error at what is stale, if it allows that.
-    pub(super) fn stale(store: &Store, query: &Query, freshness: Freshness) -> Option<Self> {
+    pub(super) fn stale(
+        store: &Store,
+        target: &Target,
+        query: &Query,
+        freshness: Freshness,
+        taken: &Arc<Taken>,
+    ) -> Option<Self> {
         let mut index = store.index();
         let starts = index.starts(query);
-        let usable =
-            choice::usable(&candidates(starts, Instant::now(), &store.config), freshness, store.config.max_stale)?;
+        let usable = choice::usable(&candidates(starts, Instant::now(), &store.config), freshness, target.max_stale)?;
         let listing = starts.get(usable).map(Arc::clone)?;
         index.touch(&listing);
-        Some(Self::at_start(Seat::take(&listing)))
+        Some(Self::at_start(Seat::take(&listing, taken)))
     }
 
     fn at_start(seat: Seat) -> Self {

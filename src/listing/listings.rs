@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeMap,
     future::Future,
     sync::{
         Arc, Mutex, MutexGuard,
@@ -12,14 +13,8 @@ use tokio_util::{
     task::TaskTracker,
 };
 
-use super::{
-    Config, Head, Metrics, Wall,
-    hold_off::{Held, HoldOff},
-    index::Index,
-    lock,
-    pages::Shared,
-};
-use crate::upstream::Upstream;
+use super::{Config, Head, Metrics, Target, Wall, index::Index, lock};
+use crate::model::TargetName;
 
 /// All listings. Cheap to clone; when the last clone and the last reader are gone, walks are cancelled.
 #[derive(Debug, Clone)]
@@ -32,11 +27,9 @@ pub struct Listings {
 #[derive(Debug)]
 pub(super) struct Store {
     pub(super) config: Config,
-    pub(super) upstream: Arc<dyn Upstream>,
+    pub(super) targets: BTreeMap<TargetName, Arc<Target>>,
     pub(super) head: Head,
     pub(super) wall: Wall,
-    /// Throttling concerns all queries of the target.
-    pub(super) throttle: HoldOff,
     pub(super) metrics: Metrics,
     /// The bytes of all listings, those that only their readers still know included.
     bytes: Arc<AtomicUsize>,
@@ -47,16 +40,14 @@ pub(super) struct Store {
 }
 
 impl Config {
-    /// Puts listings in front of an upstream; `head` writes what goes before the records of a whole page, `wall` tells the
-    /// time.
-    pub fn build(self, upstream: Arc<dyn Upstream>, head: Head, wall: Wall) -> Listings {
+    /// Puts listings in front of targets; `head` writes what goes before the records of a whole page, `wall` tells the time.
+    pub fn build(self, targets: impl IntoIterator<Item = Target>, head: Head, wall: Wall) -> Listings {
         let (stop, bytes) = (CancellationToken::new(), Arc::default());
         let store = Arc::new(Store {
             config: self,
-            upstream,
+            targets: targets.into_iter().map(|target| (target.name.clone(), Arc::new(target))).collect(),
             head,
             wall,
-            throttle: HoldOff::default(),
             metrics: Metrics::default(),
             index: Mutex::new(Index::new(self, Arc::clone(&bytes))),
             bytes,
@@ -86,6 +77,11 @@ impl Listings {
         self.store.walks.len()
     }
 
+    /// All targets, in the order of their names.
+    pub fn targets(&self) -> impl Iterator<Item = &Target> {
+        self.store.targets.values().map(|target| &**target)
+    }
+
     pub(super) fn store(&self) -> &Arc<Store> {
         &self.store
     }
@@ -102,11 +98,6 @@ impl Listings {
 impl Store {
     pub(super) fn index(&self) -> MutexGuard<'_, Index> {
         lock(&self.index)
-    }
-
-    /// The error that stands for an answer of upstream now.
-    pub(super) fn held(&self, shared: &Shared, now: Instant) -> Option<Held> {
-        self.throttle.held(now).or_else(|| shared.hold_off.held(now))
     }
 
     /// Gives up listings until all are within bounds: the least recently used that nobody reads, or else the one with the

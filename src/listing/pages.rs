@@ -17,11 +17,12 @@ use tokio::{
 };
 
 use super::{
-    Config, ListingError, ReadError, Wall,
+    Config, ListingError, ReadError, Target, Wall,
     choice::Candidate,
     cursor::{Cursor, Place},
     hold_off::{Held, HoldOff},
     lock,
+    position::Position,
 };
 use crate::model::{Query, Records};
 
@@ -31,6 +32,7 @@ const ERROR: usize = 2048;
 /// What all listings of one query share.
 #[derive(Debug)]
 pub(super) struct Shared {
+    pub(super) target: Arc<Target>,
     pub(super) query: Query,
     pub(super) hold_off: HoldOff,
     /// A walk from the start holds one while it advances.
@@ -114,22 +116,18 @@ pub(super) enum End {
     Broken(Arc<ListingError>),
 }
 
-/// Where a reader is.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Position {
-    /// The page it reads, counted from the listing's first.
-    pub(super) at: usize,
-    /// How many pages it wants there to be.
-    pub(super) wants: usize,
-    /// Since when it takes nothing; none while it waits for us.
-    pub(super) idle_since: Option<Instant>,
-}
-
 /// The bytes of a listing within the bytes of all.
 #[derive(Debug)]
 struct Charge {
     total: Arc<AtomicUsize>,
     bytes: usize,
+}
+
+impl Shared {
+    /// The error that stands for an answer of upstream now.
+    pub(super) fn held(&self, now: Instant) -> Option<Held> {
+        self.target.throttle.held(now).or_else(|| self.hold_off.held(now))
+    }
 }
 
 impl Listing {
@@ -160,7 +158,7 @@ impl Listing {
         };
         state.follow(&first);
         state.charge.add(size_of::<Self>() + size_of::<Shared>() + shared.query.size() + first.size());
-        let ttl = config.jittered(config.ttl);
+        let ttl = config.jittered(shared.target.ttl);
         Self { id: fastrand::u64(1..), shared, first, ttl, state: Mutex::new(state), news: Notify::new() }
     }
 
@@ -333,13 +331,6 @@ impl State {
     /// The readers that are not given up.
     fn live_readers(&self, now: Instant, stall_timeout: Duration) -> impl Iterator<Item = &Position> {
         self.readers.iter().map(|(_, reader)| reader).filter(move |reader| reader.idle(now) <= stall_timeout)
-    }
-}
-
-impl Position {
-    /// How long it has taken nothing.
-    pub(super) fn idle(&self, now: Instant) -> Duration {
-        self.idle_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 }
 

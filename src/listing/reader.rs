@@ -1,14 +1,15 @@
-use std::{collections::VecDeque, fmt, mem, time::SystemTime};
+use std::{collections::VecDeque, fmt, mem, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    Came, InvalidCursor, Listings, Provenance, ReadError,
-    cursor::Cursor,
+    Came, InvalidCursor, Listings, OpenError, Provenance, ReadError, Target,
+    cursor::{self, Cursor},
     inside::{Inside, Run},
     listings::Store,
     pages::{KeptPage, Sent},
+    position::Taken,
 };
 use crate::model::{Freshness, Query};
 
@@ -16,7 +17,9 @@ use crate::model::{Freshness, Query};
 #[derive(Debug)]
 pub struct Reader {
     listings: Listings,
+    target: Arc<Target>,
     query: Query,
+    taken: Arc<Taken>,
     freshness: Freshness,
     read_ahead: usize,
     /// Where it begins; none at the start.
@@ -56,14 +59,17 @@ impl Listings {
     /// `freshness` does not matter. AWS is asked when the reader reads, if at all.
     ///
     /// # Errors
-    /// [`InvalidCursor`].
-    pub fn open(&self, query: &Query, freshness: Freshness, cursor: Option<&str>) -> Result<Reader, InvalidCursor> {
+    /// [`OpenError`].
+    pub fn open(&self, query: &Query, freshness: Freshness, cursor: Option<&str>) -> Result<Reader, OpenError> {
         let store = self.store();
+        let target = store.targets.get(query.target()).ok_or(OpenError::UnknownTarget)?;
         let lifetime = store.config.cursor_lifetime + store.config.cursor_slack();
         let parse = |text| Cursor::parse(text, query.fingerprint(), (store.wall)(), lifetime);
         let cursor = cursor.map(parse).transpose()?;
         Ok(Reader {
             listings: self.clone(),
+            target: Arc::clone(target),
+            taken: Arc::default(),
             query: query.clone(),
             freshness: if cursor.is_none() { freshness } else { Freshness::default() },
             read_ahead: 0,
@@ -76,12 +82,30 @@ impl Listings {
     }
 }
 
+/// Which of the queries a cursor belongs to, if to any.
+///
+/// # Errors
+/// [`InvalidCursor::Malformed`].
+pub fn belongs_to<'a>(
+    cursor: &str,
+    mut queries: impl Iterator<Item = &'a Query>,
+) -> Result<Option<usize>, InvalidCursor> {
+    let fingerprint = cursor::fingerprint(cursor).ok_or(InvalidCursor::Malformed)?;
+    Ok(queries.position(|query| query.fingerprint() == *fingerprint))
+}
+
 impl Reader {
     /// Has upstream pages fetched ahead of this reader, as many as the configuration says.
     #[must_use]
     pub fn reading_ahead(self) -> Self {
         let read_ahead = self.listings.store().config.read_ahead;
         Self { read_ahead, ..self }
+    }
+
+    /// Reads for a call that reads from others, too: it is given up only if it takes nothing from any of them.
+    #[must_use]
+    pub fn taking(self, taken: &Arc<Taken>) -> Self {
+        Self { taken: Arc::clone(taken), ..self }
     }
 
     /// Reads the next `limit` records, fewer only at the end, and waits for no fetch beyond what that takes. After a
@@ -96,7 +120,8 @@ impl Reader {
         if let Err(failed) = &outcome
             && is_first
             && !failed.error.is_refusal()
-            && let Some(inside) = Inside::stale(self.listings.store(), &self.query, self.freshness)
+            && let Some(inside) =
+                Inside::stale(self.listings.store(), &self.target, &self.query, self.freshness, &self.taken)
         {
             self.inside = Some(inside);
             outcome = self.try_read(limit).await;
@@ -121,10 +146,12 @@ impl Reader {
             (Some(inside), _) => inside,
             (_, Some(Cursor::End(as_of))) => {
                 self.is_at_end = true;
-                return Ok(behind_the_end(*as_of, &self.query, store));
+                return Ok(behind_the_end(*as_of, &self.target, &self.query, store));
             }
-            (none, Some(Cursor::At(place))) => none.insert(Inside::resume(store, &self.query, place)?),
-            (none, None) => none.insert(Inside::join(store, &self.query, self.freshness)?),
+            (none, Some(Cursor::At(place))) => {
+                none.insert(Inside::resume(store, &self.target, &self.query, place, &self.taken)?)
+            }
+            (none, None) => none.insert(Inside::join(store, &self.target, &self.query, self.freshness, &self.taken)?),
         };
         let Run { records, whole, oldest, came, index, offset } = inside.run(limit, self.read_ahead, store).await?;
         if came != Came::Hit {
@@ -175,8 +202,8 @@ fn put_together(
 }
 
 /// The page of a reader whose cursor stands at the end; `as_of` is that of the answer which said so.
-fn behind_the_end(as_of: SystemTime, query: &Query, store: &Store) -> Page {
-    let (age, max_age) = ((store.wall)().duration_since(as_of).unwrap_or_default(), store.config.ttl);
+fn behind_the_end(as_of: SystemTime, target: &Target, query: &Query, store: &Store) -> Page {
+    let (age, max_age) = ((store.wall)().duration_since(as_of).unwrap_or_default(), target.ttl);
     let provenance = Provenance { as_of, age, max_age, is_stale: age >= max_age, came: Came::Hit, is_forced: false };
     put_together(query, &Cursor::End(as_of), VecDeque::new(), provenance, store)
 }

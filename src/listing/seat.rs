@@ -7,7 +7,8 @@ use super::{
     cursor::Place,
     listings::Store,
     lock,
-    pages::{End, KeptPage, Listing, Position, State},
+    pages::{End, KeptPage, Listing, State},
+    position::{Position, Taken},
     walk::Walk,
 };
 
@@ -30,20 +31,21 @@ enum Look {
 
 impl Seat {
     /// Sits down at the listing's start.
-    pub(super) fn take(listing: &Arc<Listing>) -> Self {
-        Self::at(listing, &mut lock(&listing.state), 0)
+    pub(super) fn take(listing: &Arc<Listing>, taken: &Arc<Taken>) -> Self {
+        Self::at(listing, &mut lock(&listing.state), 0, taken)
     }
 
     /// Sits down where `place` leads, which was handed out of this listing: at this record of this page; none if that page
     /// is no longer kept.
-    pub(super) fn find(listing: &Arc<Listing>, place: &Place) -> Option<(Self, usize, usize)> {
+    pub(super) fn find(listing: &Arc<Listing>, place: &Place, taken: &Arc<Taken>) -> Option<(Self, usize, usize)> {
         let mut state = lock(&listing.state);
         let (index, offset) = state.find(place)?;
-        Some((Self::at(listing, &mut state, index), index, offset))
+        Some((Self::at(listing, &mut state, index, taken), index, offset))
     }
 
-    fn at(listing: &Arc<Listing>, state: &mut State, at: usize) -> Self {
-        let number = state.readers.insert(Position { at, wants: 0, idle_since: None });
+    fn at(listing: &Arc<Listing>, state: &mut State, at: usize, taken: &Arc<Taken>) -> Self {
+        let taken = Arc::clone(taken);
+        let number = state.readers.insert(Position { at, wants: 0, is_waiting: true, taken });
         Self { listing: Arc::clone(listing), number }
     }
 
@@ -84,10 +86,10 @@ impl Seat {
         let state = &mut *lock(&self.listing.state);
         let wants = index + 1 + ahead;
         if let Some(reader) = state.readers.get_mut(self.number) {
-            if reader.idle_since.is_some_and(|since| since.elapsed() > store.config.stall_timeout) {
+            if !reader.is_waiting && reader.idle(Instant::now()) > store.config.stall_timeout {
                 return Err(ListingError::Stalled.into());
             }
-            *reader = Position { at: index, wants, idle_since: None };
+            (reader.at, reader.wants, reader.is_waiting) = (index, wants, true);
         }
         let page = state.hand_out(index);
         if page.is_some() && (state.len() >= wants || state.is_advancing || state.end.is_some()) {
@@ -95,7 +97,7 @@ impl Seat {
         }
         let now = Instant::now();
         // Asked once: were it to begin between two looks, the reader would wait for a walk that nobody starts.
-        let held = if state.is_advancing { None } else { store.held(&self.listing.shared, now) };
+        let held = if state.is_advancing { None } else { self.listing.shared.held(now) };
         if page.is_none() {
             let failures = *failures.get_or_insert(state.failures);
             match &state.end {
@@ -116,7 +118,8 @@ impl Seat {
     pub(super) fn rest(&self, index: usize, now: Instant) -> bool {
         let state = &mut *lock(&self.listing.state);
         if let Some(reader) = state.readers.get_mut(self.number) {
-            reader.idle_since = Some(now);
+            reader.taken.note(now);
+            reader.is_waiting = false;
         }
         index >= state.len() && matches!(state.end, Some(End::Complete))
     }

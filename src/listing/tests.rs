@@ -17,7 +17,7 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use prost::Message as _;
 use tokio::time::{self, Instant};
 
-use super::{Came, Config, Listings, Page, ReadError, Reader, lock};
+use super::{Came, Config, InvalidCursor, Listings, OpenError, Page, ReadError, Reader, Target, lock};
 use crate::{
     model::{Filter, Filters, Freshness, Query, Records, RecordsBuilder, TargetName},
     proto::{InstanceInformation, StreamInstanceInformationResponse},
@@ -99,6 +99,10 @@ impl Fake {
 }
 
 impl Upstream for Fake {
+    fn region(&self) -> &'static str {
+        "nowhere"
+    }
+
     fn fetch<'a>(
         &'a self,
         _: &'a Filters,
@@ -127,14 +131,18 @@ impl Upstream for Fake {
 fn listings(fake: &Arc<Fake>, configure: impl FnOnce(&mut Config)) -> Listings {
     let mut config = Config { jitter_percent: 0, ..Config::default() };
     configure(&mut config);
-    let upstream: Arc<dyn Upstream> = Arc::<Fake>::clone(fake);
-    config.build(upstream, head, wall)
+    config.build([target(&config, Arc::<Fake>::clone(fake))], head, wall)
 }
 
 /// The time that callers know, as it passes by the paused clock.
 fn wall() -> SystemTime {
     thread_local!(static START: (Instant, SystemTime) = (Instant::now(), SystemTime::now()));
     START.with(|(start, time)| *time + start.elapsed())
+}
+
+/// The one target of the tests.
+fn target(config: &Config, upstream: Arc<dyn Upstream>) -> Target {
+    Target::new(TargetName::default_target(), upstream, config.ttl, config.max_stale)
 }
 
 fn head(_: &TargetName, _: SystemTime, cursor: &str, _: &Records) -> Vec<u8> {

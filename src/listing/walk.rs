@@ -10,7 +10,7 @@ use super::{
     cursor::Cursor,
     listings::Store,
     lock,
-    pages::{End, KeptPage, Listing, Sent, State, Step},
+    pages::{End, KeptPage, Listing, Sent, Shared, State, Step},
 };
 use crate::{
     model::Records,
@@ -42,8 +42,8 @@ impl Walk {
     async fn run(mut self) {
         let mut turn = self.turn().await;
         while let Some((step, sent)) = self.next() {
-            let filters = self.listing.shared.query.filters();
-            let outcome = self.store.upstream.fetch(filters, step.token.as_deref()).await;
+            let Shared { target, query, .. } = &*self.listing.shared;
+            let outcome = target.upstream.fetch(query.filters(), step.token.as_deref()).await;
             self.store.metrics.count_upstream_call(sent.at.elapsed());
             self.has_failed = outcome.is_err();
             match outcome {
@@ -84,7 +84,7 @@ impl Walk {
         let listing = Arc::clone(&self.listing);
         let mut state = lock(&listing.state);
         let sent = Sent::now(self.store.wall);
-        if !self.has_failed && state.is_wanted() && self.store.held(&listing.shared, sent.at).is_none() {
+        if !self.has_failed && state.is_wanted() && listing.shared.held(sent.at).is_none() {
             if state.next.number < self.store.config.page_cap {
                 state.started.get_or_insert(sent.at);
                 return Some((state.next.clone(), sent));
@@ -103,7 +103,8 @@ impl Walk {
     fn append(&self, step: Step, sent: Sent, page: UpstreamPage) {
         let (listing, store) = (&self.listing, &self.store);
         listing.shared.hold_off.succeed(sent.at);
-        store.throttle.succeed(sent.at);
+        listing.shared.target.throttle.succeed(sent.at);
+        listing.shared.target.answered(sent.as_of);
         let next = page.next_token.map(|token| Step { token: Some(Arc::from(token)), number: step.number + 1 });
         let kept = (!page.records.is_empty()).then(|| self.kept(step, sent, &page.records, next.as_ref()));
         let mut state = self.state();
@@ -135,11 +136,13 @@ impl Walk {
     fn fail(&self, step: &Step, sent: Sent, error: UpstreamError) {
         let has_expired = step.token.is_some() && error.aws().is_some_and(AwsError::is_invalid_next_token);
         let error = if has_expired { ListingError::Expired(error) } else { ListingError::Upstream(error) };
+        self.listing.shared.target.failed(&error, sent.as_of);
         let (error, mut state) = (Arc::new(error), self.state());
         if has_expired || self.is_tail() && error.is_refusal() {
             return state.break_off(error);
         }
-        let hold_off = if error.is_throttle() { &self.store.throttle } else { &self.listing.shared.hold_off };
+        let Shared { target, hold_off, .. } = &*self.listing.shared;
+        let hold_off = if error.is_throttle() { &target.throttle } else { hold_off };
         state.fail(hold_off.fail(error, sent.at, Instant::now(), &self.store.config));
     }
 

@@ -3,9 +3,20 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
+use serde::Deserialize;
+
+/// The longest name, in bytes.
+const MAX_NAME: usize = 64;
+
 /// The name of a target: a named place to ask, which is a region and credentials.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
 pub struct TargetName(Arc<str>);
+
+/// Why a text is no target's name.
+#[derive(Debug, thiserror::Error)]
+#[error("a target's name consists of letters, digits, '-', '_' and '.', 64 at most, not {0:?}")]
+pub struct InvalidTargetName(String);
 
 impl TargetName {
     /// The target that is asked where none is named.
@@ -51,6 +62,17 @@ impl TargetName {
 impl From<&str> for TargetName {
     fn from(name: &str) -> Self {
         Self(Arc::from(name))
+    }
+}
+
+/// Names that are configured: any of them can be told from a glob, and from a list of names.
+impl TryFrom<String> for TargetName {
+    type Error = InvalidTargetName;
+
+    fn try_from(name: String) -> Result<Self, InvalidTargetName> {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        let is_name = (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(is_plain);
+        if is_name { Ok(Self(name.into())) } else { Err(InvalidTargetName(name)) }
     }
 }
 

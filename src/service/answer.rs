@@ -63,6 +63,11 @@ impl Answer {
         Self(parts)
     }
 
+    /// An answer that is just a message.
+    pub(super) fn message(message: &impl Message) -> Self {
+        Self([message_head(message, None, 0).into()].into())
+    }
+
     /// The answer that a page is as it stands, for which [`message_head`] wrote the head.
     pub(super) fn ready(page: Page) -> Self {
         Self(page.parts)

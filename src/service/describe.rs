@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     listing::Listings,
-    model::{Freshness, Query},
+    model::{Freshness, Query, TargetName},
     proto::DescribeInstanceInformationRequest,
 };
 
@@ -18,12 +18,13 @@ const NEXT_TOKEN: u32 = 2;
 /// Answers one page.
 pub(super) async fn describe(
     listings: &Listings,
+    default_target: Option<&TargetName>,
     request: DescribeInstanceInformationRequest,
 ) -> Result<Response<Body>, Status> {
-    let Asked { query, freshness, limit, cursor } = validated(request)?;
+    let Asked { query, freshness, limit, cursor } = validated(request, default_target)?;
     let mut reader = listings
         .open(&query, freshness, cursor.as_deref())
-        .map_err(|error| status::invalid_cursor(error, "next_token"))?;
+        .map_err(|error| status::unopened(error, &query, "next_token"))?;
     let page = reader.read(limit).await.map_err(|error| status::unreadable(&error, &query))?;
     let provenance = page.provenance;
     let next_token = (!reader.is_at_end()).then_some(NEXT_TOKEN);
@@ -40,13 +41,16 @@ struct Asked {
 }
 
 #[expect(deprecated, reason = "AWS deprecates its legacy filters, and takes them")]
-fn validated(request: DescribeInstanceInformationRequest) -> Result<Asked, Status> {
+fn validated(
+    request: DescribeInstanceInformationRequest,
+    default_target: Option<&TargetName>,
+) -> Result<Asked, Status> {
     let mut constraints = Constraints::default();
     let filters = constraints.filters(request.filters);
     let legacy = constraints.legacy_filters(request.instance_information_filter_list);
     let limit = constraints.max_results(request.max_results);
     constraints.finish()?;
     let freshness = validate::freshness(request.read_options)?;
-    let query = validate::query(validate::target(&request.target)?, filters, legacy)?;
+    let query = validate::query(validate::target(&request.target, default_target)?, filters, legacy)?;
     Ok(Asked { query, freshness, limit, cursor: validate::next_token(request.next_token) })
 }

@@ -3,6 +3,8 @@ use std::{collections::HashMap, time::Duration};
 use tonic::{Code, Status, metadata::MetadataValue};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
+use crate::proto::Unreachable;
+
 /// The `domain` of errors that AWS words, or would.
 pub(super) const AWS: &str = "ssm.amazonaws.com";
 /// The `domain` of errors that the gateway alone knows.
@@ -73,6 +75,14 @@ impl Failure {
     pub(super) fn at_field(self, field: &str) -> Self {
         let description = self.message.clone();
         self.at(field, description)
+    }
+
+    /// Tells it in a stream over several targets, in place of the nodes of one.
+    pub(super) fn unreachable(&self) -> Unreachable {
+        let Self { code, reason, message, retry_after, .. } = self;
+        // A wait too long for the wire is none that anybody counts on.
+        let retry_after = retry_after.and_then(|delay| delay.try_into().ok());
+        Unreachable { code: i32::from(*code), reason: reason.clone(), message: message.clone(), retry_after }
     }
 
     /// Says when to ask again, where that is known.

@@ -6,7 +6,7 @@ use tonic::Code;
 
 use super::failure::{AWS, Failure, GATEWAY};
 use crate::{
-    listing::{InvalidCursor, ListingError, ReadError},
+    listing::{InvalidCursor, ListingError, OpenError, ReadError},
     model::{Filters, Query},
     upstream::{AwsError, UpstreamError},
 };
@@ -15,6 +15,14 @@ use crate::{
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// The longest `reason` that `google.rpc.ErrorInfo` allows.
 const MAX_REASON: usize = 63;
+
+/// Tells why no reader could be opened; a cursor stood in `field`.
+pub(super) fn unopened(error: OpenError, query: &Query, field: &str) -> Failure {
+    match error {
+        OpenError::UnknownTarget => Failure::unknown_target(query.target().as_str()),
+        OpenError::InvalidCursor(error) => invalid_cursor(error, field),
+    }
+}
 
 /// Tells why a cursor in `field` was refused.
 pub(super) fn invalid_cursor(error: InvalidCursor, field: &str) -> Failure {

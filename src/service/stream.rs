@@ -1,44 +1,111 @@
-use std::time::SystemTime;
+//! Page after page, of one target or of many at once.
 
-use futures_util::{StreamExt as _, stream};
+use std::{sync::Arc, time::SystemTime};
+
+use bytes::Bytes;
+use futures_util::{
+    StreamExt as _,
+    stream::{self, BoxStream},
+};
 use http::Response;
 use tonic::{Status, body::Body};
 
 use super::{
     answer::{self, Answer},
+    failure::Failure,
     status,
     validate::{self, Constraints},
 };
 use crate::{
-    listing::{Listings, Provenance, Reader},
+    listing::{Listings, Provenance, Reader, Target},
     model::{Query, Records, TargetName},
     proto::{StreamInstanceInformationRequest, StreamInstanceInformationResponse},
 };
 
 /// The number of `StreamInstanceInformationResponse.resume_token`.
 const RESUME_TOKEN: u32 = 19;
+/// How many targets of a call are read at a time.
+const WIDTH: usize = 64;
 
 /// Answers page after page, the first of which is awaited: an error before it must come without headers.
 pub(super) async fn stream(
     listings: &Listings,
+    default_target: Option<&TargetName>,
     request: StreamInstanceInformationRequest,
 ) -> Result<Response<Body>, Status> {
+    let mut walks = walks(listings, default_target, request)?;
+    if walks.len() > 1 {
+        return merged(walks).await;
+    }
+    // In a box, since it moves in and out of the stream with every message.
+    let mut walk = Box::new(walks.pop().ok_or_else(no_target)?);
+    let first = walk.next().await?;
+    let rest =
+        stream::try_unfold(
+            walk,
+            async |mut walk| {
+                if walk.reader.is_at_end() { Ok(None) } else { Ok(Some((walk.next().await?, walk))) }
+            },
+        );
+    Ok(first.into_http(Some(rest.boxed())))
+}
+
+/// Not to be seen: a call that means no target was refused.
+fn no_target() -> Status {
+    Status::internal("the call means no target")
+}
+
+/// What is asked of each target.
+fn walks(
+    listings: &Listings,
+    default_target: Option<&TargetName>,
+    request: StreamInstanceInformationRequest,
+) -> Result<Vec<Walk>, Status> {
     let limit = validate::page_size(request.page_size)?;
     let freshness = validate::freshness(request.read_options)?;
     let mut constraints = Constraints::default();
     let filters = constraints.filters(request.filters);
     constraints.finish()?;
-    let query = validate::query(validate::targets(&request.targets)?, filters, Vec::new())?;
-    let (field, token) = validate::resume_token(request.resume_tokens)?.unzip();
-    let reader = listings
-        .open(&query, freshness, token.as_deref())
-        .map_err(|error| status::invalid_cursor(error, &field.unwrap_or_default()))?
-        .reading_ahead();
-    // In a box, since it moves in and out of the stream with every message.
-    let mut pages = Box::new(Pages { reader, query, limit });
-    let first = pages.next().await?;
-    let rest = stream::try_unfold(pages, async |mut pages| {
-        if pages.reader.is_at_end() { Ok(None) } else { Ok(Some((pages.next().await?, pages))) }
+    let names: Vec<&TargetName> = listings.targets().map(Target::name).collect();
+    let targets = validate::targets(&request.targets, &names, default_target)?;
+    let queries = targets.into_iter().map(|target| validate::query(target, filters.clone(), Vec::new()));
+    let queries = queries.collect::<Result<Vec<_>, _>>()?;
+    let mut tokens = validate::resume_tokens(request.resume_tokens, &queries)?;
+    let clock = Arc::default();
+    let mut walks = Vec::with_capacity(queries.len());
+    for (index, query) in queries.into_iter().enumerate() {
+        let (field, cursor) = tokens.remove(&index).unzip();
+        let reader = listings
+            .open(&query, freshness, cursor.as_deref())
+            .map_err(|error| status::unopened(error, &query, &field.unwrap_or_default()))?;
+        let token = cursor.unwrap_or_default().into();
+        walks.push(Walk { reader: reader.reading_ahead().taking(&clock), query, limit, token });
+    }
+    Ok(walks)
+}
+
+/// The messages of all walks as they come. A target that fails is told in a message of its own, unless all do.
+async fn merged(walks: Vec<Walk>) -> Result<Response<Body>, Status> {
+    let targets = walks.len();
+    let mut messages = stream::iter(walks).map(Walk::messages).flatten_unordered(WIDTH).boxed();
+    let mut failed = Vec::new();
+    let first = loop {
+        match messages.next().await {
+            Some(Ok(answer)) => break answer,
+            Some(Err(failure)) => failed.push(failure),
+            None => {
+                return Err(failed.into_iter().next().map_or_else(|| Status::internal("no target"), |f| f.0.into()));
+            }
+        }
+    };
+    let told = failed.into_iter().map(Err).collect::<Vec<_>>();
+    let rest = stream::iter(told).chain(messages).boxed();
+    let rest = stream::unfold((rest, 0usize), move |(mut rest, failures)| async move {
+        match rest.next().await? {
+            Ok(answer) => Some((Ok(answer), (rest, failures))),
+            Err((_, answer)) if failures + 1 < targets => Some((Ok(answer), (rest, failures + 1))),
+            Err((failure, _)) => Some((Err(failure.into()), (rest, failures + 1))),
+        }
     });
     Ok(first.into_http(Some(rest.boxed())))
 }
@@ -57,20 +124,48 @@ fn rest(target: &TargetName, as_of: SystemTime, stale: bool) -> StreamInstanceIn
     StreamInstanceInformationResponse { target, as_of, stale, ..Default::default() }
 }
 
-/// The messages of one target.
-struct Pages {
+/// What was asked of one target, and how far it was answered.
+struct Walk {
     reader: Reader,
     query: Query,
     limit: usize,
+    /// Where to go on after the last message.
+    token: Bytes,
 }
 
-impl Pages {
-    async fn next(&mut self) -> Result<Answer, Status> {
+/// A failure, and the message that tells it.
+type Failed = (Failure, Answer);
+
+impl Walk {
+    async fn next(&mut self) -> Result<Answer, Failure> {
         let page = self.reader.read(self.limit).await.map_err(|error| status::unreadable(&error, &self.query))?;
         let Provenance { as_of, is_stale, .. } = page.provenance;
+        if let Some(first) = page.parts.front() {
+            self.token = first.slice(page.head_len..page.head_len + page.cursor_len);
+        }
         if page.head_len > 0 && !is_stale {
             return Ok(Answer::ready(page));
         }
         Ok(Answer::new(page, Some(RESUME_TOKEN), &rest(self.query.target(), as_of, is_stale)))
+    }
+
+    /// All messages, the last of which may tell why there are no more.
+    fn messages(self) -> BoxStream<'static, Result<Answer, Failed>> {
+        stream::unfold(Some(self), async |walk| {
+            let mut walk = walk?;
+            match walk.next().await {
+                Ok(answer) => Some((Ok(answer), Some(walk).filter(|walk| !walk.reader.is_at_end()))),
+                Err(failure) => {
+                    let message = StreamInstanceInformationResponse {
+                        target: walk.query.target().to_string(),
+                        resume_token: String::from_utf8_lossy(&walk.token).into_owned(),
+                        unreachable: Some(failure.unreachable()),
+                        ..Default::default()
+                    };
+                    Some((Err((failure, Answer::message(&message))), None))
+                }
+            }
+        })
+        .boxed()
     }
 }

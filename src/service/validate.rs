@@ -1,12 +1,21 @@
 //! Requests to queries. What AWS is certain to refuse is refused here in AWS's words, without spending a call; in all
 //! else AWS decides. As with AWS, limits of single members come before rules between them, and are reported together.
 
-use std::{fmt::Display, ops::RangeInclusive, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+    ops::RangeInclusive,
+    time::Duration,
+};
 
 use tonic::Code;
 
-use super::failure::{AWS, Failure, GATEWAY};
+use super::{
+    failure::{AWS, Failure, GATEWAY},
+    status,
+};
 use crate::{
+    listing::{InvalidCursor, belongs_to},
     model::{Filter, Filters, Freshness, Query, TargetName},
     proto::{InstanceInformationFilter, InstanceInformationStringFilter, ReadOptions},
 };
@@ -138,19 +147,31 @@ pub(super) fn query(target: TargetName, current: Vec<Filter>, legacy: Vec<Filter
     Ok(Query::new(target, if legacy.is_empty() { Filters::Current(current) } else { Filters::Legacy(legacy) }))
 }
 
-/// The target that a unary call names.
-pub(super) fn target(name: &str) -> Result<TargetName, Failure> {
-    let target = TargetName::default_target();
-    if name.is_empty() || name == target.as_str() { Ok(target) } else { Err(Failure::unknown_target(name)) }
+/// The target that a unary call names, or the default.
+pub(super) fn target(name: &str, default: Option<&TargetName>) -> Result<TargetName, Failure> {
+    if name.is_empty() { default_target("target", default) } else { Ok(TargetName::from(name)) }
 }
 
-/// The target that a stream's names and globs mean.
-pub(super) fn targets(patterns: &[String]) -> Result<TargetName, Failure> {
-    let target = TargetName::default_target();
-    match patterns.iter().find(|pattern| !pattern.is_empty() && !target.matches(pattern)) {
-        None => Ok(target),
-        Some(pattern) => Err(Failure::unknown_target(pattern)),
+/// The targets that a stream's names and globs mean among `all`, each once, or the default.
+pub(super) fn targets(
+    patterns: &[String],
+    all: &[&TargetName],
+    default: Option<&TargetName>,
+) -> Result<Vec<TargetName>, Failure> {
+    let mut targets = BTreeSet::new();
+    for pattern in patterns.iter().filter(|pattern| !pattern.is_empty()) {
+        let mut meant = all.iter().filter(|target| target.matches(pattern)).peekable();
+        meant.peek().ok_or_else(|| Failure::unknown_target(pattern))?;
+        targets.extend(meant.map(|&target| target.clone()));
     }
+    if targets.is_empty() {
+        return Ok(vec![default_target("targets", default)?]);
+    }
+    Ok(targets.into_iter().collect())
+}
+
+fn default_target(field: &str, default: Option<&TargetName>) -> Result<TargetName, Failure> {
+    default.cloned().ok_or_else(|| refused(field, format!("{field} must be given: the gateway has no default target")))
 }
 
 /// The most records in a stream's message.
@@ -167,16 +188,26 @@ pub(super) fn next_token(next_token: Option<String>) -> Option<String> {
     next_token.filter(|token| !token.is_empty())
 }
 
-/// The one cursor among a stream's, and the field that it stands in: one target has one latest token.
-pub(super) fn resume_token(tokens: Vec<String>) -> Result<Option<(String, String)>, Failure> {
-    let mut given = tokens.into_iter().enumerate().filter(|(_, token)| !token.is_empty());
-    let first = given.next().map(|(index, token)| (format!("resume_tokens[{index}]"), token));
-    match given.next() {
-        None => Ok(first),
-        Some((index, _)) => {
-            Err(refused(&format!("resume_tokens[{index}]"), "only the latest resume token of a target can be resumed"))
+/// A stream's resume tokens by the query that each belongs to, with the field that it stands in: one target has one
+/// latest token.
+pub(super) fn resume_tokens(
+    tokens: Vec<String>,
+    queries: &[Query],
+) -> Result<BTreeMap<usize, (String, String)>, Failure> {
+    let mut by_query = BTreeMap::new();
+    for (index, token) in tokens.into_iter().enumerate().filter(|(_, token)| !token.is_empty()) {
+        let field = format!("resume_tokens[{index}]");
+        let query = match belongs_to(&token, queries.iter()) {
+            Ok(Some(query)) => query,
+            Ok(None) => return Err(status::invalid_cursor(InvalidCursor::OtherQuery, &field)),
+            Err(error) => return Err(status::invalid_cursor(error, &field)),
+        };
+        if by_query.contains_key(&query) {
+            return Err(refused(&field, "only the latest resume token of a target can be resumed"));
         }
+        by_query.insert(query, (field, token));
     }
+    Ok(by_query)
 }
 
 /// How old the answer may be.

@@ -6,6 +6,7 @@ use aws_sdk_ssm::{
     error::{ProvideErrorMetadata, SdkError},
     operation::{RequestId, describe_instance_information::DescribeInstanceInformationError},
 };
+use aws_sdk_sts::operation::assume_role::AssumeRoleError;
 use tracing::warn;
 
 pub(super) type OperationError = SdkError<DescribeInstanceInformationError, HttpResponse>;
@@ -157,8 +158,22 @@ impl UpstreamError {
                 Self::Protocol(cause(error))
             }
             SdkError::ResponseError(_) => Self::Unavailable(Some(AwsError::of(error)), Some(cause(error))),
-            _ if is_about_credentials(error) => Self::Credentials(None, Some(cause(error))),
-            _ => Self::Unavailable(None, Some(cause(error))),
+            _ => match assume_role(error) {
+                Some(sts @ SdkError::ServiceError(context)) => {
+                    Self::of_assume_role(AwsError::of(sts), context.raw().status().as_u16())
+                }
+                Some(sts) if !is_about_credentials(sts) => Self::Unavailable(None, Some(cause(error))),
+                _ if is_about_credentials(error) => Self::Credentials(None, Some(cause(error))),
+                _ => Self::Unavailable(None, Some(cause(error))),
+            },
+        }
+    }
+
+    /// Classifies an error in STS's words: whatever is wrong with that request is none of the caller's doing.
+    fn of_assume_role(aws: AwsError, status: u16) -> Self {
+        match Self::of_answer(aws, status) {
+            Self::InvalidRequest(aws) | Self::Rejected(aws) => Self::Credentials(Some(aws), None),
+            other => other,
         }
     }
 
@@ -190,7 +205,7 @@ impl AwsError {
         self.code.as_deref() == Some("InvalidNextToken")
     }
 
-    fn of(error: &OperationError) -> Self {
+    fn of<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Self {
         let owned = |text: &str| Some(cut(text)).filter(|text| !text.is_empty()).map(str::to_owned);
         let header = error.raw_response().and_then(|answer| answer.headers().get("x-amz-retry-after"));
         Self {
@@ -203,8 +218,13 @@ impl AwsError {
 }
 
 /// The SDK reports absent credentials as a failed dispatch; the reason lies at the bottom of its sources.
-fn is_about_credentials(error: &OperationError) -> bool {
+fn is_about_credentials(error: &(dyn Error + 'static)) -> bool {
     sources(error).any(|source| source.downcast_ref::<CredentialsError>().is_some())
+}
+
+/// The failure to assume a role that lies below another.
+fn assume_role(error: &OperationError) -> Option<&SdkError<AssumeRoleError, HttpResponse>> {
+    sources(error).find_map(|source| source.downcast_ref())
 }
 
 /// The SDK's error and its sources in words. The error itself is not kept: it holds AWS's answer, nodes' addresses and
@@ -217,6 +237,6 @@ fn cut(text: &str) -> &str {
     text.get(..text.floor_char_boundary(MAX_WORDS)).unwrap_or_default()
 }
 
-fn sources(error: &OperationError) -> impl Iterator<Item = &(dyn Error + 'static)> {
-    iter::successors(Some(error as &(dyn Error + 'static)), |&error| error.source())
+fn sources<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    iter::successors(Some(error), |&error| error.source())
 }

@@ -1,13 +1,17 @@
 use std::{fmt, time::Duration};
 
-use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_config::{
+    BehaviorVersion, Region, SdkConfig, retry::RetryConfig, sts::AssumeRoleProvider, timeout::TimeoutConfig,
+};
 use aws_sdk_ssm::{
-    Client, config::Credentials, operation::describe_instance_information::DescribeInstanceInformationOutput,
+    Client,
+    config::{self, Credentials},
+    operation::describe_instance_information::DescribeInstanceInformationOutput,
 };
 use futures_util::{FutureExt as _, future::BoxFuture};
 use http::Uri;
 use serde::Deserialize;
-use tokio::time;
+use tokio::{sync::OnceCell, time};
 
 use super::{Upstream, UpstreamError, UpstreamPage, convert, error::OperationError};
 use crate::model::Filters;
@@ -15,7 +19,10 @@ use crate::model::Filters;
 /// How many records are asked for at a time: AWS's most.
 const PAGE_SIZE: i32 = 50;
 
-/// How a target's SSM is reached; the `[upstream]` table of the configuration file.
+/// What sessions of an assumed role are called where the configuration does not say.
+const SESSION_NAME: &str = "ssm-gateway";
+
+/// How a target's SSM is reached; the `[upstream]` table of the configuration file says it for all targets.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -23,8 +30,16 @@ pub struct Config {
     pub region: Option<String>,
     /// Another endpoint than the region's own; absent, what the SDK finds in `AWS_ENDPOINT_URL_SSM` and the like.
     pub endpoint_url: Option<String>,
+    /// Another endpoint of STS than the region's own, for roles to be assumed at.
+    pub sts_endpoint_url: Option<String>,
     /// The profile in AWS's shared files; absent, `AWS_PROFILE` or `default`.
     pub profile: Option<String>,
+    /// The role to assume, by its ARN; absent, the credentials that are found are used as they are.
+    pub role_arn: Option<String>,
+    /// The external ID that the role's trust policy demands.
+    pub external_id: Option<String>,
+    /// What the sessions of the role are called, in `CloudTrail` too.
+    pub session_name: Option<String>,
     /// The longest wait for a connection.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
@@ -49,7 +64,11 @@ impl Default for Config {
         Self {
             region: None,
             endpoint_url: None,
+            sts_endpoint_url: None,
             profile: None,
+            role_arn: None,
+            external_id: None,
+            session_name: None,
             connect_timeout: Duration::from_secs(3),
             attempt_timeout: Duration::from_secs(10),
             fetch_timeout: Duration::from_secs(30),
@@ -64,36 +83,65 @@ impl Default for Config {
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// Neither the configuration nor the environment names a region.
-    #[error("no AWS region: pass --region, set AWS_REGION, or name one in the configuration file under [upstream]")]
+    #[error("no AWS region: pass --region, set AWS_REGION, or name one in the configuration file")]
     NoRegion,
     /// The endpoint is no URL that can be asked.
     #[error("{0:?} is not an endpoint URL, such as https://ssm.eu-west-1.amazonaws.com")]
     EndpointUrl(String),
+    /// The role is none.
+    #[error("{0:?} is not the ARN of a role, such as arn:aws:iam::123456789012:role/SsmReader")]
+    RoleArn(String),
 }
 
-/// [`Upstream`] over the AWS SDK. Its calls share the SDK's connections and credentials.
+/// [`Upstream`] over the AWS SDK. Its calls share one client, with its connections and credentials, which the first makes.
 pub struct Ssm {
-    client: Client,
+    client: OnceCell<Client>,
     config: Config,
 }
 
 impl Config {
-    /// Makes the client; credentials come from the SDK's default chain, and are loaded by the first fetch.
+    /// Checks what can be checked without asking anyone, and finds the region; credentials come from the SDK's default
+    /// chain, and are loaded by the first fetch.
     ///
     /// # Errors
     /// [`BuildError`].
-    pub async fn build(self) -> Result<Ssm, BuildError> {
-        if let Some(url) = &self.endpoint_url {
+    pub async fn build(mut self) -> Result<Ssm, BuildError> {
+        for url in [&self.endpoint_url, &self.sts_endpoint_url].into_iter().flatten() {
             let is_usable = |url: Uri| matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some();
             if !url.parse().is_ok_and(is_usable) {
                 return Err(BuildError::EndpointUrl(url.clone()));
             }
         }
-        let shared = self.load().await;
-        if shared.region().is_none() {
-            return Err(BuildError::NoRegion);
+        if let Some(arn) = self.role_arn.as_ref().filter(|arn| !is_role(arn)) {
+            return Err(BuildError::RoleArn(arn.clone()));
         }
-        Ok(Ssm { client: Client::new(&shared), config: self })
+        if self.region.is_none() {
+            let found = self.load().await.region().map(ToString::to_string);
+            self.region = Some(found.ok_or(BuildError::NoRegion)?);
+        }
+        Ok(Ssm { client: OnceCell::new(), config: self })
+    }
+
+    async fn client(&self) -> Client {
+        let shared = self.load().await;
+        let mut config = config::Builder::from(&shared);
+        if let Some(url) = &self.endpoint_url {
+            config = config.endpoint_url(url);
+        }
+        if let Some(role) = &self.role_arn {
+            let mut sts = shared.clone().into_builder();
+            if let Some(url) = &self.sts_endpoint_url {
+                sts = sts.endpoint_url(url);
+            }
+            let mut provider = AssumeRoleProvider::builder(role)
+                .session_name(self.session_name.as_deref().unwrap_or(SESSION_NAME))
+                .configure(&sts.build());
+            if let Some(id) = &self.external_id {
+                provider = provider.external_id(id);
+            }
+            config = config.credentials_provider(provider.build().await);
+        }
+        Client::from_conf(config.build())
     }
 
     async fn load(&self) -> SdkConfig {
@@ -108,9 +156,6 @@ impl Config {
         if let Some(region) = &self.region {
             loader = loader.region(Region::new(region.clone()));
         }
-        if let Some(url) = &self.endpoint_url {
-            loader = loader.endpoint_url(url);
-        }
         if let Some(profile) = &self.profile {
             loader = loader.profile_name(profile);
         }
@@ -122,6 +167,10 @@ impl Config {
 }
 
 impl Upstream for Ssm {
+    fn region(&self) -> &str {
+        self.config.region.as_deref().unwrap_or_default()
+    }
+
     fn fetch<'a>(
         &'a self,
         filters: &'a Filters,
@@ -175,7 +224,8 @@ impl Ssm {
         filters: &Filters,
         token: Option<&str>,
     ) -> Result<DescribeInstanceInformationOutput, OperationError> {
-        let request = self.client.describe_instance_information().max_results(PAGE_SIZE);
+        let client = self.client.get_or_init(|| self.config.client()).await;
+        let request = client.describe_instance_information().max_results(PAGE_SIZE);
         let request = match filters {
             Filters::Current(list) if list.is_empty() => request,
             Filters::Current(list) => {
@@ -187,6 +237,14 @@ impl Ssm {
         };
         request.set_next_token(token.map(str::to_owned)).send().await
     }
+}
+
+/// `arn:PARTITION:iam::ACCOUNT:role/NAME`.
+fn is_role(arn: &str) -> bool {
+    matches!(
+        arn.splitn(6, ':').collect::<Vec<_>>()[..],
+        ["arn", _, "iam", "", account, role] if !account.is_empty() && role.len() > "role/".len() && role.starts_with("role/")
+    )
 }
 
 /// Says where it asks, and nothing of credentials.

@@ -18,14 +18,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("edge", &["model"]),
     ("telemetry", &[]),
     ("simulator", &[]),
-    ("config", &["edge", "listing", "telemetry", "upstream"]),
-    ("app", &["config", "edge", "listing", "proto", "service", "upstream"]),
+    ("config", &["edge", "listing", "model", "telemetry", "upstream"]),
+    ("app", &["config", "edge", "listing", "model", "proto", "service", "upstream"]),
     ("cli", &["app", "config", "proto", "simulator", "telemetry"]),
 ];
 
 /// A name from outside, and the modules that may know it.
 const OUTSIDE: &[(&str, &[&str])] = &[
     ("aws_sdk_ssm", &["upstream"]),
+    ("aws_sdk_sts", &["upstream"]),
     ("aws_config", &["upstream"]),
     ("tonic::Status", &["service", "edge", "cli"]),
     ("axum", &["simulator"]),

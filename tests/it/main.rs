@@ -20,4 +20,5 @@ mod sharing;
 mod status;
 mod stream;
 mod support;
+mod targets;
 mod upstream;

@@ -4,11 +4,15 @@ use std::{
     io::{BufRead as _, BufReader, Read as _},
     net::SocketAddr,
     process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
-use ssm_gateway::simulator::{FailureKind, Faults};
+use ssm_gateway::{
+    config::Target,
+    simulator::{self, FailureKind, Faults, Scope},
+};
 
-use crate::support::{failing, run, simulated, tool};
+use crate::support::{Gateway, failing, run, simulated, tool};
 
 const SSM_GATEWAY: &str = env!("CARGO_BIN_EXE_ssm-gateway");
 
@@ -124,24 +128,91 @@ async fn a_failure_is_one_sentence_and_an_exit_code() {
     assert!(String::from_utf8_lossy(&output.stderr).starts_with("error: could not reach a gateway at 127.0.0.1:1"));
 }
 
-#[test]
-fn a_wrong_configuration_file_is_refused_with_its_line() {
-    let file = std::env::temp_dir().join(format!("ssm-gateway-{}.toml", std::process::id()));
-    std::fs::write(&file, "[upstream]\nregion = \"eu-west-1\"\nregoin = \"x\"\n").unwrap();
-    let output = Command::new(SSM_GATEWAY).args(["serve", "--config"]).arg(&file).output().unwrap();
+/// Runs a command with a configuration file of this content: what it printed, what it said, and its exit code.
+fn with_config(command: &str, content: &str) -> (String, String, Option<i32>) {
+    static FILES: AtomicUsize = AtomicUsize::new(0);
+    let number = FILES.fetch_add(1, Ordering::Relaxed);
+    let file = std::env::temp_dir().join(format!("ssm-gateway-{}-{number}.toml", std::process::id()));
+    std::fs::write(&file, content).unwrap();
+    let output = Command::new(SSM_GATEWAY).args([command, "--config"]).arg(&file).output().unwrap();
     std::fs::remove_file(&file).unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(stderr.contains("line 3") && stderr.contains("regoin") && stderr.contains("`region`"), "{stderr}");
+    (stdout(&output), String::from_utf8(output.stderr).unwrap(), output.status.code())
+}
+
+#[test]
+fn a_wrong_configuration_file_is_refused_with_its_line_and_the_key_that_was_meant() {
+    for command in ["serve", "check"] {
+        let content = "[targets.prod]\nregion = \"eu-west-1\"\nrole_anr = \"x\"\n";
+        let (_, stderr, code) = with_config(command, content);
+        assert_eq!(code, Some(1));
+        assert!(stderr.contains("line 3") && stderr.contains("did you mean role_arn?"), "{stderr}");
+    }
+}
+
+#[test]
+fn a_configuration_is_checked_without_serving() {
+    let content = "default_target = \"prod-us\"\n[upstream]\nregion = \"us-east-1\"\n\
+                   [targets.prod-eu]\nregion = \"eu-west-1\"\n[targets.prod-us]\n";
+    let (stdout, _, code) = with_config("check", content);
+    assert_eq!((&*stdout, code), ("  prod-eu in eu-west-1\n* prod-us in us-east-1\n", Some(0)));
+    let prod = "[targets.prod]\nregion = \"eu-west-1\"\n";
+    for (content, told) in [
+        ("default_target = \"prod\"".to_owned(), "default_target is prod, and there is no such target"),
+        (format!("{prod}role_arn = \"SsmReader\""), "target prod: \"SsmReader\" is not the ARN of a role"),
+        (format!("{prod}sts_endpoint_url = \"sts\""), "target prod: \"sts\" is not an endpoint URL"),
+        (format!("{prod}ttl = \"often\""), "line 3"),
+        ("[targets.'prod*']".to_owned(), "a target's name consists of letters"),
+    ] {
+        let (_, stderr, code) = with_config("check", &content);
+        assert_eq!(code, Some(1));
+        assert!(stderr.contains(told), "{stderr}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn list_says_of_each_node_which_target_it_is_of_and_ends_with_what_could_not_be_reached() {
+    let simulator = simulator::Config { nodes: 7, ..simulator::Config::default() }.start().await.unwrap();
+    let gateway = Gateway::at(&simulator.url(), |config| {
+        for (name, region) in [("prod-eu", "eu-west-1"), ("prod-us", "us-east-1"), ("test", "eu-west-2")] {
+            let target = Target { region: Some(region.to_owned()), ..Target::default() };
+            config.targets.insert(name.into(), target);
+        }
+    })
+    .await;
+    let output = list(gateway.addr, &["--target", "prod-*"]);
+    assert!(output.status.success());
+    let table = stdout(&output);
+    assert!(table.starts_with("target   InstanceId"), "{table}");
+    let of = |name: &str| table.lines().filter(|line| line.starts_with(name)).count();
+    assert_eq!((of("prod-eu"), of("prod-us"), of("test")), (7, 7, 0));
+    assert!(stdout(&list(gateway.addr, &["--target", "test"])).starts_with("InstanceId"));
+
+    simulator.set_faults_of(Scope::new("123456789012", "eu-west-2"), failing(FailureKind::AccessDenied));
+    let output = list(gateway.addr, &["--target", "prod-eu", "--target", "t*", "--output", "csv"]);
+    assert_eq!((output.status.code(), stdout(&output).lines().count()), (Some(0), 1 + 7 + 7), "it is still fresh");
+    simulator.set_faults_of(Scope::new("123456789012", "eu-west-1"), failing(FailureKind::AccessDenied));
+    let flags = ["--target", "*", "--output", "csv", "--filter", "PingStatus=Online"];
+    let output = list(gateway.addr, &flags);
+    let stderr = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    assert!(stdout(&output).lines().skip(1).all(|line| line.starts_with("prod-us,")));
+    assert!(stderr.starts_with("error: ") && stderr.contains("test (") && stderr.contains("prod-eu ("), "{stderr}");
+
+    let output = Command::new(SSM_GATEWAY).args(["targets", "--server", &gateway.addr.to_string()]).output().unwrap();
+    let table = stdout(&output);
+    let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[0], ["NAME", "REGION", "STATE", "LAST", "ANSWERED"]);
+    assert_eq!(lines[1][..3], ["prod-eu", "eu-west-1", "denied"]);
+    assert_eq!(lines[2][..3], ["prod-us", "us-east-1", "ready"]);
 }
 
 #[test]
 fn help_teaches_every_command() {
     let help = run(Command::new(SSM_GATEWAY).arg("--help"));
-    for command in ["serve", "simulate", "demo", "list"] {
+    for command in ["serve", "check", "simulate", "demo", "list", "targets"] {
         assert!(help.contains(command));
         let help = run(Command::new(SSM_GATEWAY).args([command, "--help"]));
-        assert!(help.lines().count() > 10 && !help.contains('`'), "{help}");
+        assert!(help.lines().count() > 8 && !help.contains('`'), "{help}");
     }
 }
 

@@ -47,7 +47,7 @@ async fn describe(program: &Program) -> Result<DescribeInstanceInformationRespon
 fn without_a_region_the_program_says_how_to_give_one() {
     let output = serve(&[], &[]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    let expected = format!("error: {}\n", BuildError::NoRegion);
+    let expected = format!("error: target default: {}\n", BuildError::NoRegion);
     assert_eq!(String::from_utf8_lossy(&output.stderr), expected);
 }
 
@@ -57,7 +57,7 @@ fn an_endpoint_that_is_no_url_is_refused_at_the_start() {
         let output = serve(&[("AWS_REGION", "eu-central-1")], &["--endpoint-url", url]).output().unwrap();
         assert_eq!(output.status.code(), Some(1));
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(stderr.starts_with(&format!("error: {url:?} is not an endpoint URL")), "{stderr}");
+        assert!(stderr.starts_with(&format!("error: target default: {url:?} is not an endpoint URL")), "{stderr}");
     }
 }
 

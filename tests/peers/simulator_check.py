@@ -1,7 +1,9 @@
 """boto3 and the AWS CLI read the same fleet from the simulator, and its errors as SSM's. Arguments: URL, nodes."""
 
 import sys
+from datetime import datetime, timezone
 
+import boto3
 from botocore.exceptions import ClientError
 from fleet import by_aws_cli, by_boto3, ssm
 
@@ -71,3 +73,28 @@ refused(
     "The number of tag values for tag:Name was 35. Max: 5.",
     Filters=[condition("tag:Name", *map(str, range(35)))],
 )
+
+session = boto3.client(
+    "sts", endpoint_url=url, region_name="eu-west-1", aws_access_key_id="key", aws_secret_access_key="secret"
+).assume_role(RoleArn="arn:aws:iam::111122223333:role/team/SsmReader", RoleSessionName="check", DurationSeconds=900)
+assert session["AssumedRoleUser"]["Arn"] == "arn:aws:sts::111122223333:assumed-role/SsmReader/check"
+credentials = session["Credentials"]
+assert 890 < (credentials["Expiration"] - datetime.now(timezone.utc)).total_seconds() <= 900
+other = boto3.client(
+    "ssm",
+    endpoint_url=url,
+    region_name="eu-west-1",
+    aws_access_key_id=credentials["AccessKeyId"],
+    aws_secret_access_key=credentials["SecretAccessKey"],
+    aws_session_token=credentials["SessionToken"],
+)
+pages = other.get_paginator("describe_instance_information").paginate(MaxResults=50)
+theirs = {node["InstanceId"] for page in pages for node in page["InstanceInformationList"]}
+assert len(theirs) == nodes and not theirs & {node["InstanceId"] for node in fleet}, "another account, another fleet"
+try:
+    boto3.client(
+        "sts", endpoint_url=url, region_name="eu-west-1", aws_access_key_id="key", aws_secret_access_key="secret"
+    ).assume_role(RoleArn="arn:aws:iam::111122223333:user/x", RoleSessionName="check")
+    raise AssertionError("a user is no role")
+except ClientError as error:
+    assert error.response["Error"]["Code"] == "ValidationError", error.response

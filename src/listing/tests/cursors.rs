@@ -116,7 +116,7 @@ async fn a_cursor_is_good_for_its_lifetime_however_old_its_page_is() {
         resume(&listings, &behind(&page)).read(5).await.unwrap();
         time::advance(lifetime / 5).await;
         let refused = listings.open(&query(), Freshness::default(), Some(&behind(&page)));
-        assert_eq!(refused.unwrap_err(), crate::listing::InvalidCursor::Expired);
+        assert_eq!(refused.unwrap_err(), OpenError::InvalidCursor(InvalidCursor::Expired));
     }
 }
 
@@ -139,7 +139,7 @@ async fn a_cursor_that_names_the_listing_of_another_query_is_no_way_into_it() {
     let (_, listings) = world(&[5, 5]);
     let (_, cursor) = call(&listings, 2, None).await;
     let refused = listings.open(&query_of("IamRole"), Freshness::default(), cursor.as_deref());
-    assert_eq!(refused.unwrap_err(), crate::listing::InvalidCursor::OtherQuery);
+    assert_eq!(refused.unwrap_err(), OpenError::InvalidCursor(InvalidCursor::OtherQuery));
 }
 
 /// What happens between two calls of a walk.

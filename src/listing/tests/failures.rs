@@ -229,6 +229,10 @@ async fn a_failure_is_told_before_upstream_is_asked_again_even_without_a_hold_of
 struct Panics;
 
 impl Upstream for Panics {
+    fn region(&self) -> &'static str {
+        "nowhere"
+    }
+
     fn fetch<'a>(&'a self, _: &'a Filters, _: Option<&'a str>) -> BoxFuture<'a, Result<UpstreamPage, UpstreamError>> {
         async { panic!("on purpose") }.boxed()
     }
@@ -236,7 +240,7 @@ impl Upstream for Panics {
 
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_for_ever_when_a_walk_panics() {
-    let listings = Config::default().build(Arc::new(Panics), head, wall);
+    let listings = Config::default().build([target(&Config::default(), Arc::new(Panics))], head, wall);
     let error = open(&listings).read(1).await.unwrap_err();
     assert!(matches!(*error.error, ListingError::Interrupted));
     assert_eq!(listings.walks(), 0);

@@ -1,0 +1,51 @@
+use std::{
+    io::{self, Write as _},
+    time::SystemTime,
+};
+
+use super::{CliError, list};
+use crate::proto::{ListTargetsRequest, Target, TargetState, target_service_client::TargetServiceClient};
+
+/// List the targets of a running gateway, and how they are.
+///
+/// A target is ready, or unused since the gateway started; or else AWS throttles it, is unavailable, or denies its
+/// credentials or its role. The default target has a star.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The gateway to ask.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:50051", env = "SSM_GATEWAY_SERVER")]
+    server: String,
+}
+
+impl Args {
+    pub(super) async fn run(self) -> Result<(), CliError> {
+        let mut client = TargetServiceClient::new(list::connect(&self.server).await?);
+        let answer = client.list_targets(ListTargetsRequest {}).await;
+        let targets = answer.map_err(|status| CliError::Call(status.into()))?.into_inner().targets;
+        let width = targets.iter().map(|target| target.name.len()).chain([4]).max().unwrap_or_default();
+        writeln!(io::stdout(), "  {:width$}  {:14}  {:11}  LAST ANSWERED", "NAME", "REGION", "STATE")?;
+        for target in &targets {
+            let star = if target.is_default { '*' } else { ' ' };
+            let Target { name, region, .. } = target;
+            let answered = answered(target).unwrap_or_else(|| "never".to_owned());
+            writeln!(io::stdout(), "{star} {name:width$}  {region:14}  {:11}  {answered}", state(target.state()))?;
+        }
+        Ok(())
+    }
+}
+
+fn state(state: TargetState) -> &'static str {
+    match state {
+        TargetState::Unspecified => "unknown",
+        TargetState::Unused => "unused",
+        TargetState::Ready => "ready",
+        TargetState::Throttled => "throttled",
+        TargetState::Unavailable => "unavailable",
+        TargetState::Denied => "denied",
+    }
+}
+
+fn answered(target: &Target) -> Option<String> {
+    let time = SystemTime::try_from(target.last_answered?).ok()?;
+    Some(humantime::format_rfc3339_seconds(time).to_string())
+}

@@ -1,0 +1,52 @@
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+/// Where a reader is.
+#[derive(Debug)]
+pub(super) struct Position {
+    /// The page it reads, counted from the listing's first.
+    pub(super) at: usize,
+    /// How many pages it wants there to be.
+    pub(super) wants: usize,
+    /// Whether it waits for us.
+    pub(super) is_waiting: bool,
+    pub(super) taken: Arc<Taken>,
+}
+
+/// When a call last took a page: one clock for all its readers, since it takes from one at a time.
+#[derive(Debug)]
+pub struct Taken {
+    start: Instant,
+    nanos: AtomicU64,
+}
+
+impl Position {
+    /// How long its call has taken nothing, though there was something to take.
+    pub(super) fn idle(&self, now: Instant) -> Duration {
+        if self.is_waiting { Duration::ZERO } else { now.saturating_duration_since(self.taken.at()) }
+    }
+}
+
+impl Default for Taken {
+    fn default() -> Self {
+        Self { start: Instant::now(), nanos: AtomicU64::new(0) }
+    }
+}
+
+impl Taken {
+    pub(super) fn note(&self, now: Instant) {
+        let nanos = now.saturating_duration_since(self.start).as_nanos();
+        self.nanos.store(u64::try_from(nanos).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    fn at(&self) -> Instant {
+        self.start + Duration::from_nanos(self.nanos.load(Relaxed))
+    }
+}

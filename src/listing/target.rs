@@ -1,0 +1,153 @@
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime},
+};
+
+use tokio::time::Instant;
+
+use super::{ListingError, hold_off::HoldOff, lock};
+use crate::{
+    model::TargetName,
+    upstream::{Upstream, UpstreamError},
+};
+
+/// A target, as listings of its queries share it.
+#[derive(Debug)]
+pub struct Target {
+    pub(super) name: TargetName,
+    pub(super) upstream: Arc<dyn Upstream>,
+    /// How long its listings are fresh for callers who do not say.
+    pub(super) ttl: Duration,
+    /// How far past that they may be given, marked stale, to callers who do not say.
+    pub(super) max_stale: Duration,
+    /// Throttling concerns all queries of the target.
+    pub(super) throttle: HoldOff,
+    seen: Mutex<Seen>,
+}
+
+/// How a target is, by the last answer or failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TargetState {
+    /// It was not asked yet.
+    #[default]
+    Unused,
+    /// It answers.
+    Ready,
+    /// AWS throttles it, and is left alone for a while.
+    Throttled,
+    /// AWS fails or cannot be reached.
+    Unavailable,
+    /// Its credentials are denied, expired or absent.
+    Denied,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    state: TargetState,
+    answered: Option<SystemTime>,
+}
+
+impl Target {
+    /// A target with what holds for callers who do not say how fresh an answer must be.
+    pub fn new(name: TargetName, upstream: Arc<dyn Upstream>, ttl: Duration, max_stale: Duration) -> Self {
+        Self { name, upstream, ttl, max_stale, throttle: HoldOff::default(), seen: Mutex::default() }
+    }
+
+    /// The name that callers give it.
+    pub fn name(&self) -> &TargetName {
+        &self.name
+    }
+
+    /// The AWS region.
+    pub fn region(&self) -> &str {
+        self.upstream.region()
+    }
+
+    /// How it is now.
+    pub fn state(&self) -> TargetState {
+        match lock(&self.seen).state {
+            TargetState::Throttled if self.throttle.held(Instant::now()).is_none() => TargetState::Ready,
+            state => state,
+        }
+    }
+
+    /// When AWS last answered, if it was only to refuse a request.
+    pub fn last_answered(&self) -> Option<SystemTime> {
+        lock(&self.seen).answered
+    }
+
+    /// Takes note of an answer.
+    pub(super) fn answered(&self, now: SystemTime) {
+        *lock(&self.seen) = Seen { state: TargetState::Ready, answered: Some(now) };
+    }
+
+    /// Takes note of a failure.
+    pub(super) fn failed(&self, error: &ListingError, now: SystemTime) {
+        let (state, is_answer) = match error {
+            ListingError::Upstream(UpstreamError::Throttled(_)) => (TargetState::Throttled, true),
+            ListingError::Upstream(UpstreamError::AccessDenied(_) | UpstreamError::Credentials(..)) => {
+                (TargetState::Denied, false)
+            }
+            ListingError::Upstream(UpstreamError::Unavailable(..) | UpstreamError::Protocol(_)) => {
+                (TargetState::Unavailable, false)
+            }
+            _ => (TargetState::Ready, true),
+        };
+        let seen = &mut *lock(&self.seen);
+        seen.state = state;
+        seen.answered = seen.answered.filter(|_| !is_answer).or(is_answer.then_some(now));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::AwsError;
+
+    #[derive(Debug)]
+    struct Nowhere;
+
+    impl Upstream for Nowhere {
+        fn region(&self) -> &'static str {
+            "nowhere"
+        }
+
+        fn fetch<'a>(
+            &'a self,
+            _: &'a crate::model::Filters,
+            _: Option<&'a str>,
+        ) -> futures_util::future::BoxFuture<'a, Result<crate::upstream::UpstreamPage, UpstreamError>> {
+            unreachable!("nobody asks")
+        }
+    }
+
+    #[test]
+    fn a_target_is_as_it_last_answered_or_failed() {
+        let target = Target::new(TargetName::default_target(), Arc::new(Nowhere), Duration::ZERO, Duration::ZERO);
+        assert_eq!((target.state(), target.last_answered()), (TargetState::Unused, None));
+        let now = SystemTime::now();
+        let aws = AwsError::default;
+        for (error, state, answered) in [
+            (UpstreamError::AccessDenied(aws()), TargetState::Denied, None),
+            (UpstreamError::Credentials(None, None), TargetState::Denied, None),
+            (UpstreamError::Unavailable(None, None), TargetState::Unavailable, None),
+            (UpstreamError::InvalidRequest(aws()), TargetState::Ready, Some(now)),
+            (UpstreamError::Unavailable(None, None), TargetState::Unavailable, Some(now)),
+            (UpstreamError::Throttled(aws()), TargetState::Ready, Some(now)),
+        ] {
+            target.failed(&ListingError::Upstream(error), now);
+            assert_eq!((target.state(), target.last_answered()), (state, answered));
+        }
+        let throttled = Arc::new(ListingError::Upstream(UpstreamError::Throttled(aws())));
+        target.throttle.fail(
+            Arc::clone(&throttled),
+            Instant::now(),
+            Instant::now(),
+            &crate::listing::Config::default(),
+        );
+        target.failed(&throttled, now);
+        assert_eq!(target.state(), TargetState::Throttled, "while it is held off");
+        target.answered(now);
+        assert_eq!(target.state(), TargetState::Ready);
+    }
+}
