@@ -169,6 +169,22 @@ async fn a_stream_that_takes_nothing_for_a_minute_ends_and_holds_nothing_back() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_that_takes_from_one_of_its_readers_keeps_them_all() {
+    let (_, listings) = world(&[5; 20]);
+    let clock = Arc::default();
+    let other = listings.open(&query_of("other"), Freshness::default(), None).unwrap();
+    let (mut one, mut other) = (open(&listings).taking(&clock), other.taking(&clock));
+    other.read(5).await.unwrap();
+    for _ in 0..5 {
+        one.read(5).await.unwrap();
+        time::advance(30 * SECOND).await;
+    }
+    assert_eq!(ids(&other.read(5).await.unwrap())[0], "i-5");
+    time::advance(61 * SECOND).await;
+    assert!(matches!(*one.read(5).await.unwrap_err().error, ListingError::Stalled));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_reader_that_waits_for_us_is_not_stalled() {
     let (fake, listings) = world(&[5, 5]);
     let mut reader = open(&listings);
