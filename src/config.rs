@@ -30,7 +30,7 @@ pub struct Config {
 }
 
 /// What a target has of its own; all else is as `[upstream]` and `[listing]` say.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Target {
     /// See [`upstream::Config::region`].
@@ -47,6 +47,8 @@ pub struct Target {
     pub external_id: Option<String>,
     /// See [`upstream::Config::session_name`].
     pub session_name: Option<String>,
+    /// See [`upstream::Config::requests_per_second`].
+    pub requests_per_second: Option<f64>,
     /// See [`upstream::Config::connect_timeout`].
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Option<Duration>,
@@ -132,6 +134,7 @@ impl Target {
             role_arn: or(&self.role_arn, &inherited.role_arn),
             external_id: or(&self.external_id, &inherited.external_id),
             session_name: or(&self.session_name, &inherited.session_name),
+            requests_per_second: self.requests_per_second.unwrap_or(inherited.requests_per_second),
             connect_timeout: self.connect_timeout.unwrap_or(inherited.connect_timeout),
             attempt_timeout: self.attempt_timeout.unwrap_or(inherited.attempt_timeout),
             fetch_timeout: self.fetch_timeout.unwrap_or(inherited.fetch_timeout),

@@ -2,6 +2,7 @@
 
 mod convert;
 mod error;
+mod pacer;
 mod ssm;
 
 use std::fmt::Debug;
@@ -19,6 +20,12 @@ pub trait Upstream: Debug + Send + Sync + 'static {
     /// The AWS region that is asked.
     fn region(&self) -> &str;
 
+    /// Waits for a turn to fetch a page, so that the target is not asked too fast. Dropped, it gives the turn up.
+    ///
+    /// # Errors
+    /// [`UpstreamError::Overloaded`].
+    fn turn(&self, priority: Priority) -> BoxFuture<'_, Result<(), UpstreamError>>;
+
     /// Fetches the page that `token` leads to, the first one without: at most 50 records, possibly none though more
     /// follow. Ends within bounds of its own, whatever the caller's deadline.
     fn fetch<'a>(
@@ -26,6 +33,15 @@ pub trait Upstream: Debug + Send + Sync + 'static {
         filters: &'a Filters,
         token: Option<&'a str>,
     ) -> BoxFuture<'a, Result<UpstreamPage, UpstreamError>>;
+}
+
+/// Who goes first where a target is asked by many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    /// Somebody waits for the page.
+    Interactive,
+    /// Nobody does: stale data is being replaced.
+    Background,
 }
 
 /// One answer from upstream.

@@ -71,6 +71,7 @@ async fn gateway(endpoint: &str) -> SocketAddr {
     config.upstream.region = Some("us-east-1".to_owned());
     config.upstream.endpoint_url = Some(endpoint.to_owned());
     config.upstream.simulated_credentials = true;
+    config.upstream.requests_per_second = 1e6;
     let app = App::build(config).await.unwrap();
     let addr = app.addr();
     tokio::spawn(app.serve(std::future::pending()));

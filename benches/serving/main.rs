@@ -73,7 +73,7 @@ fn gateway(simulator: &Simulator, folder: &Path) -> Process {
     let config = folder.join("gateway.toml");
     fs::write(
         &config,
-        "[edge]\nlisten = \"127.0.0.1:0\"\n[listing]\nttl = \"1h\"\n[log]\nfilter = \"warn,ssm_gateway::app=info\"\n",
+        "[edge]\nlisten = \"127.0.0.1:0\"\n[upstream]\nrequests_per_second = 1e6\n[listing]\nttl = \"1h\"\n[log]\nfilter = \"warn,ssm_gateway::app=info\"\n",
     )
     .unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_ssm-gateway"));

@@ -41,6 +41,7 @@ impl Args {
         config.upstream.region = Some("us-east-1".to_owned());
         config.upstream.endpoint_url = Some(simulator.url());
         config.upstream.simulated_credentials = true;
+        config.upstream.requests_per_second = 1000.0;
         config.log.filter = String::from("warn");
         config.log.start()?;
         let stop = stop_signal()?;

@@ -51,6 +51,8 @@ pub(super) struct Listing {
     pub(super) state: Mutex<State>,
     /// Wakes all readers that wait: a page came, or a failure, or the end.
     pub(super) news: Notify,
+    /// Tells the walk that a reader left.
+    pub(super) left: Notify,
 }
 
 /// Where an upstream page stands in its walk.
@@ -159,7 +161,15 @@ impl Listing {
         state.follow(&first);
         state.charge.add(size_of::<Self>() + size_of::<Shared>() + shared.query.size() + first.size());
         let ttl = config.jittered(shared.target.ttl);
-        Self { id: fastrand::u64(1..), shared, first, ttl, state: Mutex::new(state), news: Notify::new() }
+        Self {
+            id: fastrand::u64(1..),
+            shared,
+            first,
+            ttl,
+            state: Mutex::new(state),
+            news: Notify::new(),
+            left: Notify::new(),
+        }
     }
 
     /// What the choice of a listing depends on. New readers stay out of one that broke off, whose start is not kept, or

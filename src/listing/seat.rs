@@ -128,5 +128,6 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         lock(&self.listing.state).readers.try_remove(self.number);
+        self.listing.left.notify_one();
     }
 }

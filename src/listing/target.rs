@@ -91,6 +91,7 @@ impl Target {
             ListingError::Upstream(UpstreamError::Unavailable(..) | UpstreamError::Protocol(_)) => {
                 (TargetState::Unavailable, false)
             }
+            ListingError::Upstream(UpstreamError::Overloaded) => return,
             _ => (TargetState::Ready, true),
         };
         let seen = &mut *lock(&self.seen);
@@ -110,6 +111,10 @@ mod tests {
     impl Upstream for Nowhere {
         fn region(&self) -> &'static str {
             "nowhere"
+        }
+
+        fn turn(&self, _: crate::upstream::Priority) -> futures_util::future::BoxFuture<'_, Result<(), UpstreamError>> {
+            unreachable!("nobody asks")
         }
 
         fn fetch<'a>(

@@ -21,7 +21,7 @@ use super::{Came, Config, InvalidCursor, Listings, OpenError, Page, ReadError, R
 use crate::{
     model::{Filter, Filters, Freshness, Query, Records, RecordsBuilder, TargetName},
     proto::{InstanceInformation, StreamInstanceInformationResponse},
-    upstream::{AwsError, Upstream, UpstreamError, UpstreamPage},
+    upstream::{AwsError, Priority, Upstream, UpstreamError, UpstreamPage},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -101,6 +101,10 @@ impl Fake {
 impl Upstream for Fake {
     fn region(&self) -> &'static str {
         "nowhere"
+    }
+
+    fn turn(&self, _: Priority) -> BoxFuture<'_, Result<(), UpstreamError>> {
+        async { Ok(()) }.boxed()
     }
 
     fn fetch<'a>(

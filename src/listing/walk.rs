@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     model::Records,
-    upstream::{AwsError, UpstreamError, UpstreamPage},
+    upstream::{AwsError, Priority, UpstreamError, UpstreamPage},
 };
 
 /// The task that walks while anyone wants more. Dropped before it is over, by a panic or because the gateway stops, it
@@ -41,7 +41,7 @@ impl Walk {
 
     async fn run(mut self) {
         let mut turn = self.turn().await;
-        while let Some((step, sent)) = self.next() {
+        while let Some((step, sent)) = self.paced().await {
             let Shared { target, query, .. } = &*self.listing.shared;
             let outcome = target.upstream.fetch(query.filters(), step.token.as_deref()).await;
             self.store.metrics.count_upstream_call(sent.at.elapsed());
@@ -76,6 +76,37 @@ impl Walk {
     /// Whether the walk began with a token that a caller brought, which may be made up.
     fn is_tail(&self) -> bool {
         self.listing.first.token.is_some()
+    }
+
+    /// The step to fetch, once the target may be asked for it; gives up waiting for that when nobody wants it any more.
+    async fn paced(&mut self) -> Option<(Step, Sent)> {
+        if let Some(priority) = self.priority() {
+            let listing = Arc::clone(&self.listing);
+            let turn = tokio::select! {
+                biased;
+                turn = listing.shared.target.upstream.turn(priority) => turn,
+                () = self.is_unwanted() => Ok(()),
+            };
+            if let Err(error) = turn {
+                self.fail(&Step::default(), Sent::now(self.store.wall), error);
+                self.has_failed = true;
+            }
+        }
+        self.next()
+    }
+
+    /// For whom the next step is, if for anyone.
+    fn priority(&self) -> Option<Priority> {
+        let state = self.state();
+        let may_go_on = !self.has_failed && state.is_wanted() && self.listing.shared.held(Instant::now()).is_none();
+        let priority = if state.readers.is_empty() { Priority::Background } else { Priority::Interactive };
+        may_go_on.then_some(priority)
+    }
+
+    async fn is_unwanted(&self) {
+        while self.state().is_wanted() {
+            self.listing.left.notified().await;
+        }
     }
 
     /// The step to fetch, if it is wanted and upstream may be asked; else the walk pauses, and this task is over. After a

@@ -93,6 +93,7 @@ fn upstream(error: &UpstreamError, query: &Query) -> Failure {
                 Failure::new(Code::Unavailable, GATEWAY, "TARGET_UNAVAILABLE", message)
             }
         },
+        UpstreamError::Overloaded => overloaded("the gateway has more to ask of this target than AWS takes"),
         UpstreamError::Rejected(aws) => in_aws_words(Code::FailedPrecondition, aws, "AWS refused the request"),
         UpstreamError::Protocol(_) => protocol("AWS's answer was not one of DescribeInstanceInformation"),
     }

@@ -79,6 +79,9 @@ pub enum UpstreamError {
     /// AWS could not be reached, did not answer in time, or failed; the next attempt may succeed.
     #[error("AWS could not be reached or failed")]
     Unavailable(Option<AwsError>, #[source] Option<Source>),
+    /// So many fetches wait for the target that another would wait too long.
+    #[error("too many wait for the target already")]
+    Overloaded,
     /// AWS refused for a reason that this program does not know.
     #[error("AWS refused the request for a reason unknown to the gateway")]
     Rejected(AwsError),
@@ -121,7 +124,7 @@ impl UpstreamError {
                 Some(aws)
             }
             Self::Credentials(aws, _) | Self::Unavailable(aws, _) => aws.as_ref(),
-            Self::Protocol(_) => None,
+            Self::Protocol(_) | Self::Overloaded => None,
         }
     }
 

@@ -11,9 +11,16 @@ use aws_sdk_ssm::{
 use futures_util::{FutureExt as _, future::BoxFuture};
 use http::Uri;
 use serde::Deserialize;
-use tokio::{sync::OnceCell, time};
+use tokio::{
+    sync::OnceCell,
+    time::{self, Instant},
+};
 
-use super::{Upstream, UpstreamError, UpstreamPage, convert, error::OperationError};
+use super::{
+    Priority, Upstream, UpstreamError, UpstreamPage, convert,
+    error::OperationError,
+    pacer::{LineIsFull, Pacer},
+};
 use crate::model::Filters;
 
 /// How many records are asked for at a time: AWS's most.
@@ -49,6 +56,10 @@ pub struct Config {
     /// The longest wait for a page, all its attempts included.
     #[serde(with = "humantime_serde")]
     pub fetch_timeout: Duration,
+    /// How often AWS is asked at most, a second; throttling slows it down further.
+    pub requests_per_second: f64,
+    /// How many fetches may wait for their turn.
+    pub longest_line: usize,
     /// How often a transient failure is tried again.
     pub retries: u32,
     /// The longest pause before the first of these; it doubles from one to the next.
@@ -72,6 +83,8 @@ impl Default for Config {
             connect_timeout: Duration::from_secs(3),
             attempt_timeout: Duration::from_secs(10),
             fetch_timeout: Duration::from_secs(30),
+            requests_per_second: 10.0,
+            longest_line: 100,
             retries: 2,
             retry_backoff: Duration::from_millis(200),
             simulated_credentials: false,
@@ -88,6 +101,9 @@ pub enum BuildError {
     /// The endpoint is no URL that can be asked.
     #[error("{0:?} is not an endpoint URL, such as https://ssm.eu-west-1.amazonaws.com")]
     EndpointUrl(String),
+    /// The rate is none.
+    #[error("requests_per_second must be more than 0, not {0}")]
+    Rate(f64),
     /// The role is none.
     #[error("{0:?} is not the ARN of a role, such as arn:aws:iam::123456789012:role/SsmReader")]
     RoleArn(String),
@@ -96,6 +112,7 @@ pub enum BuildError {
 /// [`Upstream`] over the AWS SDK. Its calls share one client, with its connections and credentials, which the first makes.
 pub struct Ssm {
     client: OnceCell<Client>,
+    pacer: Pacer,
     config: Config,
 }
 
@@ -119,7 +136,11 @@ impl Config {
             let found = self.load().await.region().map(ToString::to_string);
             self.region = Some(found.ok_or(BuildError::NoRegion)?);
         }
-        Ok(Ssm { client: OnceCell::new(), config: self })
+        if !self.requests_per_second.is_finite() || self.requests_per_second <= 0.0 {
+            return Err(BuildError::Rate(self.requests_per_second));
+        }
+        let pacer = Pacer::new(self.requests_per_second, self.longest_line);
+        Ok(Ssm { client: OnceCell::new(), pacer, config: self })
     }
 
     async fn client(&self) -> Client {
@@ -171,6 +192,11 @@ impl Upstream for Ssm {
         self.config.region.as_deref().unwrap_or_default()
     }
 
+    fn turn(&self, priority: Priority) -> BoxFuture<'_, Result<(), UpstreamError>> {
+        let turn = time::timeout(self.config.fetch_timeout, self.pacer.turn(priority));
+        async { turn.await.unwrap_or(Err(LineIsFull)).map_err(|LineIsFull| UpstreamError::Overloaded) }.boxed()
+    }
+
     fn fetch<'a>(
         &'a self,
         filters: &'a Filters,
@@ -203,6 +229,7 @@ impl Ssm {
                     }
                     error.log("will ask AWS again");
                     time::sleep(advice.max(backoff.mul_f64(fastrand::f64()))).await;
+                    self.turn(Priority::Interactive).await?;
                     backoff *= 2;
                 }
                 outcome => return outcome,
@@ -212,7 +239,12 @@ impl Ssm {
     }
 
     async fn attempt(&self, filters: &Filters, token: Option<&str>) -> Result<UpstreamPage, UpstreamError> {
-        let answer = self.ask(filters, token).await.map_err(|error| UpstreamError::of_sdk(&error))?;
+        let sent = Instant::now();
+        let answer = self.ask(filters, token).await.map_err(|error| UpstreamError::of_sdk(&error));
+        if let Err(UpstreamError::Throttled(aws)) = &answer {
+            self.pacer.throttled(sent, aws.retry_after);
+        }
+        let answer = answer?;
         Ok(UpstreamPage {
             records: convert::records(answer.instance_information_list.unwrap_or_default()),
             next_token: answer.next_token.filter(|token| !token.is_empty()),

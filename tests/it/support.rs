@@ -44,6 +44,7 @@ impl Gateway {
         config.upstream.region = Some("us-east-1".to_owned());
         config.upstream.endpoint_url = Some(endpoint.to_owned());
         config.upstream.simulated_credentials = true;
+        config.upstream.requests_per_second = 1e6;
         config.upstream.retry_backoff = Duration::from_millis(1);
         configure(&mut config);
         let app = App::build(config).await.unwrap();

@@ -233,6 +233,10 @@ impl Upstream for Panics {
         "nowhere"
     }
 
+    fn turn(&self, _: Priority) -> BoxFuture<'_, Result<(), UpstreamError>> {
+        async { Ok(()) }.boxed()
+    }
+
     fn fetch<'a>(&'a self, _: &'a Filters, _: Option<&'a str>) -> BoxFuture<'a, Result<UpstreamPage, UpstreamError>> {
         async { panic!("on purpose") }.boxed()
     }
