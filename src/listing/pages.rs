@@ -51,8 +51,8 @@ pub(super) struct Listing {
     pub(super) state: Mutex<State>,
     /// Wakes all readers that wait: a page came, or a failure, or the end.
     pub(super) news: Notify,
-    /// Tells the walk that a reader left.
-    pub(super) left: Notify,
+    /// Tells the walk that a reader came or left.
+    pub(super) seated: Notify,
 }
 
 /// Where an upstream page stands in its walk.
@@ -168,7 +168,7 @@ impl Listing {
             ttl,
             state: Mutex::new(state),
             news: Notify::new(),
-            left: Notify::new(),
+            seated: Notify::new(),
         }
     }
 

@@ -45,6 +45,7 @@ impl Seat {
 
     fn at(listing: &Arc<Listing>, state: &mut State, at: usize, taken: &Arc<Taken>) -> Self {
         let taken = Arc::clone(taken);
+        listing.seated.notify_one();
         let number = state.readers.insert(Position { at, wants: 0, is_waiting: true, taken });
         Self { listing: Arc::clone(listing), number }
     }
@@ -128,6 +129,6 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         lock(&self.listing.state).readers.try_remove(self.number);
-        self.listing.left.notify_one();
+        self.listing.seated.notify_one();
     }
 }

@@ -13,7 +13,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use futures_util::{FutureExt as _, future::BoxFuture};
+use futures_util::{
+    FutureExt as _,
+    future::{self, BoxFuture},
+};
 use prost::Message as _;
 use tokio::time::{self, Instant};
 
@@ -38,6 +41,9 @@ struct Fake {
     walks: Mutex<usize>,
     in_flight: Mutex<InFlight>,
     repeats_tokens: Mutex<bool>,
+    /// Whether nobody gets a turn any more, and who asked for one.
+    is_jammed: Mutex<bool>,
+    turns: Mutex<Vec<Priority>>,
     latency: Mutex<Duration>,
 }
 
@@ -59,6 +65,8 @@ impl Fake {
             walks: Mutex::default(),
             in_flight: Mutex::default(),
             repeats_tokens: Mutex::default(),
+            is_jammed: Mutex::default(),
+            turns: Mutex::default(),
             latency: Mutex::new(LATENCY),
         })
     }
@@ -103,8 +111,9 @@ impl Upstream for Fake {
         "nowhere"
     }
 
-    fn turn(&self, _: Priority) -> BoxFuture<'_, Result<(), UpstreamError>> {
-        async { Ok(()) }.boxed()
+    fn turn(&self, priority: Priority) -> BoxFuture<'_, Result<(), UpstreamError>> {
+        lock(&self.turns).push(priority);
+        if *lock(&self.is_jammed) { future::pending().boxed() } else { async { Ok(()) }.boxed() }
     }
 
     fn fetch<'a>(

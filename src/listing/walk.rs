@@ -80,17 +80,18 @@ impl Walk {
 
     /// The step to fetch, once the target may be asked for it; gives up waiting for that when nobody wants it any more.
     async fn paced(&mut self) -> Option<(Step, Sent)> {
-        if let Some(priority) = self.priority() {
-            let listing = Arc::clone(&self.listing);
+        while let Some(priority) = self.priority() {
+            let target = Arc::clone(&self.listing.shared.target);
             let turn = tokio::select! {
                 biased;
-                turn = listing.shared.target.upstream.turn(priority) => turn,
-                () = self.is_unwanted() => Ok(()),
+                turn = target.upstream.turn(priority) => turn,
+                () = self.outlast(priority) => continue,
             };
             if let Err(error) = turn {
                 self.fail(&Step::default(), Sent::now(self.store.wall), error);
                 self.has_failed = true;
             }
+            break;
         }
         self.next()
     }
@@ -103,9 +104,10 @@ impl Walk {
         may_go_on.then_some(priority)
     }
 
-    async fn is_unwanted(&self) {
-        while self.state().is_wanted() {
-            self.listing.left.notified().await;
+    /// Waits until the next step is not, or not any more, for somebody of this priority.
+    async fn outlast(&self, priority: Priority) {
+        while self.priority() == Some(priority) {
+            self.listing.seated.notified().await;
         }
     }
 

@@ -58,6 +58,41 @@ async fn who_leaves_in_the_middle_of_the_fetch_it_caused_takes_nothing_along() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_walk_that_nobody_waits_for_any_more_leaves_the_line() {
+    let (fake, listings) = world(&[5]);
+    *lock(&fake.is_jammed) = true;
+    let (mut leaving, mut staying) = (open(&listings), open(&listings));
+    let both = async { tokio::join!(leaving.read(5), staying.read(5)) };
+    assert!(time::timeout(SECOND, both).await.is_err());
+    drop(leaving);
+    time::sleep(SECOND).await;
+    assert_eq!(listings.walks(), 1, "another waits still");
+    drop(staying);
+    time::sleep(SECOND).await;
+    assert_eq!((fake.asked(), listings.walks()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_somebody_waits_for_goes_before_what_nobody_does() {
+    let (fake, listings) = world(&[5]);
+    open(&listings).read(5).await.unwrap();
+    time::advance(70 * SECOND).await;
+    open_for(&listings, None, Some(30)).read(5).await.unwrap();
+    time::sleep(SECOND).await;
+    assert_eq!(*lock(&fake.turns), [Priority::Interactive, Priority::Background]);
+    *lock(&fake.is_jammed) = true;
+    time::advance(70 * SECOND).await;
+    open_for(&listings, None, Some(30)).read(5).await.unwrap();
+    time::sleep(SECOND).await;
+    assert!(time::timeout(SECOND, open(&listings).read(5)).await.is_err());
+    assert_eq!(
+        lock(&fake.turns)[2..],
+        [Priority::Background, Priority::Interactive],
+        "whom somebody joined in the line"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_fetch_that_nobody_waits_for_any_more_is_kept_and_the_walk_pauses() {
     let (fake, listings) = world(&[5, 5, 5]);
     let mut reader = open(&listings).reading_ahead();
