@@ -61,6 +61,11 @@ pub struct Config {
     /// The most that it becomes.
     #[serde(with = "humantime_serde")]
     pub max_hold_off: Duration,
+    /// After how many failures of AWS in a row the target is held off, and no longer the one query.
+    pub breaker_failures: u32,
+    /// How long a stream that has begun waits for a page while AWS throttles.
+    #[serde(with = "humantime_serde")]
+    pub throttle_patience: Duration,
     /// How many upstream pages are fetched ahead of a stream's reader.
     pub read_ahead: usize,
     /// How long a stream may take nothing before its reader is given up.
@@ -86,6 +91,8 @@ impl Default for Config {
             negative_ttl: Duration::from_secs(5),
             hold_off: Duration::from_secs(1),
             max_hold_off: Duration::from_secs(30),
+            breaker_failures: 5,
+            throttle_patience: Duration::from_mins(1),
             read_ahead: 2,
             stall_timeout: Duration::from_mins(1),
             max_bytes: 256 << 20,

@@ -21,6 +21,8 @@ struct State {
     /// How long the last failure without advice held; zero after a success.
     delay: Duration,
     last: Option<Held>,
+    /// When the one fetch was sent that may tell whether the failure is over.
+    probe: Option<Instant>,
 }
 
 /// An error that stands for an answer, and until when.
@@ -45,11 +47,30 @@ impl HoldOff {
         lock(&self.0).last.clone().filter(|held| now < held.until)
     }
 
+    /// Lets one fetch, sent now, find out whether a failure is over: until it did, but for no longer than the shortest
+    /// hold-off, the others are told the error.
+    pub(super) fn enter(&self, sent: Instant, config: &Config) {
+        let state = &mut *lock(&self.0);
+        if let Some(last) = &mut state.last {
+            last.until = sent + config.hold_off;
+            state.probe = Some(sent);
+        }
+    }
+
+    /// Takes note that a fetch sent at `sent` told nothing of this failure: the next may.
+    pub(super) fn leave(&self, sent: Instant) {
+        let state = &mut *lock(&self.0);
+        if let (Some(_), Some(last)) = (state.probe.take_if(|probe| *probe == sent), &mut state.last) {
+            last.until = sent;
+        }
+    }
+
     /// Takes note that a fetch sent at `sent` failed. Fetches that were sent before an earlier failure was known are one
     /// failure with it.
     pub(super) fn fail(&self, error: Arc<ListingError>, sent: Instant, now: Instant, config: &Config) -> Held {
         let mut state = lock(&self.0);
-        let before = state.last.take().map(|held| held.until).filter(|&until| sent < until);
+        let was_probe = state.probe.take_if(|probe| *probe == sent).is_some();
+        let before = state.last.take().map(|held| held.until).filter(|&until| sent < until && !was_probe);
         let hold = match advice(&error) {
             Some(advice) => advice.min(MAX_ADVICE),
             None if error.is_refusal() => config.negative_ttl,
@@ -67,7 +88,7 @@ impl HoldOff {
     /// Takes note that a fetch sent at `sent` succeeded. It says nothing of a failure that came after it was sent.
     pub(super) fn succeed(&self, sent: Instant) {
         let mut state = lock(&self.0);
-        if state.last.as_ref().is_none_or(|held| held.until <= sent) {
+        if state.probe == Some(sent) || state.last.as_ref().is_none_or(|held| held.until <= sent) {
             *state = State::default();
         }
     }
@@ -145,6 +166,35 @@ mod tests {
         fail(&hold_off, &throttle(Some(SECOND / 2)), sent);
         fail(&hold_off, &throttle(None), sent);
         assert_eq!(left(&hold_off), Some(SECOND), "not for nothing where the first had advice");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_fetch_finds_out_whether_it_is_over_and_the_others_wait_for_that() {
+        let config = Config { jitter_percent: 0, ..Config::default() };
+        let hold_off = HoldOff::default();
+        hold_off.enter(Instant::now(), &config);
+        assert_eq!(left(&hold_off), None, "nothing has failed yet");
+        fail(&hold_off, &throttle(None), Instant::now());
+        advance(SECOND).await;
+        let probe = Instant::now();
+        hold_off.enter(probe, &config);
+        advance(SECOND / 4).await;
+        assert_eq!(left(&hold_off), Some(SECOND * 3 / 4));
+        fail(&hold_off, &throttle(None), probe);
+        assert_eq!(left(&hold_off), Some(2 * SECOND), "it is not over, and that is the second failure");
+        advance(2 * SECOND).await;
+        hold_off.enter(Instant::now(), &config);
+        advance(SECOND).await;
+        assert_eq!(left(&hold_off), None, "one that tells nothing is not waited for longer");
+        let probe = Instant::now();
+        hold_off.enter(probe, &config);
+        hold_off.leave(probe);
+        assert_eq!(left(&hold_off), None, "nor is one that failed for another reason");
+        hold_off.enter(probe, &config);
+        hold_off.succeed(probe);
+        assert_eq!(left(&hold_off), None, "it is over");
+        fail(&hold_off, &throttle(None), Instant::now());
+        assert_eq!(left(&hold_off), Some(SECOND));
     }
 
     #[tokio::test(start_paused = true)]

@@ -66,7 +66,7 @@ impl Inside {
         };
         if !matches!(choice, Choice::Join(_)) {
             let shared = index.shared(query);
-            let held = shared.map_or_else(|| target.throttle.held(now), |shared| shared.held(now));
+            let held = shared.map_or_else(|| target.hold_off.held(now), |shared| shared.held(now));
             match (held, &chosen) {
                 (Some(held), None) => return Err(held.told(now)),
                 (None, Some(stale)) => {

@@ -128,7 +128,13 @@ struct Charge {
 impl Shared {
     /// The error that stands for an answer of upstream now.
     pub(super) fn held(&self, now: Instant) -> Option<Held> {
-        self.target.throttle.held(now).or_else(|| self.hold_off.held(now))
+        self.target.hold_off.held(now).or_else(|| self.hold_off.held(now))
+    }
+
+    /// Lets a fetch be sent now, though not more than one where one may fail again.
+    pub(super) fn enter(&self, sent: Instant, config: &Config) {
+        self.target.hold_off.enter(sent, config);
+        self.hold_off.enter(sent, config);
     }
 }
 

@@ -1,7 +1,7 @@
 use std::{collections::VecDeque, fmt, mem, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
-use tokio::time::Instant;
+use tokio::time::{self, Instant};
 
 use super::{
     Came, InvalidCursor, Listings, OpenError, Provenance, ReadError, Target,
@@ -95,7 +95,8 @@ pub fn belongs_to<'a>(
 }
 
 impl Reader {
-    /// Has upstream pages fetched ahead of this reader, as many as the configuration says.
+    /// Has upstream pages fetched ahead of this reader, as many as the configuration says, and lets it wait while AWS
+    /// throttles, once it has begun.
     #[must_use]
     pub fn reading_ahead(self) -> Self {
         let read_ahead = self.listings.store().config.read_ahead;
@@ -126,10 +127,23 @@ impl Reader {
             self.inside = Some(inside);
             outcome = self.try_read(limit).await;
         }
+        let end = Instant::now() + self.listings.store().config.throttle_patience;
+        while let Err(failed) = &outcome
+            && let Some(retry_at) = self.retry_at(failed).filter(|retry_at| *retry_at < end)
+        {
+            time::sleep_until(retry_at).await;
+            outcome = self.try_read(limit).await;
+        }
         if !mem::replace(&mut self.is_counted, true) {
             self.listings.metrics().count(outcome.as_ref().ok().map(|page| &page.provenance));
         }
         outcome
+    }
+
+    /// When a stream that has begun goes on after AWS throttled it.
+    fn retry_at(&self, failed: &ReadError) -> Option<Instant> {
+        let is_ridden_out = self.is_counted && self.read_ahead > 0 && failed.error.is_throttle();
+        failed.retry_after.filter(|_| is_ridden_out).map(|retry_after| Instant::now() + retry_after)
     }
 
     /// Whether the listing is known to have no more records.

@@ -5,7 +5,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{ListingError, hold_off::HoldOff, lock};
+use super::{Config, ListingError, hold_off::HoldOff, lock};
 use crate::{
     model::TargetName,
     upstream::{Upstream, UpstreamError},
@@ -20,8 +20,8 @@ pub struct Target {
     pub(super) ttl: Duration,
     /// How far past that they may be given, marked stale, to callers who do not say.
     pub(super) max_stale: Duration,
-    /// Throttling concerns all queries of the target.
-    pub(super) throttle: HoldOff,
+    /// Throttling concerns all queries of the target, and so does a breaker that is open.
+    pub(super) hold_off: HoldOff,
     seen: Mutex<Seen>,
 }
 
@@ -35,7 +35,7 @@ pub enum TargetState {
     Ready,
     /// AWS throttles it, and is left alone for a while.
     Throttled,
-    /// AWS fails or cannot be reached.
+    /// AWS fails or cannot be reached; after several failures in a row the breaker is open, and it is left alone for a while.
     Unavailable,
     /// Its credentials are denied, expired or absent.
     Denied,
@@ -45,12 +45,14 @@ pub enum TargetState {
 struct Seen {
     state: TargetState,
     answered: Option<SystemTime>,
+    /// How often in a row it was unavailable.
+    failures: u32,
 }
 
 impl Target {
     /// A target with what holds for callers who do not say how fresh an answer must be.
     pub fn new(name: TargetName, upstream: Arc<dyn Upstream>, ttl: Duration, max_stale: Duration) -> Self {
-        Self { name, upstream, ttl, max_stale, throttle: HoldOff::default(), seen: Mutex::default() }
+        Self { name, upstream, ttl, max_stale, hold_off: HoldOff::default(), seen: Mutex::default() }
     }
 
     /// The name that callers give it.
@@ -66,7 +68,7 @@ impl Target {
     /// How it is now.
     pub fn state(&self) -> TargetState {
         match lock(&self.seen).state {
-            TargetState::Throttled if self.throttle.held(Instant::now()).is_none() => TargetState::Ready,
+            TargetState::Throttled if self.hold_off.held(Instant::now()).is_none() => TargetState::Ready,
             state => state,
         }
     }
@@ -78,7 +80,12 @@ impl Target {
 
     /// Takes note of an answer.
     pub(super) fn answered(&self, now: SystemTime) {
-        *lock(&self.seen) = Seen { state: TargetState::Ready, answered: Some(now) };
+        *lock(&self.seen) = Seen { state: TargetState::Ready, answered: Some(now), failures: 0 };
+    }
+
+    /// Whether it failed so often in a row that it is not this query's failure any more, but the target's.
+    pub(super) fn is_broken(&self, config: &Config) -> bool {
+        lock(&self.seen).failures >= config.breaker_failures
     }
 
     /// Takes note of a failure.
@@ -95,6 +102,7 @@ impl Target {
             _ => (TargetState::Ready, true),
         };
         let seen = &mut *lock(&self.seen);
+        seen.failures = if state == TargetState::Unavailable { seen.failures + 1 } else { 0 };
         seen.state = state;
         seen.answered = seen.answered.filter(|_| !is_answer).or(is_answer.then_some(now));
     }
@@ -144,12 +152,7 @@ mod tests {
             assert_eq!((target.state(), target.last_answered()), (state, answered));
         }
         let throttled = Arc::new(ListingError::Upstream(UpstreamError::Throttled(aws())));
-        target.throttle.fail(
-            Arc::clone(&throttled),
-            Instant::now(),
-            Instant::now(),
-            &crate::listing::Config::default(),
-        );
+        target.hold_off.fail(Arc::clone(&throttled), Instant::now(), Instant::now(), &Config::default());
         target.failed(&throttled, now);
         assert_eq!(target.state(), TargetState::Throttled, "while it is held off");
         target.answered(now);

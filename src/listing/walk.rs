@@ -119,6 +119,7 @@ impl Walk {
         let sent = Sent::now(self.store.wall);
         if !self.has_failed && state.is_wanted() && listing.shared.held(sent.at).is_none() {
             if state.next.number < self.store.config.page_cap {
+                listing.shared.enter(sent.at, &self.store.config);
                 state.started.get_or_insert(sent.at);
                 return Some((state.next.clone(), sent));
             }
@@ -136,7 +137,7 @@ impl Walk {
     fn append(&self, step: Step, sent: Sent, page: UpstreamPage) {
         let (listing, store) = (&self.listing, &self.store);
         listing.shared.hold_off.succeed(sent.at);
-        listing.shared.target.throttle.succeed(sent.at);
+        listing.shared.target.hold_off.succeed(sent.at);
         listing.shared.target.answered(sent.as_of);
         let next = page.next_token.map(|token| Step { token: Some(Arc::from(token)), number: step.number + 1 });
         let kept = (!page.records.is_empty()).then(|| self.kept(step, sent, &page.records, next.as_ref()));
@@ -171,12 +172,15 @@ impl Walk {
         let error = if has_expired { ListingError::Expired(error) } else { ListingError::Upstream(error) };
         self.listing.shared.target.failed(&error, sent.as_of);
         let (error, mut state) = (Arc::new(error), self.state());
+        let Shared { target, hold_off, .. } = &*self.listing.shared;
+        let is_of_target = error.is_throttle() || target.is_broken(&self.store.config);
+        let (its, other) = if is_of_target { (&target.hold_off, hold_off) } else { (hold_off, &target.hold_off) };
+        other.leave(sent.at);
         if has_expired || self.is_tail() && error.is_refusal() {
+            its.leave(sent.at);
             return state.break_off(error);
         }
-        let Shared { target, hold_off, .. } = &*self.listing.shared;
-        let hold_off = if error.is_throttle() { &target.throttle } else { hold_off };
-        state.fail(hold_off.fail(error, sent.at, Instant::now(), &self.store.config));
+        state.fail(its.fail(error, sent.at, Instant::now(), &self.store.config));
     }
 
     /// Breaks off for good: the walk itself is wrong, and going on would not mend it.

@@ -98,6 +98,57 @@ async fn throttling_holds_for_all_queries_and_any_other_failure_for_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_that_has_begun_rides_throttling_out() {
+    let (fake, listings) = world(&[5; 4]);
+    let (mut stream, mut unary) = (open(&listings).reading_ahead(), open(&listings));
+    fake.fail([throttle(None)]);
+    assert!(open(&listings).reading_ahead().read(5).await.is_err(), "but not before");
+    time::advance(SECOND).await;
+    stream.read(5).await.unwrap();
+    // Two pages are read ahead.
+    time::sleep(SECOND).await;
+    unary.read(15).await.unwrap();
+    fake.fail((0..4).map(|_| throttle(None)));
+    let started = Instant::now();
+    assert!(unary.read(5).await.is_err() && started.elapsed() == LATENCY, "a unary call fails fast");
+    assert_eq!(ids(&stream.read(15).await.unwrap())[0], "i-5");
+    assert_eq!(started.elapsed().as_secs(), 1 + 2 + 4 + 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_waits_no_longer_for_a_page_than_its_patience() {
+    for (advice, waited) in [(None, 1 + 2 + 4 + 8 + 16), (Some(40 * SECOND), 40), (Some(61 * SECOND), 0)] {
+        let (fake, listings) = world(&[5; 4]);
+        let mut stream = open(&listings).reading_ahead();
+        stream.read(5).await.unwrap();
+        time::sleep(SECOND).await;
+        fake.fail((0..100).map(|_| throttle(advice)));
+        let started = Instant::now();
+        assert!(stream.read(15).await.unwrap_err().error.is_throttle());
+        assert_eq!(started.elapsed().as_secs(), waited, "{advice:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_fails_again_and_again_is_left_alone_for_all_queries_and_probed() {
+    let (fake, listings) = world(&[5]);
+    let query = |key: usize| listings.open(&query_of(&key.to_string()), Freshness::default(), None).unwrap();
+    fake.fail((0..6).map(|_| UpstreamError::Unavailable(None, None)));
+    for key in 0..5 {
+        assert_eq!(failed(query(key)).await.1, Some(1000));
+    }
+    assert_eq!(failed(query(5)).await.1, Some(1000), "the breaker is open");
+    assert_eq!(fake.asked(), 5);
+    time::advance(SECOND).await;
+    let probes = join_all((0..10).map(|key| failed(query(10 + key)))).await;
+    assert_eq!(fake.asked(), 6, "one finds out for all");
+    assert!(probes.iter().all(|(_, retry_after)| retry_after.is_some()));
+    time::advance(2 * SECOND).await;
+    assert_eq!(came(query(30)).await, (Came::Miss, false));
+    assert_eq!(came(query(31)).await, (Came::Miss, false), "it is closed");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_walk_pauses_while_its_target_is_held_off_and_goes_on_after() {
     let (fake, listings) = world(&[5; 10]);
     let mut reader = open(&listings).reading_ahead();
@@ -107,8 +158,8 @@ async fn a_walk_pauses_while_its_target_is_held_off_and_goes_on_after() {
     fake.fail([throttle(Some(7 * SECOND))]);
     failed(listings.open(&query_of("IamRole"), Freshness::default(), None).unwrap()).await;
     assert_eq!((fake.asked(), listings.walks()), (3, 1));
-    reader.read(5).await.unwrap();
-    assert!(failed(reader).await.0.error.is_throttle());
+    let cursor = behind(&reader.read(5).await.unwrap());
+    assert!(failed(resume(&listings, &cursor)).await.0.error.is_throttle());
     time::sleep(5 * SECOND).await;
     assert_eq!((fake.asked(), listings.walks()), (3, 0));
     time::sleep(2 * SECOND).await;
