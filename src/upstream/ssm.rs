@@ -245,8 +245,12 @@ impl Ssm {
             self.pacer.throttled(sent, aws.retry_after);
         }
         let answer = answer?;
+        let nodes = answer.instance_information_list.unwrap_or_default();
+        if i32::try_from(nodes.len()).is_ok_and(|nodes| nodes > PAGE_SIZE) {
+            return Err(UpstreamError::Protocol("the answer has more nodes than were asked for".into()));
+        }
         Ok(UpstreamPage {
-            records: convert::records(answer.instance_information_list.unwrap_or_default()),
+            records: convert::records(nodes),
             next_token: answer.next_token.filter(|token| !token.is_empty()),
         })
     }

@@ -5,13 +5,16 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::print_stdout,
     reason = "a test that meets what it does not expect must fail"
 )]
 
 mod architecture;
 mod contract;
 mod describe;
+mod fleets;
 mod logs;
+mod outages;
 mod peers;
 mod program;
 mod provenance;
