@@ -10,6 +10,7 @@
 )]
 
 mod architecture;
+mod chaos;
 mod contract;
 mod describe;
 mod fleets;
