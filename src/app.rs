@@ -99,6 +99,9 @@ impl App {
                 self.health.set_service_status(name, ServingStatus::NotServing).await;
             }
         };
+        for target in self.listings.targets() {
+            info!(name = %target.name(), region = target.region(), "target");
+        }
         info!(addr = %self.listener.addr(), "listening");
         self.listener.serve(service, stop).await;
         info!("stopped");

@@ -60,6 +60,8 @@ enum CliError {
     Signal(#[source] io::Error),
     #[error("{0:?} is not the address of a gateway, such as http://127.0.0.1:50051")]
     Server(String, #[source] tonic::transport::Error),
+    #[error("{0}: gateways are spoken to without TLS yet, so give http:// or HOST:PORT")]
+    Tls(String),
     #[error("could not reach a gateway at {0}")]
     Connect(String, #[source] tonic::transport::Error),
     #[error("the gateway answered {code:?}: {message}", code = .0.code(), message = .0.message())]

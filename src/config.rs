@@ -1,5 +1,7 @@
 //! The configuration file. Each component defines its own part; what is absent has its default.
 
+mod check;
+
 use std::{
     collections::BTreeMap,
     fs, io,
@@ -80,6 +82,9 @@ pub enum ConfigError {
         /// What is wrong, and where.
         source: toml::de::Error,
     },
+    /// A setting has a value that every call would fail by.
+    #[error("{0} {1}")]
+    Value(String, &'static str),
     /// No target has this name.
     #[error("default_target is {0}, and there is no such target")]
     DefaultTarget(TargetName),
@@ -94,9 +99,12 @@ impl Config {
         let text = fs::read_to_string(path).map_err(|error| ConfigError::Read(path.to_owned(), error))?;
         let config: Self =
             toml::from_str(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })?;
-        match &config.default_target {
-            Some(name) if !config.targets.contains_key(name) => Err(ConfigError::DefaultTarget(name.clone())),
-            _ => Ok(config),
+        if let Some(name) = config.default_target.as_ref().filter(|name| !config.targets.contains_key(name)) {
+            return Err(ConfigError::DefaultTarget(name.clone()));
+        }
+        match check::wrong(&config) {
+            Some((name, rule)) => Err(ConfigError::Value(name, rule)),
+            None => Ok(config),
         }
     }
 
@@ -234,6 +242,25 @@ mod tests {
     fn a_name_that_callers_could_not_ask_for_is_refused() {
         for name in ["'a*'", "''", "'a b'", "'a,b'"] {
             assert!(toml::from_str::<Config>(&format!("[targets.{name}]")).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_every_call_would_fail_by_is_refused() {
+        assert!(check::wrong(&Config::default()).is_none());
+        for (text, name) in [
+            ("[edge]\nmax_concurrent_streams = 1", "edge.max_concurrent_streams"),
+            ("[edge]\nmax_header_list_size = 10", "edge.max_header_list_size"),
+            ("[edge]\nkeepalive_interval = '500000000000 years'", "edge.keepalive_interval"),
+            ("[listing]\npage_cap = 0", "listing.page_cap"),
+            ("[listing]\nmax_bytes = 5\nmax_listing_bytes = 6", "listing.max_listing_bytes"),
+            ("[listing]\njitter_percent = 101", "listing.jitter_percent"),
+            ("[listing]\nstall_timeout = '0s'", "listing.stall_timeout"),
+            ("[upstream]\nfetch_timeout = '0s'", "fetch_timeout of target default"),
+            ("[targets.prod]\nattempt_timeout = '0s'", "attempt_timeout of target prod"),
+        ] {
+            let (wrong, _) = check::wrong(&toml::from_str(text).unwrap()).unwrap();
+            assert_eq!(wrong, name);
         }
     }
 

@@ -5,7 +5,10 @@ use std::io::{self, IsTerminal as _};
 use serde::Deserialize;
 use tracing::{Level, Metadata};
 use tracing_subscriber::{
-    EnvFilter, Layer as _, filter::filter_fn, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+    EnvFilter, Layer as _,
+    filter::{LevelFilter, filter_fn},
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
 };
 
 /// How to log; the `[log]` table of the configuration file.
@@ -40,6 +43,9 @@ pub enum TelemetryError {
     /// The filter is no filter.
     #[error("the log filter is not a level or a list of MODULE=LEVEL")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
+    /// A word in the filter that should be a level: it would be taken for a module, and silence all others.
+    #[error("{0:?} in the log filter is not a level: off, error, warn, info, debug or trace")]
+    Level(String),
     /// The process logs already.
     #[error("logging has already been started")]
     Started(#[from] tracing_subscriber::util::TryInitError),
@@ -51,6 +57,10 @@ impl Config {
     /// # Errors
     /// [`TelemetryError`].
     pub fn start(&self) -> Result<(), TelemetryError> {
+        let is_level = |word: &&str| word.contains('=') || word.contains('[') || word.parse::<LevelFilter>().is_ok();
+        if let Some(word) = self.filter.split(',').map(str::trim).find(|word| !is_level(word)) {
+            return Err(TelemetryError::Level(word.to_owned()));
+        }
         let filter = EnvFilter::builder().parse(&self.filter)?;
         let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
         let lines = match self.format {

@@ -1,6 +1,7 @@
 #![allow(clippy::doc_markdown, reason = "help texts show no Markdown")]
 
 use std::{
+    collections::BTreeMap,
     io::{self, IsTerminal as _, Write as _},
     str::FromStr,
     time::Duration,
@@ -8,26 +9,30 @@ use std::{
 
 use tokio::time;
 use tonic::transport::{Channel, Endpoint};
+use tonic_types::StatusExt as _;
 
 use super::{
     CliError,
     output::{Format, Output},
 };
 use crate::proto::{
-    InstanceInformationStringFilter, StreamInstanceInformationRequest, Unreachable,
+    InstanceInformationStringFilter, ReadOptions, StreamInstanceInformationRequest, Unreachable,
     instance_information_service_client::InstanceInformationServiceClient,
 };
 
 /// A client of a gateway.
 pub(super) type Client = InstanceInformationServiceClient<Channel>;
 
+/// How often in a row a call is tried that the gateway wants to be tried later.
+const TRIES: usize = 5;
 /// How long to wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// List managed nodes, asking a gateway.
 ///
 /// Prints every node that meets all filters, in the order AWS gives them. Over several targets, nodes of different targets
-/// come as they are answered, and the command ends with what could not be reached.
+/// come as they are answered, and the command ends with what could not be reached. Where the gateway says to come back
+/// later, it does, and goes on where it was. Should it fail all the same, what was received is printed.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The gateway to ask.
@@ -43,7 +48,13 @@ pub(super) struct Args {
     /// How to print the nodes.
     #[arg(long, value_name = "FORMAT", default_value = "table")]
     output: Format,
-    /// How many nodes to ask for in a message, from 1 to 1000.
+    /// How old the answer may be at most, such as 5m; 0s asks AWS now [default: the gateway's].
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    max_age: Option<Duration>,
+    /// How much older it may be while AWS is asked or fails [default: the gateway's].
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    max_stale: Option<Duration>,
+    /// How many nodes to ask for in a message, from 1 to 1000 [default: 50].
     #[arg(long, value_name = "N")]
     page_size: Option<i32>,
     /// How long it may take in all [default: as long as it takes].
@@ -78,43 +89,87 @@ impl Args {
         let mut client = Client::new(connect(&self.server).await?).max_decoding_message_size(usize::MAX);
         // Where several may be meant, each node says which it is of.
         let has_targets = self.target.len() > 1 || self.target.iter().any(|target| target.contains('*'));
-        let request = StreamInstanceInformationRequest {
+        let age = |age: Option<Duration>| age.and_then(|age| age.try_into().ok());
+        let mut request = StreamInstanceInformationRequest {
             filters: self.filter.into_iter().map(|filter| filter.0).collect(),
             page_size: self.page_size,
             targets: self.target,
+            read_options: Some(ReadOptions { max_age: age(self.max_age), max_stale: age(self.max_stale) }),
             ..Default::default()
         };
-        let failed = |status: tonic::Status| CliError::Call(status.into());
-        let mut pages = client.stream_instance_information(request).await.map_err(failed)?.into_inner();
-        let mut output = Output::new(self.output, has_targets, io::stdout().lock())?;
+        let mut begin = || Output::new(self.output, has_targets, io::stdout().lock());
         // A table comes at the end; other formats would be written over where both go to one terminal.
         let is_mixed = self.output != Format::Table && io::stdout().is_terminal();
         let mut progress = Progress { nodes: 0, is_shown: io::stderr().is_terminal() && !is_mixed };
-        let mut unreachable = Vec::new();
+        let mut listing = Listing { tokens: BTreeMap::new(), unreachable: Vec::new(), tries: 0, output: None };
         let outcome = loop {
-            match pages.message().await {
-                Ok(None) if unreachable.is_empty() => break Ok(()),
-                Ok(None) => break Err(CliError::Unreachable(unreachable)),
-                Err(status) => break Err(failed(status)),
-                Ok(Some(page)) => {
-                    for node in &page.instance_information_list {
-                        output.node(&page.target, node)?;
-                    }
-                    progress.add(page.instance_information_list.len())?;
-                    let told = |unreachable: Unreachable| format!("{} ({})", page.target, unreachable.message);
-                    unreachable.extend(page.unreachable.map(told));
+            let nodes = progress.nodes;
+            match listing.read(&mut client, request.clone(), &mut begin, &mut progress).await {
+                Ok(()) if listing.unreachable.is_empty() => break Ok(()),
+                Ok(()) => break Err(CliError::Unreachable(listing.unreachable)),
+                Err(CliError::Call(status)) if listing.tries < TRIES => {
+                    // Where it got on, it may try as often as at first.
+                    listing.tries = if progress.nodes > nodes { 1 } else { listing.tries + 1 };
+                    let Some(delay) = status.get_details_retry_info().and_then(|info| info.retry_delay) else {
+                        break Err(CliError::Call(status));
+                    };
+                    time::sleep(delay).await;
+                    request.resume_tokens = listing.tokens.values().cloned().collect();
                 }
+                Err(error) => break Err(error),
             }
         };
         // What was received is printed even if more should have come.
         progress.finish()?;
-        output.finish()?;
+        listing.output.map_or(Ok(()), Output::finish)?;
         outcome
+    }
+}
+
+/// How far a listing was read, over all calls that it took.
+struct Listing<W: io::Write> {
+    /// The latest resume token of each target.
+    tokens: BTreeMap<String, String>,
+    unreachable: Vec<String>,
+    tries: usize,
+    /// None until there is an answer.
+    output: Option<Output<W>>,
+}
+
+impl<W: io::Write> Listing<W> {
+    /// Prints what one call brings.
+    async fn read(
+        &mut self,
+        client: &mut Client,
+        request: StreamInstanceInformationRequest,
+        begin: &mut impl FnMut() -> Result<Output<W>, CliError>,
+        progress: &mut Progress,
+    ) -> Result<(), CliError> {
+        let failed = |status: tonic::Status| CliError::Call(status.into());
+        self.unreachable.clear();
+        let mut pages = client.stream_instance_information(request).await.map_err(failed)?.into_inner();
+        let output = match &mut self.output {
+            Some(output) => output,
+            none => none.insert(begin()?),
+        };
+        while let Some(page) = pages.message().await.map_err(failed)? {
+            for node in &page.instance_information_list {
+                output.node(&page.target, node)?;
+            }
+            progress.add(page.instance_information_list.len())?;
+            let told = |unreachable: Unreachable| format!("{} ({})", page.target, unreachable.message);
+            self.unreachable.extend(page.unreachable.map(told));
+            self.tokens.insert(page.target, page.resume_token);
+        }
+        Ok(())
     }
 }
 
 /// Connects to a gateway, given as `http://HOST:PORT` or `HOST:PORT`.
 pub(super) async fn connect(server: &str) -> Result<Channel, CliError> {
+    if server.starts_with("https://") {
+        return Err(CliError::Tls(server.to_owned()));
+    }
     let url = if server.contains("://") { server.to_owned() } else { format!("http://{server}") };
     let endpoint = Endpoint::from_shared(url).map_err(|error| CliError::Server(server.to_owned(), error))?;
     let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).connect().await;

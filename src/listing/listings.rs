@@ -12,6 +12,7 @@ use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
 };
+use tracing::warn;
 
 use super::{Config, Head, Metrics, Target, Wall, index::Index, lock};
 use crate::model::TargetName;
@@ -105,7 +106,9 @@ impl Store {
     pub(super) fn make_room(&self) {
         while self.bytes.load(Relaxed) > self.config.max_bytes {
             let Some(victim) = self.index().remove_victim(Instant::now()) else { return };
-            victim.evict();
+            if victim.evict() {
+                warn!(target_name = %victim.shared.target.name, "memory ran out under a listing that is read");
+            }
             self.metrics.count_eviction();
         }
     }

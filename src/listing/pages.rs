@@ -236,14 +236,16 @@ impl Listing {
         state.trimmed == 0 && !matches!(state.end, Some(End::Broken(_)))
     }
 
-    /// Gives up all records: readers meet [`ListingError::Evicted`].
-    pub(super) fn evict(&self) {
+    /// Gives up all records: readers meet [`ListingError::Evicted`]. Whether there are any.
+    pub(super) fn evict(&self) -> bool {
         let mut state = lock(&self.state);
         state.end = Some(End::Broken(ListingError::Evicted.into()));
         state.pages = VecDeque::new();
         state.charge.clear();
+        let is_read = !state.readers.is_empty();
         drop(state);
         self.news.notify_waiters();
+        is_read
     }
 }
 

@@ -172,8 +172,10 @@ impl Reader {
             now = Instant::now();
         }
         let listing = inside.seat.listing();
+        let is_empty = oldest.is_none() && index == 0;
         let oldest = oldest.or_else(|| listing.last()).unwrap_or_else(|| Sent::now(store.wall));
         let max_age = self.freshness.max_age.unwrap_or(listing.ttl);
+        let max_age = if is_empty { max_age.min(store.config.negative_ttl) } else { max_age };
         let provenance = Provenance {
             as_of: oldest.as_of,
             age: now.saturating_duration_since(oldest.at),

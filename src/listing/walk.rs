@@ -1,9 +1,13 @@
 //! The walk from upstream page to upstream page that fills a listing. Our own, not the SDK's paginator: that one takes a
 //! repeated token for the end.
 
-use std::sync::{Arc, MutexGuard};
+use std::{
+    error::Error,
+    sync::{Arc, MutexGuard},
+};
 
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+use tracing::warn;
 
 use super::{
     ListingError,
@@ -177,6 +181,7 @@ impl Walk {
         let (its, other) = if is_of_target { (&target.hold_off, hold_off) } else { (hold_off, &target.hold_off) };
         other.leave(sent.at);
         if has_expired || self.is_tail() && error.is_refusal() {
+            warn!(target_name = %target.name, error = &*error as &dyn Error, "the listing broke off");
             its.leave(sent.at);
             return state.break_off(error);
         }
@@ -185,6 +190,7 @@ impl Walk {
 
     /// Breaks off for good: the walk itself is wrong, and going on would not mend it.
     fn give_up(&self, state: &mut State, error: ListingError, sent: Instant) {
+        warn!(target_name = %self.listing.shared.target.name, error = &error as &dyn Error, "the listing broke off");
         let error = Arc::new(error);
         if !self.is_tail() {
             self.listing.shared.hold_off.fail(Arc::clone(&error), sent, Instant::now(), &self.store.config);

@@ -43,7 +43,9 @@ pub(super) fn unreadable(ReadError { error, retry_after }: &ReadError, query: &Q
             with_aws(Failure::new(Code::Aborted, GATEWAY, "LISTING_EXPIRED", message), source.aws())
         }
         ListingError::RepeatedToken => protocol("AWS repeated a page, so the listing would never end"),
-        ListingError::PageCap(pages) => protocol(format!("the listing is longer than {pages} pages of AWS")),
+        ListingError::PageCap(pages) => {
+            protocol(format!("the listing is longer than {pages} pages of AWS, the gateway's page_cap"))
+        }
         ListingError::Upstream(error) => with_aws(upstream(error, query), error.aws()),
         ListingError::Evicted => {
             overloaded("the gateway ran out of memory for this listing: go on from your last token")

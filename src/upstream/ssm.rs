@@ -132,8 +132,9 @@ impl Config {
         if let Some(arn) = self.role_arn.as_ref().filter(|arn| !is_role(arn)) {
             return Err(BuildError::RoleArn(arn.clone()));
         }
+        self.region = self.region.filter(|region| !region.is_empty());
         if self.region.is_none() {
-            let found = self.load().await.region().map(ToString::to_string);
+            let found = self.load().await.region().map(ToString::to_string).filter(|region| !region.is_empty());
             self.region = Some(found.ok_or(BuildError::NoRegion)?);
         }
         if !self.requests_per_second.is_finite() || self.requests_per_second <= 0.0 {

@@ -1,18 +1,20 @@
 //! The program as a person runs it.
 
 use std::{
+    collections::HashSet,
     io::{BufRead as _, BufReader, Read as _},
     net::SocketAddr,
     process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio},
     sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
 };
 
 use ssm_gateway::{
     config::Target,
-    simulator::{self, FailureKind, Faults, Scope},
+    simulator::{self, Failure, FailureKind, Faults, Scope},
 };
 
-use crate::support::{Gateway, failing, run, simulated, tool};
+use crate::support::{Gateway, failing, failing_as, run, simulated, tool};
 
 const SSM_GATEWAY: &str = env!("CARGO_BIN_EXE_ssm-gateway");
 
@@ -82,6 +84,24 @@ async fn list_prints_every_node_in_every_format() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn list_comes_back_when_it_is_told_to_and_goes_on_where_it_was() {
+    let simulator = simulator::Config { nodes: 530, ..simulator::Config::default() }.start().await.unwrap();
+    let gateway = Gateway::at(&simulator.url(), |config| {
+        config.listing.hold_off = Duration::from_millis(10);
+        config.listing.throttle_patience = Duration::ZERO;
+    })
+    .await;
+    let throttling = Failure { probability: 0.3, ..Failure::always(FailureKind::Throttling) };
+    simulator.set_faults(failing_as(throttling));
+    let output = list(gateway.addr, &["--output", "csv", "--max-age", "0s"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = stdout(&output);
+    let ids: HashSet<&str> = text.lines().skip(1).filter_map(|line| line.split(',').next()).collect();
+    assert_eq!((ids.len(), text.lines().count()), (530, 531));
+    assert!(simulator.stats().calls > 11, "it was throttled: {}", simulator.stats().calls);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn list_filters_as_it_is_told() {
     let (gateway, _simulator) = simulated(300).await;
     let flags = ["--output", "jsonl", "--filter", "PlatformTypes=Windows,MacOS", "--filter", "PingStatus=Online"];
@@ -122,6 +142,8 @@ async fn a_failure_is_one_sentence_and_an_exit_code() {
     assert_eq!(stderr, "error: the gateway answered InvalidArgument: UnknownKey filter Key is invalid.\n");
     fails(&["--filter", "Color"], 2, "a filter is KEY=VALUE[,VALUE...]");
     fails(&["--server", "127.0.0.1:1"], 2, "cannot be used multiple times");
+    let https = Command::new(SSM_GATEWAY).args(["list", "--server", "https://127.0.0.1:1"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&https.stderr).contains("without TLS"), "what is asked for is not left out");
     simulator.set_faults(failing(FailureKind::Hang));
     fails(&["--timeout", "200ms"], 1, "error: the gateway did not answer in the time given\n");
     let output = Command::new(SSM_GATEWAY).args(["list", "--server", "127.0.0.1:1"]).output().unwrap();

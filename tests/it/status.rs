@@ -204,7 +204,7 @@ async fn a_walk_that_would_never_end_is_an_internal_error() {
 
     let (gateway, _simulator) = simulated_with(200, |config| config.listing.page_cap = 3).await;
     let status = gateway.stream(StreamInstanceInformationRequest::default()).await.unwrap_err();
-    assert_eq!(status.message(), "the listing is longer than 3 pages of AWS");
+    assert_eq!(status.message(), "the listing is longer than 3 pages of AWS, the gateway's page_cap");
     assert_eq!(status.get_details_error_info().unwrap().reason, "UPSTREAM_PROTOCOL");
 }
 
