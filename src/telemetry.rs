@@ -17,7 +17,7 @@ use tracing_subscriber::{
 pub struct Config {
     /// How lines look.
     pub format: Format,
-    /// Which lines are written: a level, or levels by module such as `info,ssm_gateway::upstream=debug`.
+    /// Which lines are written: a level, or levels by module such as `warn,ssm_gateway::edge=info`.
     pub filter: String,
 }
 
