@@ -99,7 +99,7 @@ impl Config {
         let text = fs::read_to_string(path).map_err(|error| ConfigError::Read(path.to_owned(), error))?;
         let config: Self =
             toml::from_str(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })?;
-        if let Some(name) = config.default_target.as_ref().filter(|name| !config.targets.contains_key(name)) {
+        if let Some(name) = config.default_target.as_ref().filter(|name| !config.targets().contains_key(name)) {
             return Err(ConfigError::DefaultTarget(name.clone()));
         }
         match check::wrong(&config) {

@@ -4,6 +4,7 @@
 //! a task of its own, as far as its readers want; it is open, complete, or broken off by an error. Readers wait for pages
 //! together, and share them and the failure. All listings together are bounded by bytes.
 
+mod charge;
 mod choice;
 mod cursor;
 mod hold_off;
@@ -153,6 +154,9 @@ pub enum ListingError {
     /// A fetch failed.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
+    /// AWS failed for the target again and again, whatever was asked.
+    #[error("the target's breaker is open")]
+    BreakerOpen,
     /// The memory of all listings ran out, and this one had the slowest reader.
     #[error("the listing was given up for want of memory")]
     Evicted,
@@ -168,6 +172,11 @@ impl ListingError {
     /// Whether the request alone is at fault: waiting does not help, and neither does older data.
     fn is_refusal(&self) -> bool {
         matches!(self, Self::Upstream(UpstreamError::InvalidRequest(_)))
+    }
+
+    /// Whether a stream that has begun may wait for it to be over.
+    fn is_ridden_out(&self) -> bool {
+        self.is_throttle() || matches!(self, Self::Upstream(UpstreamError::Overloaded))
     }
 
     /// Whether all queries of the target are concerned.

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::{self, IsTerminal as _, Write as _},
+    mem,
     str::FromStr,
     time::Duration,
 };
@@ -106,7 +107,7 @@ impl Args {
             let nodes = progress.nodes;
             match listing.read(&mut client, request.clone(), &mut begin, &mut progress).await {
                 Ok(()) if listing.unreachable.is_empty() => break Ok(()),
-                Ok(()) => break Err(CliError::Unreachable(listing.unreachable)),
+                Ok(()) => break Err(CliError::Unreachable(mem::take(&mut listing.unreachable))),
                 Err(CliError::Call(status)) if listing.tries < TRIES => {
                     // Where it got on, it may try as often as at first.
                     listing.tries = if progress.nodes > nodes { 1 } else { listing.tries + 1 };
@@ -119,6 +120,9 @@ impl Args {
                 Err(error) => break Err(error),
             }
         };
+        if let (Err(CliError::Call(_)), [_, ..]) = (&outcome, &listing.unreachable[..]) {
+            writeln!(io::stderr(), "could not be reached: {}", listing.unreachable.join(", "))?;
+        }
         // What was received is printed even if more should have come.
         progress.finish()?;
         listing.output.map_or(Ok(()), Output::finish)?;

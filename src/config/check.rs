@@ -39,6 +39,7 @@ pub(super) fn wrong(config: &Config) -> Option<(String, &'static str)> {
         ("edge.max_concurrent_streams", edge.max_concurrent_streams < 2, "must be at least 2"),
         ("edge.max_header_list_size", edge.max_header_list_size < LEAST_HEADERS, "must be at least 1024"),
         ("listing.jitter_percent", listing.jitter_percent > 100, "must be at most 100"),
+        ("upstream.longest_line", config.upstream.longest_line == 0, POSITIVE),
         ("listing.breaker_failures", listing.breaker_failures == 0, POSITIVE),
         ("listing.page_cap", listing.page_cap == 0, POSITIVE),
         ("listing.max_bytes", listing.max_bytes == 0, POSITIVE),

@@ -29,15 +29,25 @@ struct State {
 #[derive(Debug, Clone)]
 pub(super) struct Held {
     error: Arc<ListingError>,
+    /// When it was known first.
+    failed: Instant,
     until: Instant,
+    /// While a fetch finds out whether it is over: when to come back and see.
+    probed_every: Option<Duration>,
 }
 
 impl Held {
     /// What a reader is told of it now.
     pub(super) fn told(&self, now: Instant) -> ReadError {
         let left = self.until.saturating_duration_since(now);
+        let left = self.probed_every.map_or(left, |often| often.min(left));
         let retry_after = (!self.error.is_refusal()).then_some(left);
         ReadError { error: Arc::clone(&self.error), retry_after }
+    }
+
+    /// The same for one that failed by itself, in its own words.
+    pub(super) fn saying(self, error: Arc<ListingError>) -> Self {
+        Self { error, ..self }
     }
 }
 
@@ -47,12 +57,13 @@ impl HoldOff {
         lock(&self.0).last.clone().filter(|held| now < held.until)
     }
 
-    /// Lets one fetch, sent now, find out whether a failure is over: until it did, but for no longer than the shortest
-    /// hold-off, the others are told the error.
+    /// Lets one fetch, sent now, find out whether a failure is over. Until it did the others are told the error, though
+    /// for no longer than the longest hold-off, in case it never does.
     pub(super) fn enter(&self, sent: Instant, config: &Config) {
         let state = &mut *lock(&self.0);
         if let Some(last) = &mut state.last {
-            last.until = sent + config.hold_off;
+            last.until = sent + config.max_hold_off.max(config.hold_off);
+            last.probed_every = Some(config.hold_off);
             state.probe = Some(sent);
         }
     }
@@ -61,7 +72,7 @@ impl HoldOff {
     pub(super) fn leave(&self, sent: Instant) {
         let state = &mut *lock(&self.0);
         if let (Some(_), Some(last)) = (state.probe.take_if(|probe| *probe == sent), &mut state.last) {
-            last.until = sent;
+            (last.until, last.probed_every) = (sent, None);
         }
     }
 
@@ -69,9 +80,8 @@ impl HoldOff {
     /// failure with it.
     pub(super) fn fail(&self, error: Arc<ListingError>, sent: Instant, now: Instant, config: &Config) -> Held {
         let mut state = lock(&self.0);
-        let was_probe = state.probe.take_if(|probe| *probe == sent).is_some();
-        let before = state.last.take().map(|held| held.until).filter(|&until| sent < until && !was_probe);
-        let hold = match advice(&error) {
+        let before = state.last.take().filter(|held| sent < held.failed);
+        let time = match advice(&error) {
             Some(advice) => advice.min(MAX_ADVICE),
             None if error.is_refusal() => config.negative_ttl,
             None => {
@@ -81,14 +91,19 @@ impl HoldOff {
                 config.jittered(state.delay)
             }
         };
-        let until = before.map_or(now + hold, |before| before.max(now + hold));
-        state.last.insert(Held { error, until }).clone()
+        let held = if let Some(before) = before {
+            Held { error, until: before.until.max(now + time), ..before }
+        } else {
+            state.probe = None;
+            Held { error, failed: now, until: now + time, probed_every: None }
+        };
+        state.last.insert(held).clone()
     }
 
-    /// Takes note that a fetch sent at `sent` succeeded. It says nothing of a failure that came after it was sent.
+    /// Takes note that a fetch sent at `sent` succeeded. It says nothing of a failure that was known only later.
     pub(super) fn succeed(&self, sent: Instant) {
         let mut state = lock(&self.0);
-        if state.probe == Some(sent) || state.last.as_ref().is_none_or(|held| held.until <= sent) {
+        if state.last.as_ref().is_none_or(|held| held.failed <= sent) {
             *state = State::default();
         }
     }
@@ -179,12 +194,14 @@ mod tests {
         let probe = Instant::now();
         hold_off.enter(probe, &config);
         advance(SECOND / 4).await;
-        assert_eq!(left(&hold_off), Some(SECOND * 3 / 4));
+        assert_eq!(left(&hold_off), Some(SECOND), "come back and see");
+        advance(9 * SECOND).await;
+        assert_eq!(left(&hold_off), Some(SECOND), "however long it takes");
         fail(&hold_off, &throttle(None), probe);
         assert_eq!(left(&hold_off), Some(2 * SECOND), "it is not over, and that is the second failure");
         advance(2 * SECOND).await;
         hold_off.enter(Instant::now(), &config);
-        advance(SECOND).await;
+        advance(30 * SECOND).await;
         assert_eq!(left(&hold_off), None, "one that tells nothing is not waited for longer");
         let probe = Instant::now();
         hold_off.enter(probe, &config);

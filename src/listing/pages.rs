@@ -3,10 +3,7 @@
 use std::{
     collections::{HashSet, VecDeque},
     hash::BuildHasher as _,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, atomic::AtomicUsize},
     time::{Duration, SystemTime},
 };
 
@@ -18,6 +15,7 @@ use tokio::{
 
 use super::{
     Config, ListingError, ReadError, Target, Wall,
+    charge::Charge,
     choice::Candidate,
     cursor::{Cursor, Place},
     hold_off::{Held, HoldOff},
@@ -118,13 +116,6 @@ pub(super) enum End {
     Broken(Arc<ListingError>),
 }
 
-/// The bytes of a listing within the bytes of all.
-#[derive(Debug)]
-struct Charge {
-    total: Arc<AtomicUsize>,
-    bytes: usize,
-}
-
 impl Shared {
     /// The error that stands for an answer of upstream now.
     pub(super) fn held(&self, now: Instant) -> Option<Held> {
@@ -162,7 +153,7 @@ impl Listing {
             background,
             is_windowed: false,
             followed: HashSet::new(),
-            charge: Charge { total: Arc::clone(bytes), bytes: 0 },
+            charge: Charge::new(bytes),
         };
         state.follow(&first);
         state.charge.add(size_of::<Self>() + size_of::<Shared>() + shared.query.size() + first.size());
@@ -227,7 +218,7 @@ impl Listing {
     /// How long its slowest reader has taken nothing; none if nobody reads it, but for readers that are given up.
     pub(super) fn slowest(&self, now: Instant, stall_timeout: Duration) -> Option<Duration> {
         let state = lock(&self.state);
-        state.live_readers(now, stall_timeout).map(|reader| reader.idle(now)).max()
+        state.live_readers(now, stall_timeout).map(|reader| reader.idle(state.len(), now)).max()
     }
 
     /// Whether it can be read from its first page on.
@@ -300,13 +291,19 @@ impl State {
     /// Adds a page; one too many turns the listing into a window.
     pub(super) fn push(&mut self, page: KeptPage, config: &Config) {
         self.charge.add(page.size());
+        let index = self.len();
         self.pages.push_back(Arc::new(page));
-        if self.charge.bytes > config.listing_cap() {
+        let now = Instant::now();
+        self.readers
+            .iter()
+            .filter(|(_, reader)| reader.waits_for == Some(index))
+            .for_each(|(_, reader)| reader.taken.note(now));
+        if self.charge.bytes() > config.listing_cap() {
             self.is_windowed = true;
             self.background = 0;
         }
         if self.is_windowed {
-            self.trim(Instant::now(), config.stall_timeout);
+            self.trim(now, config.stall_timeout);
         }
     }
 
@@ -348,7 +345,8 @@ impl State {
 
     /// The readers that are not given up.
     fn live_readers(&self, now: Instant, stall_timeout: Duration) -> impl Iterator<Item = &Position> {
-        self.readers.iter().map(|(_, reader)| reader).filter(move |reader| reader.idle(now) <= stall_timeout)
+        let pages = self.len();
+        self.readers.iter().map(|(_, reader)| reader).filter(move |reader| reader.idle(pages, now) <= stall_timeout)
     }
 }
 
@@ -369,27 +367,5 @@ impl KeptPage {
     fn size(&self) -> usize {
         const AROUND: usize = 128;
         size_of::<Self>() + self.step.size() + self.records.size() + AROUND
-    }
-}
-
-impl Charge {
-    fn add(&mut self, bytes: usize) {
-        self.bytes += bytes;
-        self.total.fetch_add(bytes, Relaxed);
-    }
-
-    fn subtract(&mut self, bytes: usize) {
-        self.bytes -= bytes;
-        self.total.fetch_sub(bytes, Relaxed);
-    }
-
-    fn clear(&mut self) {
-        self.subtract(self.bytes);
-    }
-}
-
-impl Drop for Charge {
-    fn drop(&mut self) {
-        self.clear();
     }
 }

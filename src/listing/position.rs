@@ -11,12 +11,12 @@ use tokio::time::Instant;
 /// Where a reader is.
 #[derive(Debug)]
 pub(super) struct Position {
-    /// The page it reads, counted from the listing's first.
+    /// The page from which on it still needs them, counted from the listing's first.
     pub(super) at: usize,
     /// How many pages it wants there to be.
     pub(super) wants: usize,
-    /// Whether it waits for us.
-    pub(super) is_waiting: bool,
+    /// The page that it was not given yet.
+    pub(super) waits_for: Option<usize>,
     pub(super) taken: Arc<Taken>,
 }
 
@@ -28,9 +28,10 @@ pub struct Taken {
 }
 
 impl Position {
-    /// How long its call has taken nothing, though there was something to take.
-    pub(super) fn idle(&self, now: Instant) -> Duration {
-        if self.is_waiting { Duration::ZERO } else { now.saturating_duration_since(self.taken.at()) }
+    /// How long its call has taken nothing, though there was something to take among so many pages.
+    pub(super) fn idle(&self, pages: usize, now: Instant) -> Duration {
+        let is_waiting = self.waits_for.is_some_and(|page| page >= pages);
+        if is_waiting { Duration::ZERO } else { now.saturating_duration_since(self.taken.at()) }
     }
 }
 

@@ -142,7 +142,7 @@ impl Reader {
 
     /// When a stream that has begun goes on after AWS throttled it.
     fn retry_at(&self, failed: &ReadError) -> Option<Instant> {
-        let is_ridden_out = self.is_counted && self.read_ahead > 0 && failed.error.is_throttle();
+        let is_ridden_out = self.is_counted && self.read_ahead > 0 && failed.error.is_ridden_out();
         failed.retry_after.filter(|_| is_ridden_out).map(|retry_after| Instant::now() + retry_after)
     }
 

@@ -46,7 +46,7 @@ impl Seat {
     fn at(listing: &Arc<Listing>, state: &mut State, at: usize, taken: &Arc<Taken>) -> Self {
         let taken = Arc::clone(taken);
         listing.seated.notify_one();
-        let number = state.readers.insert(Position { at, wants: 0, is_waiting: true, taken });
+        let number = state.readers.insert(Position { at, wants: 0, waits_for: Some(at), taken });
         Self { listing: Arc::clone(listing), number }
     }
 
@@ -87,10 +87,10 @@ impl Seat {
         let state = &mut *lock(&self.listing.state);
         let wants = index + 1 + ahead;
         if let Some(reader) = state.readers.get_mut(self.number) {
-            if !reader.is_waiting && reader.idle(Instant::now()) > store.config.stall_timeout {
+            if reader.waits_for.is_none() && reader.idle(0, Instant::now()) > store.config.stall_timeout {
                 return Err(ListingError::Stalled.into());
             }
-            (reader.at, reader.wants, reader.is_waiting) = (index, wants, true);
+            (reader.wants, reader.waits_for) = (wants, Some(index));
         }
         let page = state.hand_out(index);
         if page.is_some() && (state.len() >= wants || state.is_advancing || state.end.is_some()) {
@@ -120,7 +120,7 @@ impl Seat {
         let state = &mut *lock(&self.listing.state);
         if let Some(reader) = state.readers.get_mut(self.number) {
             reader.taken.note(now);
-            reader.is_waiting = false;
+            (reader.at, reader.waits_for) = (index, None);
         }
         index >= state.len() && matches!(state.end, Some(End::Complete))
     }

@@ -3,7 +3,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{Config, ListingError, hold_off::HoldOff, lock};
 use crate::{
@@ -22,6 +22,8 @@ pub struct Target {
     pub(super) max_stale: Duration,
     /// Throttling concerns all queries of the target, and so does a breaker that is open.
     pub(super) hold_off: HoldOff,
+    /// Tells the walks in line that the target is held off.
+    pub(super) held: Notify,
     seen: Mutex<Seen>,
 }
 
@@ -52,7 +54,15 @@ struct Seen {
 impl Target {
     /// A target with what holds for callers who do not say how fresh an answer must be.
     pub fn new(name: TargetName, upstream: Arc<dyn Upstream>, ttl: Duration, max_stale: Duration) -> Self {
-        Self { name, upstream, ttl, max_stale, hold_off: HoldOff::default(), seen: Mutex::default() }
+        Self {
+            name,
+            upstream,
+            ttl,
+            max_stale,
+            hold_off: HoldOff::default(),
+            held: Notify::new(),
+            seen: Mutex::default(),
+        }
     }
 
     /// The name that callers give it.
@@ -67,9 +77,12 @@ impl Target {
 
     /// How it is now.
     pub fn state(&self) -> TargetState {
-        match lock(&self.seen).state {
-            TargetState::Throttled if self.hold_off.held(Instant::now()).is_none() => TargetState::Ready,
-            state => state,
+        let now = Instant::now();
+        match (self.hold_off.held(now), lock(&self.seen).state) {
+            (Some(held), _) if held.told(now).error.is_throttle() => TargetState::Throttled,
+            (Some(_), _) => TargetState::Unavailable,
+            (None, TargetState::Throttled) => TargetState::Ready,
+            (None, state) => state,
         }
     }
 
@@ -155,6 +168,7 @@ mod tests {
         target.hold_off.fail(Arc::clone(&throttled), Instant::now(), Instant::now(), &Config::default());
         target.failed(&throttled, now);
         assert_eq!(target.state(), TargetState::Throttled, "while it is held off");
+        target.hold_off.succeed(Instant::now());
         target.answered(now);
         assert_eq!(target.state(), TargetState::Ready);
     }

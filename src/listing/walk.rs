@@ -92,7 +92,10 @@ impl Walk {
                 () = self.outlast(priority) => continue,
             };
             if let Err(error) = turn {
-                self.fail(&Step::default(), Sent::now(self.store.wall), error);
+                // A refresh that gets no turn is nobody's failure.
+                if priority == Priority::Interactive {
+                    self.fail(&Step::default(), Sent::now(self.store.wall), error);
+                }
                 self.has_failed = true;
             }
             break;
@@ -110,8 +113,17 @@ impl Walk {
 
     /// Waits until the next step is not, or not any more, for somebody of this priority.
     async fn outlast(&self, priority: Priority) {
-        while self.priority() == Some(priority) {
-            self.listing.seated.notified().await;
+        let target = &self.listing.shared.target;
+        loop {
+            // Made before the look: a hold-off that begins in between is not missed.
+            let held = target.held.notified();
+            if self.priority() != Some(priority) {
+                return;
+            }
+            tokio::select! {
+                () = self.listing.seated.notified() => {}
+                () = held => {}
+            }
         }
     }
 
@@ -177,7 +189,8 @@ impl Walk {
         self.listing.shared.target.failed(&error, sent.as_of);
         let (error, mut state) = (Arc::new(error), self.state());
         let Shared { target, hold_off, .. } = &*self.listing.shared;
-        let is_of_target = error.is_throttle() || target.is_broken(&self.store.config);
+        let is_broken = target.is_broken(&self.store.config);
+        let is_of_target = error.is_throttle() || is_broken;
         let (its, other) = if is_of_target { (&target.hold_off, hold_off) } else { (hold_off, &target.hold_off) };
         other.leave(sent.at);
         if has_expired || self.is_tail() && error.is_refusal() {
@@ -185,7 +198,12 @@ impl Walk {
             its.leave(sent.at);
             return state.break_off(error);
         }
-        state.fail(its.fail(error, sent.at, Instant::now(), &self.store.config));
+        // To other queries it is the target that fails.
+        let told = if is_broken { Arc::new(ListingError::BreakerOpen) } else { Arc::clone(&error) };
+        state.fail(its.fail(told, sent.at, Instant::now(), &self.store.config).saying(error));
+        if is_of_target {
+            target.held.notify_waiters();
+        }
     }
 
     /// Breaks off for good: the walk itself is wrong, and going on would not mend it.

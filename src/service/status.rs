@@ -47,6 +47,10 @@ pub(super) fn unreadable(ReadError { error, retry_after }: &ReadError, query: &Q
             protocol(format!("the listing is longer than {pages} pages of AWS, the gateway's page_cap"))
         }
         ListingError::Upstream(error) => with_aws(upstream(error, query), error.aws()),
+        ListingError::BreakerOpen => {
+            let message = format!("AWS failed for target {target} again and again: it is asked again after a while");
+            Failure::new(Code::Unavailable, GATEWAY, "TARGET_UNAVAILABLE", message)
+        }
         ListingError::Evicted => {
             overloaded("the gateway ran out of memory for this listing: go on from your last token")
         }

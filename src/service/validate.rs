@@ -25,6 +25,7 @@ const DEFAULT_MAX_RESULTS: usize = 10;
 const PAGE_SIZE: RangeInclusive<i32> = 1..=1000;
 const DEFAULT_PAGE_SIZE: usize = 50;
 const MAX_VALUES: usize = 100;
+const MAX_PATTERNS: usize = 1000;
 /// The most violations that are named; the rest are counted.
 const MAX_VIOLATIONS: usize = 8;
 /// The keys that AWS is certain not to take for tags; it may know more.
@@ -158,6 +159,9 @@ pub(super) fn targets(
     all: &[&TargetName],
     default: Option<&TargetName>,
 ) -> Result<Vec<TargetName>, Failure> {
+    if patterns.len() > MAX_PATTERNS {
+        return Err(refused("targets", format!("targets must be {MAX_PATTERNS} names or globs at most")));
+    }
     let mut targets = BTreeSet::new();
     for pattern in patterns.iter().filter(|pattern| !pattern.is_empty()) {
         let mut meant = all.iter().filter(|target| target.matches(pattern)).peekable();

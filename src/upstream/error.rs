@@ -12,6 +12,8 @@ use tracing::warn;
 pub(super) type OperationError = SdkError<DescribeInstanceInformationError, HttpResponse>;
 type Source = Box<dyn Error + Send + Sync>;
 
+/// Longer advice than this would leave a target dead by one header.
+const MAX_ADVICE: Duration = Duration::from_hours(1);
 /// The most bytes that are kept of AWS's words: a message may repeat a request, and errors are kept for a while.
 const MAX_WORDS: usize = 1024;
 
@@ -175,7 +177,8 @@ impl UpstreamError {
     /// Classifies an error in STS's words: whatever is wrong with that request is none of the caller's doing.
     fn of_assume_role(aws: AwsError, status: u16) -> Self {
         match Self::of_answer(aws, status) {
-            Self::InvalidRequest(aws) | Self::Rejected(aws) => Self::Credentials(Some(aws), None),
+            Self::InvalidRequest(aws) | Self::Rejected(aws) => Self::AccessDenied(aws),
+            Self::Throttled(aws) => Self::Unavailable(Some(aws), None),
             other => other,
         }
     }
@@ -215,7 +218,10 @@ impl AwsError {
             code: error.code().and_then(owned),
             message: error.message().and_then(owned),
             request_id: error.request_id().and_then(owned),
-            retry_after: header.and_then(|millis| millis.parse().ok()).map(Duration::from_millis),
+            retry_after: header
+                .and_then(|millis| millis.parse().ok())
+                .map(Duration::from_millis)
+                .map(|advice| advice.min(MAX_ADVICE)),
         }
     }
 }

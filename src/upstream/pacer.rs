@@ -66,7 +66,7 @@ struct Bucket {
 impl Pacer {
     /// At most so many calls a second; those of a second may come at once.
     pub(super) fn new(per_second: f64, longest_line: usize) -> Self {
-        let (most, now) = (per_second.max(LEAST), Instant::now());
+        let (most, now) = (per_second, Instant::now());
         Self {
             longest_line,
             bucket: Mutex::new(Bucket {
@@ -117,7 +117,8 @@ impl Pacer {
 
     fn line_up(&self, priority: Priority) -> Result<Waiting<'_>, LineIsFull> {
         let is_let_in = self.line.send_if_modified(|line| {
-            let is_short = line.interactive + line.background < self.longest_line;
+            let ahead = if priority == Priority::Interactive { 0 } else { line.background };
+            let is_short = line.interactive + ahead < self.longest_line;
             if is_short {
                 *line.of(priority) += 1;
             }
@@ -171,7 +172,7 @@ impl Bucket {
     fn throttled(&mut self, sent: Instant, advice: Duration, now: Instant) {
         self.not_before = self.not_before.max(now + advice);
         if self.fell.is_none_or(|fell| fell <= sent) {
-            self.rate = (self.rate * DECREASE).max(LEAST);
+            self.rate = (self.rate * DECREASE).max(LEAST.min(self.most));
             self.tokens = self.tokens.min(0.0);
             self.fell = Some(now);
         }
@@ -232,11 +233,15 @@ mod tests {
     async fn the_line_is_bounded_and_who_goes_away_leaves_it() {
         let pacer = Pacer::new(1.0, 2);
         turns(&pacer, Duration::from_millis(1)).await;
-        let mut waiting = Box::pin(pacer.turn(Priority::Background));
-        let mut other = Box::pin(pacer.turn(Priority::Interactive));
-        assert!(futures_util::poll!(&mut waiting).is_pending() && futures_util::poll!(&mut other).is_pending());
-        assert_eq!(pacer.turn(Priority::Interactive).await, Err(LineIsFull));
-        drop((waiting, other));
+        let mut waiting = [Priority::Background, Priority::Background, Priority::Interactive, Priority::Interactive]
+            .map(|priority| Box::pin(pacer.turn(priority)));
+        for turn in &mut waiting {
+            assert!(futures_util::poll!(turn).is_pending(), "the background is in nobody's way");
+        }
+        for priority in [Priority::Interactive, Priority::Background] {
+            assert_eq!(pacer.turn(priority).await, Err(LineIsFull));
+        }
+        drop(waiting);
         assert_eq!(pacer.turn(Priority::Background).await, Ok(()));
     }
 

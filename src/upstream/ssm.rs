@@ -230,7 +230,9 @@ impl Ssm {
                     }
                     error.log("will ask AWS again");
                     time::sleep(advice.max(backoff.mul_f64(fastrand::f64()))).await;
-                    self.turn(Priority::Interactive).await?;
+                    if self.turn(Priority::Interactive).await.is_err() {
+                        return Err(error);
+                    }
                     backoff *= 2;
                 }
                 outcome => return outcome,

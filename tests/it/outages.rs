@@ -22,6 +22,9 @@ use tonic_types::StatusExt as _;
 
 use crate::support::{Gateway, within};
 
+/// How long an attempt may take where none will succeed.
+const HASTE: Duration = Duration::from_millis(500);
+
 /// What a server does with each connection.
 #[derive(Clone, Copy)]
 enum Manner {
@@ -73,12 +76,12 @@ async fn serve(mut stream: TcpStream, manner: Manner) -> Option<()> {
     Some(())
 }
 
-/// A gateway whose target `aws` is at this endpoint.
-async fn gateway_at(endpoint: &str) -> Gateway {
+/// A gateway whose target `aws` is at this endpoint, and has this long to answer.
+async fn gateway_at(endpoint: &str, attempt_timeout: Duration) -> Gateway {
     Gateway::at(endpoint, |config: &mut Config| {
         config.upstream.connect_timeout = Duration::from_millis(500);
-        config.upstream.attempt_timeout = Duration::from_millis(500);
-        config.upstream.fetch_timeout = Duration::from_secs(2);
+        config.upstream.attempt_timeout = attempt_timeout;
+        config.upstream.fetch_timeout = attempt_timeout * 4;
         config.listing.hold_off = Duration::from_millis(10);
         config.listing.max_hold_off = Duration::from_millis(10);
         config.targets.insert("aws".into(), Target { endpoint_url: Some(endpoint.to_owned()), ..Target::default() });
@@ -93,7 +96,7 @@ fn now() -> DescribeInstanceInformationRequest {
 
 /// An upstream that is not there is told as such, in time.
 async fn is_unavailable(endpoint: &str) {
-    let gateway = gateway_at(endpoint).await;
+    let gateway = gateway_at(endpoint, HASTE).await;
     let started = Instant::now();
     let status = gateway.describe(now()).await.unwrap_err();
     let info = status.get_details_error_info().unwrap();
@@ -141,7 +144,7 @@ async fn an_answer_that_drips_is_unavailable() {
 #[tokio::test]
 async fn an_answer_larger_than_any_page_is_no_answer() {
     let (addr, _serving) = server(Manner::Flood).await;
-    let gateway = gateway_at(&format!("http://{addr}")).await;
+    let gateway = gateway_at(&format!("http://{addr}"), Duration::from_secs(10)).await;
     let status = gateway.describe(now()).await.unwrap_err();
     assert_eq!(status.code(), Code::Internal, "{status:?}");
     assert_eq!(status.get_details_error_info().unwrap().reason, "UPSTREAM_PROTOCOL");
@@ -152,7 +155,7 @@ async fn an_answer_larger_than_any_page_is_no_answer() {
 async fn stale_data_bridges_an_outage_and_the_target_is_back_as_soon_as_aws_is() {
     let simulator = simulator::Config { nodes: 7, ..Default::default() }.start().await.unwrap();
     let addr = simulator.addr();
-    let gateway = gateway_at(&format!("http://{addr}")).await;
+    let gateway = gateway_at(&format!("http://{addr}"), HASTE).await;
     gateway.describe(now()).await.unwrap();
     drop(simulator);
     let bridged = ReadOptions { max_stale: Some(Duration::from_mins(10).try_into().unwrap()), ..Default::default() };

@@ -116,6 +116,31 @@ async fn a_stream_that_has_begun_rides_throttling_out() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_of_large_messages_rides_throttling_out_of_a_window_too() {
+    let fake = Fake::of_sizes(&[5; 12]);
+    let listings = listings(&fake, |config| config.max_listing_bytes = Some(1));
+    let mut stream = open(&listings).reading_ahead();
+    stream.read(20).await.unwrap();
+    time::sleep(SECOND).await;
+    fake.fail([throttle(None)]);
+    assert_eq!(ids(&stream.read(20).await.unwrap()), (20..40).map(|id| format!("i-{id}")).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_walk_in_line_is_told_at_once_when_its_target_is_held_off() {
+    let (fake, listings) = world(&[5]);
+    *lock(&fake.is_jammed) = true;
+    let mut waiting = open(&listings);
+    let waiting = tokio::spawn(async move { waiting.read(5).await.unwrap_err().error.is_throttle() });
+    time::sleep(SECOND).await;
+    *lock(&fake.is_jammed) = false;
+    fake.fail([throttle(None)]);
+    failed(listings.open(&query_of("IamRole"), Freshness::default(), None).unwrap()).await;
+    assert!(time::timeout(LATENCY, waiting).await.unwrap().unwrap());
+    assert_eq!(fake.asked(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_waits_no_longer_for_a_page_than_its_patience() {
     for (advice, waited) in [(None, 1 + 2 + 4 + 8 + 16), (Some(40 * SECOND), 40), (Some(61 * SECOND), 0)] {
         let (fake, listings) = world(&[5; 4]);
@@ -137,14 +162,22 @@ async fn a_target_that_fails_again_and_again_is_left_alone_for_all_queries_and_p
     for key in 0..5 {
         assert_eq!(failed(query(key)).await.1, Some(1000));
     }
-    assert_eq!(failed(query(5)).await.1, Some(1000), "the breaker is open");
+    let (error, retry_after) = failed(query(5)).await;
+    assert!(matches!(*error.error, ListingError::BreakerOpen) && retry_after == Some(1000), "the breaker is open");
     assert_eq!(fake.asked(), 5);
     time::advance(SECOND).await;
+    // However slow it has become.
+    *lock(&fake.latency) = 5 * SECOND;
     let probes = join_all((0..10).map(|key| failed(query(10 + key)))).await;
     assert_eq!(fake.asked(), 6, "one finds out for all");
     assert!(probes.iter().all(|(_, retry_after)| retry_after.is_some()));
     time::advance(2 * SECOND).await;
-    assert_eq!(came(query(30)).await, (Came::Miss, false));
+    let mut probe = query(29);
+    let probing = tokio::spawn(async move { probe.read(5).await.is_ok() });
+    time::sleep(3 * SECOND).await;
+    assert!(query(30).read(5).await.is_err());
+    assert!(probing.await.unwrap());
+    assert_eq!(fake.asked(), 7, "nobody else was let in");
     assert_eq!(came(query(31)).await, (Came::Miss, false), "it is closed");
 }
 

@@ -185,6 +185,21 @@ async fn a_call_that_takes_from_one_of_its_readers_keeps_them_all() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_page_that_came_and_is_not_fetched_for_a_minute_is_not_kept() {
+    let fake = Fake::of_sizes(&[50; 20]);
+    let listings = listings(&fake, |config| config.max_listing_bytes = Some(1));
+    let (mut stuck, mut quick) = (open(&listings), open(&listings));
+    // Asked for, and not looked for any more: so it is where a connection takes nothing.
+    let mut asked_for = Box::pin(stuck.read(50));
+    assert!(futures_util::poll!(&mut asked_for).is_pending());
+    let cursor = behind(&quick.read(50).await.unwrap());
+    drop(quick);
+    time::advance(61 * SECOND).await;
+    assert_eq!(read_all(&mut resume(&listings, &cursor), 50).await.unwrap().len(), 19 * 50);
+    assert!(listings.bytes() < 6 * LISTING, "{}", listings.bytes());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_reader_that_waits_for_us_is_not_stalled() {
     let (fake, listings) = world(&[5, 5]);
     let mut reader = open(&listings);
