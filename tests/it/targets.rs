@@ -218,6 +218,7 @@ async fn credentials_of_a_role_are_renewed_before_they_run_out() {
                 .describe(DescribeInstanceInformationRequest { read_options: Some(now), ..of("prod-eu") })
                 .await
                 .unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     })
     .await;
