@@ -1,6 +1,6 @@
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -21,9 +21,11 @@ pub(super) struct Position {
 }
 
 /// When a call last took a page: one clock for all its readers, since it takes from one at a time.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Taken {
-    start: Instant,
+    /// When it took the first.
+    first: OnceLock<Instant>,
+    /// How long after that it took the last.
     nanos: AtomicU64,
 }
 
@@ -31,23 +33,19 @@ impl Position {
     /// How long its call has taken nothing, though there was something to take among so many pages.
     pub(super) fn idle(&self, pages: usize, now: Instant) -> Duration {
         let is_waiting = self.waits_for.is_some_and(|page| page >= pages);
-        if is_waiting { Duration::ZERO } else { now.saturating_duration_since(self.taken.at()) }
-    }
-}
-
-impl Default for Taken {
-    fn default() -> Self {
-        Self { start: Instant::now(), nanos: AtomicU64::new(0) }
+        let taken = self.taken.at().filter(|_| !is_waiting);
+        taken.map_or(Duration::ZERO, |taken| now.saturating_duration_since(taken))
     }
 }
 
 impl Taken {
     pub(super) fn note(&self, now: Instant) {
-        let nanos = now.saturating_duration_since(self.start).as_nanos();
+        let nanos = now.saturating_duration_since(*self.first.get_or_init(|| now)).as_nanos();
         self.nanos.store(u64::try_from(nanos).unwrap_or(u64::MAX), Relaxed);
     }
 
-    fn at(&self) -> Instant {
-        self.start + Duration::from_nanos(self.nanos.load(Relaxed))
+    /// When it took the last; none if it took none yet.
+    fn at(&self) -> Option<Instant> {
+        Some(*self.first.get()? + Duration::from_nanos(self.nanos.load(Relaxed)))
     }
 }

@@ -45,7 +45,10 @@ impl Seat {
 
     fn at(listing: &Arc<Listing>, state: &mut State, at: usize, taken: &Arc<Taken>) -> Self {
         let taken = Arc::clone(taken);
-        listing.seated.notify_one();
+        // Only a walk in line wants to know.
+        if state.is_advancing {
+            listing.seated.notify_one();
+        }
         let number = state.readers.insert(Position { at, wants: 0, waits_for: Some(at), taken });
         Self { listing: Arc::clone(listing), number }
     }
@@ -128,7 +131,10 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        lock(&self.listing.state).readers.try_remove(self.number);
-        self.listing.seated.notify_one();
+        let mut state = lock(&self.listing.state);
+        state.readers.try_remove(self.number);
+        if state.is_advancing {
+            self.listing.seated.notify_one();
+        }
     }
 }
