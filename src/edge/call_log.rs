@@ -126,7 +126,9 @@ impl http_body::Body for CallLogBody {
 impl Call {
     /// Notes the status if it is among these headers or trailers.
     fn see(&mut self, headers: &HeaderMap) {
-        if let Some(status) = Status::from_header_map(headers) {
+        if !self.span.is_disabled()
+            && let Some(status) = Status::from_header_map(headers)
+        {
             self.code = Some(status.code());
         }
     }
@@ -134,6 +136,9 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
+        if self.span.is_disabled() {
+            return;
+        }
         let status = self.code.map_or_else(|| "cut off".to_owned(), |code| format!("{code:?}"));
         let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.span.in_scope(|| info!(status, micros, "call ended"));

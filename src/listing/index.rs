@@ -24,7 +24,7 @@ pub(super) struct Index {
     config: Config,
     /// The bytes of all listings, those that only their readers still know included.
     bytes: Arc<AtomicUsize>,
-    entries: HashMap<[u8; 16], Entry>,
+    entries: HashMap<Query, Entry>,
     /// Every listing by its ID, the most recently used first.
     listings: LruCache<u64, Arc<Listing>>,
 }
@@ -52,12 +52,12 @@ impl Index {
 
     /// The listings of the query from the start, newest first.
     pub(super) fn starts(&self, query: &Query) -> &[Arc<Listing>] {
-        self.entries.get(&query.fingerprint()).map_or(&[], |entry| &entry.starts)
+        self.entries.get(query).map_or(&[], |entry| &entry.starts)
     }
 
     /// What the query's listings share, if there are any.
     pub(super) fn shared(&self, query: &Query) -> Option<Arc<Shared>> {
-        self.entries.get(&query.fingerprint()).map(|entry| Arc::clone(&entry.shared))
+        self.entries.get(query).map(|entry| Arc::clone(&entry.shared))
     }
 
     /// A listing of the query by its ID, which is used by that.
@@ -72,7 +72,7 @@ impl Index {
 
     /// Adds a listing from the start, which will walk `background` pages whether it is read or not.
     pub(super) fn start(&mut self, target: &Arc<Target>, query: &Query, background: usize) -> Arc<Listing> {
-        let entry = self.entries.entry(query.fingerprint()).or_insert_with(|| Entry::new(target, query));
+        let entry = self.entries.entry(query.clone()).or_insert_with(|| Entry::new(target, query));
         entry.prune(Instant::now(), &self.config);
         let (shared, first) = (Arc::clone(&entry.shared), Step::default());
         let listing = Arc::new(Listing::new(&self.config, &self.bytes, shared, first, background));
@@ -83,7 +83,7 @@ impl Index {
 
     /// Finds or adds the listing that begins at this step.
     pub(super) fn tail(&mut self, target: &Arc<Target>, query: &Query, first: Step) -> Arc<Listing> {
-        let entry = self.entries.entry(query.fingerprint()).or_insert_with(|| Entry::new(target, query));
+        let entry = self.entries.entry(query.clone()).or_insert_with(|| Entry::new(target, query));
         if let Some(listing) = entry.tails.get(&first).filter(|listing| listing.is_whole()) {
             self.listings.promote(&listing.id);
             return Arc::clone(listing);
@@ -108,12 +108,12 @@ impl Index {
     /// Takes out a listing.
     pub(super) fn remove(&mut self, listing: &Listing) {
         self.listings.pop(&listing.id);
-        let fingerprint = listing.shared.query.fingerprint();
-        if let Some(entry) = self.entries.get_mut(&fingerprint) {
+        let query = &listing.shared.query;
+        if let Some(entry) = self.entries.get_mut(query) {
             entry.starts.retain(|other| other.id != listing.id);
             entry.tails.retain(|_, other| other.id != listing.id);
             if entry.starts.is_empty() && entry.tails.is_empty() {
-                self.entries.remove(&fingerprint);
+                self.entries.remove(query);
             }
         }
     }

@@ -27,7 +27,6 @@ pub enum Filters {
 pub struct Query {
     target: TargetName,
     filters: Arc<Filters>,
-    fingerprint: [u8; 16],
 }
 
 impl Query {
@@ -39,8 +38,7 @@ impl Query {
             filter.values.sort_unstable();
         }
         list.sort_unstable();
-        let fingerprint = fingerprint(&target, &filters);
-        Self { target, filters: Arc::new(filters), fingerprint }
+        Self { target, filters: Arc::new(filters) }
     }
 
     /// The target that is asked.
@@ -66,33 +64,29 @@ impl Query {
     /// Sixteen bytes that stand for this query, the same in every process and release.
     #[must_use]
     pub fn fingerprint(&self) -> [u8; 16] {
-        self.fingerprint
-    }
-}
-
-/// The head of a SHA-256 over the parts of a query, each preceded by its length.
-fn fingerprint(target: &TargetName, filters: &Filters) -> [u8; 16] {
-    let (form, list) = match filters {
-        Filters::Current(list) => (0u8, list),
-        Filters::Legacy(list) => (1u8, list),
-    };
-    let mut hash = Sha256::new();
-    let mut part = |bytes: &[u8]| {
-        hash.update((bytes.len() as u64).to_be_bytes());
-        hash.update(bytes);
-    };
-    part(target.as_str().as_bytes());
-    part(&[form]);
-    for Filter { key, values } in list {
-        part(key.as_bytes());
-        part(&(values.len() as u64).to_be_bytes());
-        for value in values {
-            part(value.as_bytes());
+        // The head of a SHA-256 over the parts, each preceded by its length.
+        let (form, list) = match &*self.filters {
+            Filters::Current(list) => (0u8, list),
+            Filters::Legacy(list) => (1u8, list),
+        };
+        let mut hash = Sha256::new();
+        let mut part = |bytes: &[u8]| {
+            hash.update((bytes.len() as u64).to_be_bytes());
+            hash.update(bytes);
+        };
+        part(self.target.as_str().as_bytes());
+        part(&[form]);
+        for Filter { key, values } in list {
+            part(key.as_bytes());
+            part(&(values.len() as u64).to_be_bytes());
+            for value in values {
+                part(value.as_bytes());
+            }
         }
+        let mut head = [0; 16];
+        head.iter_mut().zip(hash.finalize()).for_each(|(to, from)| *to = from);
+        head
     }
-    let mut head = [0; 16];
-    head.iter_mut().zip(hash.finalize()).for_each(|(to, from)| *to = from);
-    head
 }
 
 #[cfg(test)]
