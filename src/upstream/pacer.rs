@@ -14,11 +14,11 @@ use super::Priority;
 
 /// What is left of the rate after AWS throttled.
 const DECREASE: f64 = 0.7;
-/// By how many calls a second the rate grows in a second: slowly, so that little is throttled again, and still from a
-/// third of AWS's usual rate to all of it in a minute.
-const INCREASE: f64 = 0.15;
-/// The lowest rate, in calls a second.
-const LEAST: f64 = 0.2;
+/// By how much of the highest rate the rate grows in a second: slowly, so that little is throttled again, and still from
+/// the lowest to the highest in little more than a minute.
+const INCREASE: f64 = 0.015;
+/// The lowest rate, as a part of the highest.
+const LEAST: f64 = 0.02;
 
 /// The line of those who want to ask, and how fast it moves.
 #[derive(Debug)]
@@ -160,7 +160,7 @@ impl Bucket {
         let elapsed = now.saturating_duration_since(self.counted.max(self.not_before)).as_secs_f64();
         self.counted = now;
         self.tokens = (self.tokens + elapsed * self.rate).min(self.rate.max(1.0));
-        self.rate = (self.rate + elapsed * INCREASE).min(self.most);
+        self.rate = (self.rate + elapsed * INCREASE * self.most).min(self.most);
         if self.tokens >= 1.0 {
             self.tokens -= 1.0;
             Ok(())
@@ -172,7 +172,7 @@ impl Bucket {
     fn throttled(&mut self, sent: Instant, advice: Duration, now: Instant) {
         self.not_before = self.not_before.max(now + advice);
         if self.fell.is_none_or(|fell| fell <= sent) {
-            self.rate = (self.rate * DECREASE).max(LEAST.min(self.most));
+            self.rate = (self.rate * DECREASE).max(LEAST * self.most);
             self.tokens = self.tokens.min(0.0);
             self.fell = Some(now);
         }

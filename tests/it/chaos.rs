@@ -135,6 +135,7 @@ async fn call(world: &World, client: &mut Client, random: &mut fastrand::Rng) {
 async fn world() -> (Gateway, Simulator, Arc<World>) {
     let simulator = simulator::Config { nodes: 330, ..Default::default() }.start().await.unwrap();
     let gateway = Gateway::at(&simulator.url(), |config| {
+        config.upstream.requests_per_second = 500.0;
         config.upstream.attempt_timeout = Duration::from_millis(300);
         config.upstream.fetch_timeout = Duration::from_secs(1);
         config.listing.ttl = Duration::from_millis(200);
