@@ -154,7 +154,7 @@ impl Walk {
         let (listing, store) = (&self.listing, &self.store);
         listing.shared.hold_off.succeed(sent.at);
         listing.shared.target.hold_off.succeed(sent.at);
-        listing.shared.target.answered(sent.as_of);
+        listing.shared.target.answered((store.wall)());
         let next = page.next_token.map(|token| Step { token: Some(Arc::from(token)), number: step.number + 1 });
         let kept = (!page.records.is_empty()).then(|| self.kept(step, sent, &page.records, next.as_ref()));
         let mut state = self.state();
@@ -186,7 +186,7 @@ impl Walk {
     fn fail(&self, step: &Step, sent: Sent, error: UpstreamError) {
         let has_expired = step.token.is_some() && error.aws().is_some_and(AwsError::is_invalid_next_token);
         let error = if has_expired { ListingError::Expired(error) } else { ListingError::Upstream(error) };
-        self.listing.shared.target.failed(&error, sent.as_of);
+        self.listing.shared.target.failed(&error, (self.store.wall)());
         let (error, mut state) = (Arc::new(error), self.state());
         let Shared { target, hold_off, .. } = &*self.listing.shared;
         let is_broken = target.is_broken(&self.store.config);
