@@ -12,8 +12,9 @@ use ssm_gateway::{
     simulator::{self, FailureKind, Faults, Rate, Scope, Simulator},
 };
 use tonic::Code;
+use tonic_types::StatusExt as _;
 
-use crate::support::{Gateway, failing, filter, within};
+use crate::support::{Gateway, failing, filter, filtered, within};
 
 const REGION: &str = "eu-west-1";
 
@@ -110,6 +111,23 @@ async fn long_three_broken_targets_of_forty_hold_no_other_up() {
     let last = *last.map(|(_, ended)| ended).max().unwrap();
     println!("37 healthy targets alone: {alone:?}, beside three broken ones: {last:?}");
     assert!(last < alone * 3 / 2, "{last:?} beside broken ones, {alone:?} without");
+}
+
+#[tokio::test]
+async fn whoever_finds_the_line_full_is_told_when_to_come_back() {
+    let simulator = simulator::Config { nodes: 5, ..Default::default() }.start().await.unwrap();
+    let gateway = Gateway::at(&simulator.url(), |config| {
+        (config.upstream.requests_per_second, config.upstream.longest_line) = (0.3, 1);
+    })
+    .await;
+    let ask = |value: &str| gateway.describe(filtered(vec![filter("PingStatus", &[value])]));
+    ask("Online").await.unwrap();
+    let (one, other) = tokio::join!(ask("Inactive"), ask("ConnectionLost"));
+    assert_ne!(one.is_ok(), other.is_ok(), "one waits for its turn, the line is full for the other: {one:?} {other:?}");
+    let status = one.err().or(other.err()).unwrap();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert_eq!(status.get_details_error_info().unwrap().reason, "OVERLOADED");
+    assert!(status.get_details_retry_info().unwrap().retry_delay.is_some());
 }
 
 /// AWS allows three calls a second where the gateway is configured for ten.
