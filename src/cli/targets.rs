@@ -8,8 +8,9 @@ use crate::proto::{ListTargetsRequest, Target, TargetState, target_service_clien
 
 /// List the targets of a running gateway, and how they are.
 ///
-/// A target is ready, or unused since the gateway started; or else AWS throttles it, is unavailable, or denies its
-/// credentials or its role. The default target has a star.
+/// A target is ready, or unused since the gateway started; or else AWS throttles it, was unavailable when it was asked
+/// last, or denies its credentials or its role. After several failures in a row its breaker is open: it is left alone for
+/// a while. The default target has a star.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The gateway to ask.
@@ -23,12 +24,12 @@ impl Args {
         let answer = client.list_targets(ListTargetsRequest {}).await;
         let targets = answer.map_err(|status| CliError::Call(status.into()))?.into_inner().targets;
         let width = targets.iter().map(|target| target.name.len()).chain([4]).max().unwrap_or_default();
-        writeln!(io::stdout(), "  {:width$}  {:14}  {:11}  LAST ANSWERED", "NAME", "REGION", "STATE")?;
+        writeln!(io::stdout(), "  {:width$}  {:14}  {:12}  LAST ANSWERED", "NAME", "REGION", "STATE")?;
         for target in &targets {
             let star = if target.is_default { '*' } else { ' ' };
             let Target { name, region, .. } = target;
             let answered = answered(target).unwrap_or_else(|| "never".to_owned());
-            writeln!(io::stdout(), "{star} {name:width$}  {region:14}  {:11}  {answered}", state(target.state()))?;
+            writeln!(io::stdout(), "{star} {name:width$}  {region:14}  {:12}  {answered}", state(target.state()))?;
         }
         Ok(())
     }
@@ -42,6 +43,7 @@ fn state(state: TargetState) -> &'static str {
         TargetState::Throttled => "throttled",
         TargetState::Unavailable => "unavailable",
         TargetState::Denied => "denied",
+        TargetState::BreakerOpen => "breaker open",
     }
 }
 

@@ -37,8 +37,10 @@ pub enum TargetState {
     Ready,
     /// AWS throttles it, and is left alone for a while.
     Throttled,
-    /// AWS fails or cannot be reached; after several failures in a row the breaker is open, and it is left alone for a while.
+    /// AWS failed or could not be reached when it was asked last.
     Unavailable,
+    /// It did so several times in a row, and is left alone for a while.
+    BreakerOpen,
     /// Its credentials are denied, expired or absent.
     Denied,
 }
@@ -80,7 +82,7 @@ impl Target {
         let now = Instant::now();
         match (self.hold_off.held(now), lock(&self.seen).state) {
             (Some(held), _) if held.told(now).error.is_throttle() => TargetState::Throttled,
-            (Some(_), _) => TargetState::Unavailable,
+            (Some(_), _) => TargetState::BreakerOpen,
             (None, TargetState::Throttled) => TargetState::Ready,
             (None, state) => state,
         }

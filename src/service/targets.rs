@@ -42,5 +42,6 @@ fn state(state: TargetState) -> proto::TargetState {
         TargetState::Throttled => proto::TargetState::Throttled,
         TargetState::Unavailable => proto::TargetState::Unavailable,
         TargetState::Denied => proto::TargetState::Denied,
+        TargetState::BreakerOpen => proto::TargetState::BreakerOpen,
     }
 }

@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 
 use super::*;
-use crate::listing::ListingError;
+use crate::listing::{ListingError, TargetState};
 
 /// Fails, and tells what remains of the hold-off in milliseconds.
 async fn failed(mut reader: Reader) -> (ReadError, Option<u128>) {
@@ -165,6 +165,8 @@ async fn a_target_that_fails_again_and_again_is_left_alone_for_all_queries_and_p
     let (error, retry_after) = failed(query(5)).await;
     assert!(matches!(*error.error, ListingError::BreakerOpen) && retry_after == Some(1000), "the breaker is open");
     assert_eq!(fake.asked(), 5);
+    let state = || listings.targets().next().unwrap().state();
+    assert_eq!(state(), TargetState::BreakerOpen);
     time::advance(SECOND).await;
     // However slow it has become.
     *lock(&fake.latency) = 5 * SECOND;
@@ -179,6 +181,7 @@ async fn a_target_that_fails_again_and_again_is_left_alone_for_all_queries_and_p
     assert!(probing.await.unwrap());
     assert_eq!(fake.asked(), 7, "nobody else was let in");
     assert_eq!(came(query(31)).await, (Came::Miss, false), "it is closed");
+    assert_eq!(state(), TargetState::Ready);
 }
 
 #[tokio::test(start_paused = true)]
