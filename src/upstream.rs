@@ -10,7 +10,7 @@ use std::fmt::Debug;
 use futures_util::future::BoxFuture;
 
 pub use self::{
-    error::{AwsError, UpstreamError},
+    error::{AwsError, MAX_ADVICE, UpstreamError},
     ssm::{BuildError, Config, Ssm},
 };
 use crate::model::{Filters, Records};

@@ -8,9 +8,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{Config, ListingError, ReadError, lock};
-
-/// Longer advice than this would leave a target dead by one header.
-const MAX_ADVICE: Duration = Duration::from_hours(1);
+use crate::upstream::MAX_ADVICE;
 
 /// The time in which upstream is not asked, and the error that is told meanwhile.
 #[derive(Debug, Default)]

@@ -82,16 +82,12 @@ impl Listings {
     }
 }
 
-/// Which of the queries a cursor belongs to, if to any.
+/// The fingerprint of the query that a cursor belongs to.
 ///
 /// # Errors
 /// [`InvalidCursor::Malformed`].
-pub fn belongs_to<'a>(
-    cursor: &str,
-    mut queries: impl Iterator<Item = &'a Query>,
-) -> Result<Option<usize>, InvalidCursor> {
-    let fingerprint = cursor::fingerprint(cursor).ok_or(InvalidCursor::Malformed)?;
-    Ok(queries.position(|query| query.fingerprint() == *fingerprint))
+pub fn belongs_to(cursor: &str) -> Result<Vec<u8>, InvalidCursor> {
+    cursor::fingerprint(cursor).ok_or(InvalidCursor::Malformed)
 }
 
 impl Reader {
@@ -127,9 +123,10 @@ impl Reader {
             self.inside = Some(inside);
             outcome = self.try_read(limit).await;
         }
-        let end = Instant::now() + self.listings.store().config.throttle_patience;
+        let mut end = None;
         while let Err(failed) = &outcome
-            && let Some(retry_at) = self.retry_at(failed).filter(|retry_at| *retry_at < end)
+            && let Some(retry_at) = self.retry_at(failed)
+            && retry_at < *end.get_or_insert_with(|| Instant::now() + self.listings.store().config.throttle_patience)
         {
             time::sleep_until(retry_at).await;
             outcome = self.try_read(limit).await;

@@ -94,7 +94,7 @@ async fn merged(walks: Vec<Walk>) -> Result<Response<Body>, Status> {
             Some(Ok(answer)) => break answer,
             Some(Err(failure)) => failed.push(failure),
             None => {
-                return Err(failed.into_iter().next().map_or_else(|| Status::internal("no target"), |f| f.0.into()));
+                return Err(failed.into_iter().next().map_or_else(no_target, |(failure, _)| failure.into()));
             }
         }
     };

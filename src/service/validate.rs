@@ -2,7 +2,7 @@
 //! else AWS decides. As with AWS, limits of single members come before rules between them, and are reported together.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt::Display,
     ops::RangeInclusive,
     time::Duration,
@@ -199,13 +199,17 @@ pub(super) fn resume_tokens(
     queries: &[Query],
 ) -> Result<BTreeMap<usize, (String, String)>, Failure> {
     let mut by_query = BTreeMap::new();
-    for (index, token) in tokens.into_iter().enumerate().filter(|(_, token)| !token.is_empty()) {
+    let mut tokens = tokens.into_iter().enumerate().filter(|(_, token)| !token.is_empty()).peekable();
+    if tokens.peek().is_none() {
+        return Ok(by_query);
+    }
+    // Hashed once, not once a token.
+    let by_fingerprint: HashMap<_, _> = queries.iter().map(|query| query.fingerprint().to_vec()).zip(0..).collect();
+    for (index, token) in tokens {
         let field = format!("resume_tokens[{index}]");
-        let query = match belongs_to(&token, queries.iter()) {
-            Ok(Some(query)) => query,
-            Ok(None) => return Err(status::invalid_cursor(InvalidCursor::OtherQuery, &field)),
-            Err(error) => return Err(status::invalid_cursor(error, &field)),
-        };
+        let found =
+            belongs_to(&token).and_then(|query| by_fingerprint.get(&query).copied().ok_or(InvalidCursor::OtherQuery));
+        let query = found.map_err(|error| status::invalid_cursor(error, &field))?;
         if by_query.contains_key(&query) {
             return Err(refused(&field, "only the latest resume token of a target can be resumed"));
         }

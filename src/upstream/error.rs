@@ -13,7 +13,7 @@ pub(super) type OperationError = SdkError<DescribeInstanceInformationError, Http
 type Source = Box<dyn Error + Send + Sync>;
 
 /// Longer advice than this would leave a target dead by one header.
-const MAX_ADVICE: Duration = Duration::from_hours(1);
+pub const MAX_ADVICE: Duration = Duration::from_hours(1);
 /// The most bytes that are kept of AWS's words: a message may repeat a request, and errors are kept for a while.
 const MAX_WORDS: usize = 1024;
 
