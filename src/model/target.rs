@@ -5,6 +5,8 @@ use std::{
 
 use serde::Deserialize;
 
+use super::glob;
+
 /// The longest name, in bytes.
 const MAX_NAME: usize = 64;
 
@@ -35,27 +37,7 @@ impl TargetName {
     /// Tells whether `pattern`, a name or a glob in which `*` stands for any characters, means this target.
     #[must_use]
     pub fn matches(&self, pattern: &str) -> bool {
-        let (pattern, name) = (pattern.as_bytes(), self.0.as_bytes());
-        let (mut at, mut in_name) = (0, 0);
-        // Where the last star was, and how far the name was when it came: only that one is ever taken back.
-        let mut star = None;
-        while let Some(letter) = name.get(in_name) {
-            match pattern.get(at) {
-                Some(b'*') => {
-                    star = Some((at, in_name));
-                    at += 1;
-                }
-                Some(expected) if expected == letter => (at, in_name) = (at + 1, in_name + 1),
-                _ => match star {
-                    None => return false,
-                    Some((after, taken)) => {
-                        star = Some((after, taken + 1));
-                        (at, in_name) = (after + 1, taken + 1);
-                    }
-                },
-            }
-        }
-        pattern.iter().skip(at).all(|&letter| letter == b'*')
+        glob::matches(pattern, &self.0)
     }
 }
 
@@ -79,28 +61,5 @@ impl TryFrom<String> for TargetName {
 impl fmt::Display for TargetName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pattern_means_a_name_or_a_glob() {
-        let target = TargetName::default_target();
-        for pattern in ["default", "*", "def*", "*ault", "d*f*t", "**"] {
-            assert!(target.matches(pattern), "{pattern}");
-        }
-        for pattern in ["", "Default", "defaul", "*x*", "default*x"] {
-            assert!(!target.matches(pattern), "{pattern}");
-        }
-    }
-
-    #[test]
-    fn no_pattern_takes_the_stack_or_the_day() {
-        let stars = "*".repeat(1 << 20);
-        assert!(TargetName::default_target().matches(&stars));
-        assert!(!TargetName::default_target().matches(&format!("{stars}x")));
     }
 }
