@@ -50,19 +50,20 @@ impl Index {
         Self { config, bytes, entries: HashMap::new(), listings: LruCache::unbounded() }
     }
 
-    /// The listings of the query from the start, newest first.
-    pub(super) fn starts(&self, query: &Query) -> &[Arc<Listing>] {
-        self.entries.get(query).map_or(&[], |entry| &entry.starts)
+    /// The listings of the target's query from the start, newest first.
+    pub(super) fn starts(&self, target: &Arc<Target>, query: &Query) -> &[Arc<Listing>] {
+        self.entry(target, query).map_or(&[], |entry| &entry.starts)
     }
 
     /// What the query's listings share, if there are any.
-    pub(super) fn shared(&self, query: &Query) -> Option<Arc<Shared>> {
-        self.entries.get(query).map(|entry| Arc::clone(&entry.shared))
+    pub(super) fn shared(&self, target: &Arc<Target>, query: &Query) -> Option<Arc<Shared>> {
+        self.entry(target, query).map(|entry| Arc::clone(&entry.shared))
     }
 
     /// A listing of the query by its ID, which is used by that.
-    pub(super) fn listing(&mut self, id: u64, query: &Query) -> Option<Arc<Listing>> {
-        self.listings.get(&id).filter(|listing| listing.shared.query == *query).map(Arc::clone)
+    pub(super) fn listing(&mut self, id: u64, target: &Arc<Target>, query: &Query) -> Option<Arc<Listing>> {
+        let is_meant = |shared: &Shared| Arc::ptr_eq(&shared.target, target) && shared.query == *query;
+        self.listings.get(&id).filter(|listing| is_meant(&listing.shared)).map(Arc::clone)
     }
 
     /// Takes note that a listing is used.
@@ -72,7 +73,7 @@ impl Index {
 
     /// Adds a listing from the start, which will walk `background` pages whether it is read or not.
     pub(super) fn start(&mut self, target: &Arc<Target>, query: &Query, background: usize) -> Arc<Listing> {
-        let entry = self.entries.entry(query.clone()).or_insert_with(|| Entry::new(target, query));
+        let entry = entry(&mut self.entries, &mut self.listings, target, query);
         entry.prune(Instant::now(), &self.config);
         let (shared, first) = (Arc::clone(&entry.shared), Step::default());
         let listing = Arc::new(Listing::new(&self.config, &self.bytes, shared, first, background));
@@ -83,7 +84,7 @@ impl Index {
 
     /// Finds or adds the listing that begins at this step.
     pub(super) fn tail(&mut self, target: &Arc<Target>, query: &Query, first: Step) -> Arc<Listing> {
-        let entry = self.entries.entry(query.clone()).or_insert_with(|| Entry::new(target, query));
+        let entry = entry(&mut self.entries, &mut self.listings, target, query);
         if let Some(listing) = entry.tails.get(&first).filter(|listing| listing.is_whole()) {
             self.listings.promote(&listing.id);
             return Arc::clone(listing);
@@ -105,6 +106,20 @@ impl Index {
         Some(victim)
     }
 
+    /// Takes out all listings of targets that are none any more.
+    pub(super) fn retain(&mut self, is_target: impl Fn(&Arc<Target>) -> bool) -> Vec<Arc<Listing>> {
+        let gone = self.listings.iter().filter(|(_, listing)| !is_target(&listing.shared.target));
+        let gone: Vec<_> = gone.map(|(_, listing)| Arc::clone(listing)).collect();
+        for listing in &gone {
+            self.remove(listing);
+        }
+        gone
+    }
+
+    fn entry(&self, target: &Arc<Target>, query: &Query) -> Option<&Entry> {
+        self.entries.get(query).filter(|entry| Arc::ptr_eq(&entry.shared.target, target))
+    }
+
     /// Takes out a listing.
     pub(super) fn remove(&mut self, listing: &Listing) {
         self.listings.pop(&listing.id);
@@ -117,6 +132,24 @@ impl Index {
             }
         }
     }
+}
+
+/// The listings of the target's query, which may have none. Another target of the same name, from another configuration,
+/// leaves its place: what AWS answered there says nothing here.
+fn entry<'a>(
+    entries: &'a mut HashMap<Query, Entry>,
+    listings: &mut LruCache<u64, Arc<Listing>>,
+    target: &Arc<Target>,
+    query: &Query,
+) -> &'a mut Entry {
+    let entry = entries.entry(query.clone()).or_insert_with(|| Entry::new(target, query));
+    if !Arc::ptr_eq(&entry.shared.target, target) {
+        let other = mem::replace(entry, Entry::new(target, query));
+        for listing in other.starts.iter().chain(other.tails.values()) {
+            listings.pop(&listing.id);
+        }
+    }
+    entry
 }
 
 impl Entry {

@@ -58,14 +58,14 @@ impl Inside {
     ) -> Result<Self, ReadError> {
         let now = Instant::now();
         let mut index = store.index();
-        let starts = index.starts(query);
+        let starts = index.starts(target, query);
         let choice = choice::choose(&candidates(starts, now, &store.config), freshness, target.max_stale);
         let chosen = match choice {
             Choice::Join(chosen) | Choice::JoinAndRefresh(chosen) => starts.get(chosen).map(Arc::clone),
             Choice::Start { .. } => None,
         };
         if !matches!(choice, Choice::Join(_)) {
-            let shared = index.shared(query);
+            let shared = index.shared(target, query);
             let held = shared.map_or_else(|| target.hold_off.held(now), |shared| shared.held(now));
             match (held, &chosen) {
                 (Some(held), None) => return Err(held.told(now)),
@@ -98,7 +98,7 @@ impl Inside {
         taken: &Arc<Taken>,
     ) -> Result<Self, ReadError> {
         let mut index = store.index();
-        if let Some(listing) = index.listing(place.listing, query)
+        if let Some(listing) = index.listing(place.listing, target, query)
             && let Some((seat, index, offset)) = Seat::find(&listing, place, taken)
         {
             return Ok(Self { index, offset, ..Self::at_start(seat) });
@@ -118,13 +118,13 @@ impl Inside {
     /// Seats a reader that met an error at what is stale, if it allows that.
     pub(super) fn stale(
         store: &Store,
-        target: &Target,
+        target: &Arc<Target>,
         query: &Query,
         freshness: Freshness,
         taken: &Arc<Taken>,
     ) -> Option<Self> {
         let mut index = store.index();
-        let starts = index.starts(query);
+        let starts = index.starts(target, query);
         let usable = choice::usable(&candidates(starts, Instant::now(), &store.config), freshness, target.max_stale)?;
         let listing = starts.get(usable).map(Arc::clone)?;
         index.touch(&listing);

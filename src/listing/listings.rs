@@ -21,6 +21,7 @@ use crate::model::TargetName;
 #[derive(Debug, Clone)]
 pub struct Listings {
     store: Arc<Store>,
+    targets: Arc<BTreeMap<TargetName, Arc<Target>>>,
     _stop: Arc<DropGuard>,
 }
 
@@ -28,7 +29,6 @@ pub struct Listings {
 #[derive(Debug)]
 pub(super) struct Store {
     pub(super) config: Config,
-    pub(super) targets: BTreeMap<TargetName, Arc<Target>>,
     pub(super) head: Head,
     pub(super) wall: Wall,
     pub(super) metrics: Metrics,
@@ -42,11 +42,10 @@ pub(super) struct Store {
 
 impl Config {
     /// Puts listings in front of targets; `head` writes what goes before the records of a whole page, `wall` tells the time.
-    pub fn build(self, targets: impl IntoIterator<Item = Target>, head: Head, wall: Wall) -> Listings {
+    pub fn build(self, targets: impl IntoIterator<Item = impl Into<Arc<Target>>>, head: Head, wall: Wall) -> Listings {
         let (stop, bytes) = (CancellationToken::new(), Arc::default());
         let store = Arc::new(Store {
             config: self,
-            targets: targets.into_iter().map(|target| (target.name.clone(), Arc::new(target))).collect(),
             head,
             wall,
             metrics: Metrics::default(),
@@ -55,11 +54,29 @@ impl Config {
             walks: TaskTracker::new(),
             stop: stop.clone(),
         });
-        Listings { store, _stop: Arc::new(stop.drop_guard()) }
+        Listings { store, targets: by_name(targets), _stop: Arc::new(stop.drop_guard()) }
     }
 }
 
+fn by_name(targets: impl IntoIterator<Item = impl Into<Arc<Target>>>) -> Arc<BTreeMap<TargetName, Arc<Target>>> {
+    Arc::new(targets.into_iter().map(Into::into).map(|target| (target.name.clone(), target)).collect())
+}
+
 impl Listings {
+    /// The same memory in front of other targets. What is known of a target that is among them stays.
+    #[must_use]
+    pub fn over(&self, targets: impl IntoIterator<Item = impl Into<Arc<Target>>>) -> Self {
+        Self { targets: by_name(targets), ..self.clone() }
+    }
+
+    /// Gives up the listings of all other targets, but for those who are reading them.
+    pub fn forget_others(&self) {
+        let is_target =
+            |target: &Arc<Target>| self.target(&target.name).is_some_and(|other| Arc::ptr_eq(other, target));
+        // Dropped when the index is not locked any more.
+        let _gone = self.store.index().retain(is_target);
+    }
+
     /// What was done so far.
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
@@ -80,7 +97,13 @@ impl Listings {
 
     /// All targets, in the order of their names.
     pub fn targets(&self) -> impl Iterator<Item = &Target> {
-        self.store.targets.values().map(|target| &**target)
+        self.targets.values().map(|target| &**target)
+    }
+
+    /// The target of this name.
+    #[must_use]
+    pub fn target(&self, name: &TargetName) -> Option<&Arc<Target>> {
+        self.targets.get(name)
     }
 
     pub(super) fn store(&self) -> &Arc<Store> {

@@ -62,7 +62,7 @@ impl Listings {
     /// [`OpenError`].
     pub fn open(&self, query: &Query, freshness: Freshness, cursor: Option<&str>) -> Result<Reader, OpenError> {
         let store = self.store();
-        let target = store.targets.get(query.target()).ok_or(OpenError::UnknownTarget)?;
+        let target = self.target(query.target()).ok_or(OpenError::UnknownTarget)?;
         let lifetime = store.config.cursor_lifetime + store.config.cursor_slack();
         let parse = |text| Cursor::parse(text, query.fingerprint(), (store.wall)(), lifetime);
         let cursor = cursor.map(parse).transpose()?;

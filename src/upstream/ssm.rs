@@ -30,7 +30,7 @@ const PAGE_SIZE: i32 = 50;
 const SESSION_NAME: &str = "ssm-gateway";
 
 /// How a target's SSM is reached; the `[upstream]` table of the configuration file says it for all targets.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The AWS region; absent, what the SDK finds in `AWS_REGION`, the profile or the instance's metadata.
@@ -99,14 +99,27 @@ pub enum BuildError {
     #[error("no AWS region: pass --region, set AWS_REGION, or name one in the configuration file")]
     NoRegion,
     /// The endpoint is no URL that can be asked.
-    #[error("{0:?} is not an endpoint URL, such as https://ssm.eu-west-1.amazonaws.com")]
-    EndpointUrl(String),
+    #[error("{1:?} is not an endpoint URL, such as https://ssm.eu-west-1.amazonaws.com")]
+    EndpointUrl(&'static str, String),
     /// The rate is none.
     #[error("requests_per_second must be more than 0, not {0}")]
     Rate(f64),
     /// The role is none.
     #[error("{0:?} is not the ARN of a role, such as arn:aws:iam::123456789012:role/SsmReader")]
     RoleArn(String),
+}
+
+impl BuildError {
+    /// The setting that is wrong.
+    #[must_use]
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::NoRegion => "region",
+            Self::EndpointUrl(key, _) => key,
+            Self::Rate(_) => "requests_per_second",
+            Self::RoleArn(_) => "role_arn",
+        }
+    }
 }
 
 /// [`Upstream`] over the AWS SDK. Its calls share one client, with its connections and credentials, which the first makes.
@@ -117,28 +130,38 @@ pub struct Ssm {
 }
 
 impl Config {
-    /// Checks what can be checked without asking anyone, and finds the region; credentials come from the SDK's default
-    /// chain, and are loaded by the first fetch.
+    /// Checks what is written, as far as that is possible without asking anyone.
     ///
     /// # Errors
     /// [`BuildError`].
-    pub async fn build(mut self) -> Result<Ssm, BuildError> {
-        for url in [&self.endpoint_url, &self.sts_endpoint_url].into_iter().flatten() {
-            let is_usable = |url: Uri| matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some();
+    pub fn check(&self) -> Result<(), BuildError> {
+        let is_usable = |url: Uri| matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some();
+        let urls = [("endpoint_url", &self.endpoint_url), ("sts_endpoint_url", &self.sts_endpoint_url)];
+        for (key, url) in urls.into_iter().filter_map(|(key, url)| Some((key, url.as_ref()?))) {
             if !url.parse().is_ok_and(is_usable) {
-                return Err(BuildError::EndpointUrl(url.clone()));
+                return Err(BuildError::EndpointUrl(key, url.clone()));
             }
         }
         if let Some(arn) = self.role_arn.as_ref().filter(|arn| !is_role(arn)) {
             return Err(BuildError::RoleArn(arn.clone()));
         }
+        if !self.requests_per_second.is_finite() || self.requests_per_second <= 0.0 {
+            return Err(BuildError::Rate(self.requests_per_second));
+        }
+        Ok(())
+    }
+
+    /// Checks what is written, and finds the region; credentials come from the SDK's default chain, and are loaded by the
+    /// first fetch.
+    ///
+    /// # Errors
+    /// [`BuildError`].
+    pub async fn build(mut self) -> Result<Ssm, BuildError> {
+        self.check()?;
         self.region = self.region.filter(|region| !region.is_empty());
         if self.region.is_none() {
             let found = self.load().await.region().map(ToString::to_string).filter(|region| !region.is_empty());
             self.region = Some(found.ok_or(BuildError::NoRegion)?);
-        }
-        if !self.requests_per_second.is_finite() || self.requests_per_second <= 0.0 {
-            return Err(BuildError::Rate(self.requests_per_second));
         }
         let pacer = Pacer::new(self.requests_per_second, self.longest_line);
         Ok(Ssm { client: OnceCell::new(), pacer, config: self })
