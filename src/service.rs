@@ -1,6 +1,7 @@
 //! The RPCs: each one validates, asks a listing, and converts. Errors become a status here, once.
 
 mod answer;
+mod caller;
 mod describe;
 mod failure;
 mod provenance;
@@ -12,43 +13,81 @@ mod validate;
 
 use std::{
     convert::Infallible,
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
+use serde::Deserialize;
 use tonic::{Status, body::Body, server::NamedService};
 
-use self::{describe::describe, request::message, stream::stream};
+use self::{caller::Caller, describe::describe, request::message, stream::stream};
 pub use self::{stream::page_head, targets::Targets};
-use crate::{listing::Listings, model::TargetName};
+use crate::{
+    listing::Listings,
+    model::{Method, Policy, TargetName},
+};
 
 /// The full name of the service.
 pub const SERVICE_NAME: &str = "ssm_gateway.v1.InstanceInformationService";
 
+/// The full name of the service that tells of targets.
+pub const TARGET_SERVICE_NAME: &str = "ssm_gateway.v1.TargetService";
+
+/// What requests may be; the `[service]` table of the configuration file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The largest request, in bytes, before and after decompression.
+    pub max_request_size: usize,
+    /// The most filters in one request.
+    pub max_filters: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { max_request_size: 1 << 20, max_filters: 100 }
+    }
+}
+
+/// What calls are answered from, and by which rules.
+#[derive(Debug)]
+pub struct Serving {
+    /// The listings, in front of all targets.
+    pub listings: Listings,
+    /// The target that is asked where none is named.
+    pub default_target: Option<TargetName>,
+    /// Who may ask what.
+    pub policy: Policy,
+    /// What requests may be.
+    pub config: Config,
+}
+
 /// `ssm_gateway.v1.InstanceInformationService` over listings. Not generated: the generated server encodes messages, and
 /// answers are ready bytes.
 #[derive(Debug, Clone)]
-pub struct Service {
-    listings: Listings,
-    default_target: Option<TargetName>,
-}
+pub struct Service(Arc<Serving>);
 
 impl Service {
     /// Builds the service, ready to be mounted.
     #[must_use]
-    pub fn new(listings: Listings, default_target: Option<TargetName>) -> Self {
-        Self { listings, default_target }
+    pub fn new(serving: Arc<Serving>) -> Self {
+        Self(serving)
     }
 
     async fn answer(self, request: Request<Body>) -> Result<Response<Body>, Status> {
-        let default_target = self.default_target.as_ref();
+        let serving = &*self.0;
+        let principal = request.extensions().get().cloned();
+        let caller = |method| Caller::new(&serving.policy, principal.as_ref(), method);
         match request.uri().path() {
             "/ssm_gateway.v1.InstanceInformationService/DescribeInstanceInformation" => {
-                describe(&self.listings, default_target, message(request).await?).await
+                let caller = caller(Method::DescribeInstanceInformation);
+                describe(serving, &caller, message(request, serving.config.max_request_size).await?).await
             }
             "/ssm_gateway.v1.InstanceInformationService/StreamInstanceInformation" => {
-                stream(&self.listings, default_target, message(request).await?).await
+                let caller = caller(Method::StreamInstanceInformation);
+                stream(serving, &caller, message(request, serving.config.max_request_size).await?).await
             }
             _ => Err(Status::unimplemented("the service has no such method")),
         }

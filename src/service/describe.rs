@@ -2,13 +2,14 @@ use http::Response;
 use tonic::{Status, body::Body};
 
 use super::{
+    Serving,
     answer::Answer,
+    caller::Caller,
     provenance, status,
     validate::{self, Constraints},
 };
 use crate::{
-    listing::Listings,
-    model::{Freshness, Query, TargetName},
+    model::{Freshness, Query},
     proto::DescribeInstanceInformationRequest,
 };
 
@@ -17,12 +18,13 @@ const NEXT_TOKEN: u32 = 2;
 
 /// Answers one page.
 pub(super) async fn describe(
-    listings: &Listings,
-    default_target: Option<&TargetName>,
+    serving: &Serving,
+    caller: &Caller<'_>,
     request: DescribeInstanceInformationRequest,
 ) -> Result<Response<Body>, Status> {
-    let Asked { query, freshness, limit, cursor } = validated(request, default_target)?;
-    let mut reader = listings
+    let Asked { query, freshness, limit, cursor } = validated(serving, caller, request)?;
+    let mut reader = serving
+        .listings
         .open(&query, freshness, cursor.as_deref())
         .map_err(|error| status::unopened(error, &query, "next_token"))?;
     let page = reader.read(limit).await.map_err(|error| status::unreadable(&error, &query))?;
@@ -42,15 +44,19 @@ struct Asked {
 
 #[expect(deprecated, reason = "AWS deprecates its legacy filters, and takes them")]
 fn validated(
+    serving: &Serving,
+    caller: &Caller<'_>,
     request: DescribeInstanceInformationRequest,
-    default_target: Option<&TargetName>,
 ) -> Result<Asked, Status> {
-    let mut constraints = Constraints::default();
-    let filters = constraints.filters(request.filters);
-    let legacy = constraints.legacy_filters(request.instance_information_filter_list);
+    caller.may_call()?;
+    let target = validate::target(&request.target, serving.default_target.as_ref())?;
+    let freshness = validate::freshness(request.read_options)?;
+    caller.may_ask(target.as_str(), &request.target, freshness.max_age)?;
+    let mut constraints = Constraints::new(serving.config.max_filters);
+    let filters = constraints.filters(request.filters)?;
+    let legacy = constraints.legacy_filters(request.instance_information_filter_list)?;
     let limit = constraints.max_results(request.max_results);
     constraints.finish()?;
-    let freshness = validate::freshness(request.read_options)?;
-    let query = validate::query(validate::target(&request.target, default_target)?, filters, legacy)?;
+    let query = validate::query(target, filters, legacy)?;
     Ok(Asked { query, freshness, limit, cursor: validate::next_token(request.next_token) })
 }

@@ -105,10 +105,12 @@ impl From<Failure> for Status {
             details.set_retry_info(retry_after);
         }
         let mut status = Status::with_error_details(code, message, details);
-        if let (Code::ResourceExhausted, Some(delay)) = (code, retry_after) {
-            // Clients obey this one to the millisecond: without the jitter they would all come back at once.
-            let millis = delay.mul_f64(1.0 + fastrand::f64() / 2.0).as_millis();
-            let millis = i64::try_from(millis).unwrap_or(i64::MAX);
+        if code == Code::ResourceExhausted {
+            // Clients obey this one to the millisecond: without the jitter they would all come back at once. A negative one
+            // tells them not to come back.
+            let millis = retry_after.map_or(-1, |delay| {
+                i64::try_from(delay.mul_f64(1.0 + fastrand::f64() / 2.0).as_millis()).unwrap_or(i64::MAX)
+            });
             status.metadata_mut().insert("grpc-retry-pushback-ms", MetadataValue::from(millis));
         }
         status

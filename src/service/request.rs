@@ -2,36 +2,58 @@
 
 use std::{marker::PhantomData, pin::pin};
 
-use http::Request;
+use http::{HeaderMap, HeaderValue, Request};
 use prost::Message;
 use tonic::{
-    Status, Streaming,
+    Code, Status, Streaming,
     body::Body,
-    codec::{DecodeBuf, Decoder},
+    codec::{CompressionEncoding, DecodeBuf, Decoder},
+    metadata::MetadataValue,
 };
 
-use super::failure::Failure;
+use super::failure::{Failure, GATEWAY};
 
-/// The largest request, in bytes: AWS takes 100 values a filter, and nobody needs more than this of them.
-const MAX_SIZE: usize = 1 << 20;
-
-/// Reads the message of a call.
+/// Reads the message of a call, which is `max_size` bytes long at most.
 ///
 /// # Errors
-/// UNIMPLEMENTED if it is compressed, INVALID_ARGUMENT if it is not one message of the method's, OUT_OF_RANGE if it is too
-/// large.
-pub(super) async fn message<R: Message + Default + 'static>(request: Request<Body>) -> Result<R, Status> {
-    if let Some(encoding) = request.headers().get("grpc-encoding").filter(|&encoding| encoding != "identity") {
-        let mut status = Status::unimplemented(format!("requests are taken uncompressed only, not {encoding:?}"));
-        status.metadata_mut().insert("grpc-accept-encoding", tonic::metadata::MetadataValue::from_static("identity"));
-        return Err(status);
-    }
+/// INVALID_ARGUMENT if it is not one message of the method's, RESOURCE_EXHAUSTED if it is too large, UNIMPLEMENTED if it is
+/// compressed in a way that is not known.
+pub(super) async fn message<R: Message + Default + 'static>(
+    request: Request<Body>,
+    max_size: usize,
+) -> Result<R, Status> {
+    let encoding = encoding(request.headers())?;
     let decoder = RequestDecoder(PhantomData);
-    let mut messages = pin!(Streaming::new_request(decoder, request.into_body(), None, Some(MAX_SIZE)));
-    let message = messages.message().await?.ok_or_else(|| Failure::malformed("the call has no message"))?;
-    match messages.message().await? {
+    let mut messages = pin!(Streaming::new_request(decoder, request.into_body(), encoding, Some(max_size)));
+    let failed = |status: Status| match status.code() {
+        Code::OutOfRange | Code::ResourceExhausted => {
+            let message = format!("the request is larger than {max_size} bytes");
+            Failure::new(Code::ResourceExhausted, GATEWAY, "REQUEST_TOO_LARGE", message).into()
+        }
+        // It cannot be decompressed, or the flags of its frames are wrong.
+        Code::Internal => Failure::malformed(status.message()).into(),
+        _ => status,
+    };
+    let message = messages.message().await.map_err(failed)?;
+    let message = message.ok_or_else(|| Failure::malformed("the call has no message"))?;
+    match messages.message().await.map_err(failed)? {
         None => Ok(message),
         Some(_) => Err(Failure::malformed("the call has more than one message").into()),
+    }
+}
+
+/// How the message is compressed, if it is.
+fn encoding(headers: &HeaderMap) -> Result<Option<CompressionEncoding>, Status> {
+    match headers.get("grpc-encoding").map(HeaderValue::as_bytes) {
+        None | Some(b"identity") => Ok(None),
+        Some(b"gzip") => Ok(Some(CompressionEncoding::Gzip)),
+        Some(b"zstd") => Ok(Some(CompressionEncoding::Zstd)),
+        Some(other) => {
+            let other = other.escape_ascii();
+            let mut status = Status::unimplemented(format!("requests may be compressed by gzip or zstd, not {other}"));
+            status.metadata_mut().insert("grpc-accept-encoding", MetadataValue::from_static("gzip,zstd,identity"));
+            Err(status)
+        }
     }
 }
 
@@ -52,7 +74,7 @@ impl<R: Message + Default> Decoder for RequestDecoder<R> {
 mod tests {
     use futures_util::FutureExt as _;
     use http_body_util::Full;
-    use tonic::Code;
+    use tonic_types::StatusExt as _;
 
     use super::*;
     use crate::proto::DescribeInstanceInformationRequest;
@@ -61,31 +83,56 @@ mod tests {
     fn read(frames: &[&[u8]], encoding: &str) -> Result<DescribeInstanceInformationRequest, Status> {
         let body = Full::new(frames.concat().into());
         let request = Request::builder().header("grpc-encoding", encoding).body(Body::new(body)).unwrap();
-        message(request).now_or_never().unwrap()
+        message(request, 1 << 20).now_or_never().unwrap()
     }
 
-    /// `MaxResults: 7`, in a frame with this flag.
-    fn frame(flag: u8) -> [u8; 7] {
-        [flag, 0, 0, 0, 2, 3 << 3, 7]
+    /// This message, in a frame with this flag.
+    fn frame(flag: u8, message: &[u8]) -> Vec<u8> {
+        [&[flag][..], &u32::try_from(message.len()).unwrap().to_be_bytes(), message].concat()
+    }
+
+    /// `MaxResults: 7`.
+    const SEVEN: [u8; 2] = [3 << 3, 7];
+
+    fn gzipped(message: &[u8]) -> Vec<u8> {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        std::io::Write::write_all(&mut gzip, message).unwrap();
+        gzip.finish().unwrap()
     }
 
     #[test]
     fn a_call_is_one_message() {
-        assert_eq!(read(&[&frame(0)], "identity").unwrap().max_results, Some(7));
+        let seven = frame(0, &SEVEN);
+        assert_eq!(read(&[&seven], "identity").unwrap().max_results, Some(7));
         assert_eq!(read(&[&[0; 5]], "identity").unwrap(), DescribeInstanceInformationRequest::default());
-        for frames in [&[][..], &[&frame(0)[..], &frame(0)], &[&[0, 0, 0, 0, 1, 7]]] {
+        for frames in [&[][..], &[&seven[..], &seven], &[&[0, 0, 0, 0, 1, 7]]] {
             assert_eq!(read(frames, "identity").unwrap_err().code(), Code::InvalidArgument, "{frames:?}");
         }
-        let too_large = [0, 0, 0x10, 0, 1];
-        assert_eq!(read(&[&too_large], "identity").unwrap_err().code(), Code::OutOfRange);
-        assert!(read(&[&frame(0)[..6]], "identity").is_err(), "cut off");
+        assert!(read(&[&seven[..6]], "identity").is_err(), "cut off");
     }
 
     #[test]
-    fn a_compressed_request_is_refused_with_what_is_taken() {
-        let refused = read(&[&frame(1)], "gzip").unwrap_err();
+    fn a_request_may_be_compressed_in_the_ways_that_are_common() {
+        assert_eq!(read(&[&frame(1, &gzipped(&SEVEN))], "gzip").unwrap().max_results, Some(7));
+        assert_eq!(read(&[&frame(1, &zstd::encode_all(&SEVEN[..], 0).unwrap())], "zstd").unwrap().max_results, Some(7));
+        assert_eq!(read(&[&frame(0, &SEVEN)], "gzip").unwrap().max_results, Some(7), "it need not be");
+        let refused = read(&[&frame(1, &SEVEN)], "snappy").unwrap_err();
         assert_eq!(refused.code(), Code::Unimplemented);
-        assert_eq!(refused.metadata().get("grpc-accept-encoding").unwrap(), "identity");
-        assert!(read(&[&frame(1)], "identity").is_err());
+        assert_eq!(refused.metadata().get("grpc-accept-encoding").unwrap(), "gzip,zstd,identity");
+        for encoding in ["identity", "gzip", "zstd"] {
+            assert_eq!(read(&[&frame(1, &SEVEN)], encoding).unwrap_err().code(), Code::InvalidArgument, "{encoding}");
+        }
+    }
+
+    #[test]
+    fn a_request_that_is_too_large_is_refused_and_not_to_be_repeated_however_small_it_was_made() {
+        let bomb = frame(1, &gzipped(&vec![0; 2 << 20]));
+        assert!(bomb.len() < 10_000);
+        for (frames, encoding) in [(&[0, 0, 0x10, 0, 1][..], "identity"), (&bomb, "gzip")] {
+            let status = read(&[frames], encoding).unwrap_err();
+            assert_eq!(status.code(), Code::ResourceExhausted);
+            assert_eq!(status.get_details_error_info().unwrap().reason, "REQUEST_TOO_LARGE");
+            assert_eq!(status.metadata().get("grpc-retry-pushback-ms").unwrap(), "-1");
+        }
     }
 }

@@ -11,13 +11,15 @@ use http::Response;
 use tonic::{Status, body::Body};
 
 use super::{
+    Serving,
     answer::{self, Answer},
+    caller::Caller,
     failure::Failure,
     status,
     validate::{self, Constraints},
 };
 use crate::{
-    listing::{Listings, Provenance, Reader, Target},
+    listing::{Provenance, Reader, Target},
     model::{Query, Records, TargetName},
     proto::{StreamInstanceInformationRequest, StreamInstanceInformationResponse},
 };
@@ -29,11 +31,11 @@ const WIDTH: usize = 64;
 
 /// Answers page after page, the first of which is awaited: an error before it must come without headers.
 pub(super) async fn stream(
-    listings: &Listings,
-    default_target: Option<&TargetName>,
+    serving: &Serving,
+    caller: &Caller<'_>,
     request: StreamInstanceInformationRequest,
 ) -> Result<Response<Body>, Status> {
-    let mut walks = walks(listings, default_target, request)?;
+    let mut walks = walks(serving, caller, request)?;
     if walks.len() > 1 {
         return merged(walks).await;
     }
@@ -57,17 +59,23 @@ fn no_target() -> Status {
 
 /// What is asked of each target.
 fn walks(
-    listings: &Listings,
-    default_target: Option<&TargetName>,
+    serving: &Serving,
+    caller: &Caller<'_>,
     request: StreamInstanceInformationRequest,
 ) -> Result<Vec<Walk>, Status> {
-    let limit = validate::page_size(request.page_size)?;
+    let Serving { listings, default_target, config, .. } = serving;
+    caller.may_call()?;
     let freshness = validate::freshness(request.read_options)?;
-    let mut constraints = Constraints::default();
-    let filters = constraints.filters(request.filters);
+    let seen: Vec<&TargetName> = listings.targets().map(Target::name).filter(|name| caller.sees(name)).collect();
+    let targets = validate::targets(&request.targets, &seen, default_target.as_ref(), caller)?;
+    let is_named = request.targets.iter().any(|target| !target.is_empty());
+    for target in &targets {
+        caller.may_ask(target.as_str(), if is_named { target.as_str() } else { "" }, freshness.max_age)?;
+    }
+    let limit = validate::page_size(request.page_size)?;
+    let mut constraints = Constraints::new(config.max_filters);
+    let filters = constraints.filters(request.filters)?;
     constraints.finish()?;
-    let names: Vec<&TargetName> = listings.targets().map(Target::name).collect();
-    let targets = validate::targets(&request.targets, &names, default_target)?;
     let queries = targets.into_iter().map(|target| validate::query(target, filters.clone(), Vec::new()));
     let queries = queries.collect::<Result<Vec<_>, _>>()?;
     let mut tokens = validate::resume_tokens(request.resume_tokens, &queries)?;

@@ -11,6 +11,7 @@ use std::{
 use tonic::Code;
 
 use super::{
+    caller::Caller,
     failure::{AWS, Failure, GATEWAY},
     status,
 };
@@ -26,6 +27,8 @@ const PAGE_SIZE: RangeInclusive<i32> = 1..=1000;
 const DEFAULT_PAGE_SIZE: usize = 50;
 const MAX_VALUES: usize = 100;
 const MAX_PATTERNS: usize = 1000;
+/// The longest name of a target, or glob; names are shorter.
+const MAX_PATTERN: usize = 256;
 /// The most violations that are named; the rest are counted.
 const MAX_VIOLATIONS: usize = 8;
 /// The keys that AWS is certain not to take for tags; it may know more.
@@ -43,8 +46,9 @@ const KEYS: [&str; 10] = [
 ];
 
 /// Collects what AWS's model finds wrong with single members, worded as AWS words it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Constraints {
+    max_filters: usize,
     /// How many there are.
     count: usize,
     /// The first of them, each with its field.
@@ -52,23 +56,30 @@ pub(super) struct Constraints {
 }
 
 impl Constraints {
+    /// Nothing is wrong yet. AWS states no limit to the number of filters, so the gateway has one.
+    pub(super) fn new(max_filters: usize) -> Self {
+        Self { max_filters, count: 0, violations: Vec::new() }
+    }
+
     /// Checks AWS's `Filters`.
-    pub(super) fn filters(&mut self, filters: Vec<InstanceInformationStringFilter>) -> Vec<Filter> {
+    pub(super) fn filters(&mut self, filters: Vec<InstanceInformationStringFilter>) -> Result<Vec<Filter>, Failure> {
+        self.check_count("filters", filters.len())?;
         let checked = filters.into_iter().enumerate().map(|(index, filter)| {
             let field = (format!("filters[{index}]"), format!("filters.{}.member", index + 1));
             self.filter(&field, ("values", "values"), filter.key, filter.values)
         });
-        checked.collect()
+        Ok(checked.collect())
     }
 
     /// Checks AWS's `InstanceInformationFilterList`.
-    pub(super) fn legacy_filters(&mut self, filters: Vec<InstanceInformationFilter>) -> Vec<Filter> {
+    pub(super) fn legacy_filters(&mut self, filters: Vec<InstanceInformationFilter>) -> Result<Vec<Filter>, Failure> {
+        self.check_count("instance_information_filter_list", filters.len())?;
         let checked = filters.into_iter().enumerate().map(|(index, filter)| {
             let ours = format!("instance_information_filter_list[{index}]");
             let field = (ours, format!("instanceInformationFilterList.{}.member", index + 1));
             self.filter(&field, ("value_set", "valueSet"), filter.key, filter.value_set)
         });
-        checked.collect()
+        Ok(checked.collect())
     }
 
     /// Checks AWS's `MaxResults`.
@@ -122,6 +133,11 @@ impl Constraints {
         Filter { key: key.unwrap_or_default(), values }
     }
 
+    fn check_count(&self, field: &str, count: usize) -> Result<(), Failure> {
+        let most = self.max_filters;
+        if count <= most { Ok(()) } else { Err(refused(field, format!("{field} must be {most} at most, not {count}"))) }
+    }
+
     fn add(&mut self, field: impl Into<String>, value: &str, aws_path: impl Display, rule: impl Display) {
         let violation = format!("Value {value}at '{aws_path}' failed to satisfy constraint: Member must {rule}");
         self.count += 1;
@@ -150,28 +166,44 @@ pub(super) fn query(target: TargetName, current: Vec<Filter>, legacy: Vec<Filter
 
 /// The target that a unary call names, or the default.
 pub(super) fn target(name: &str, default: Option<&TargetName>) -> Result<TargetName, Failure> {
-    if name.is_empty() { default_target("target", default) } else { Ok(TargetName::from(name)) }
+    if name.is_empty() {
+        return default_target("target", default);
+    }
+    check_length("target", name)?;
+    Ok(TargetName::from(name))
 }
 
-/// The targets that a stream's names and globs mean among `all`, each once, or the default.
+/// The targets that a stream's names and globs mean among those that the caller sees, each once, or the default.
 pub(super) fn targets(
     patterns: &[String],
-    all: &[&TargetName],
+    seen: &[&TargetName],
     default: Option<&TargetName>,
+    caller: &Caller<'_>,
 ) -> Result<Vec<TargetName>, Failure> {
     if patterns.len() > MAX_PATTERNS {
         return Err(refused("targets", format!("targets must be {MAX_PATTERNS} names or globs at most")));
     }
     let mut targets = BTreeSet::new();
-    for pattern in patterns.iter().filter(|pattern| !pattern.is_empty()) {
-        let mut meant = all.iter().filter(|target| target.matches(pattern)).peekable();
-        meant.peek().ok_or_else(|| Failure::unknown_target(pattern))?;
+    for (index, pattern) in patterns.iter().enumerate().filter(|(_, pattern)| !pattern.is_empty()) {
+        check_length(&format!("targets[{index}]"), pattern)?;
+        let mut meant = seen.iter().filter(|target| target.matches(pattern)).peekable();
+        if meant.peek().is_none() {
+            // Only who may ask about all that it could mean is told that it means nothing.
+            caller.may_ask(pattern, pattern, None)?;
+            return Err(Failure::unknown_target(pattern));
+        }
         targets.extend(meant.map(|&target| target.clone()));
     }
     if targets.is_empty() {
         return Ok(vec![default_target("targets", default)?]);
     }
     Ok(targets.into_iter().collect())
+}
+
+/// Checks that this can be a target's name, or a glob, before it is matched with any.
+fn check_length(field: &str, name: &str) -> Result<(), Failure> {
+    let is_right = name.len() <= MAX_PATTERN;
+    if is_right { Ok(()) } else { Err(refused(field, format!("{field} must be {MAX_PATTERN} bytes at most"))) }
 }
 
 fn default_target(field: &str, default: Option<&TargetName>) -> Result<TargetName, Failure> {
