@@ -1,40 +1,78 @@
 //! The composition root: from a configuration to a running gateway. The only place that knows every component.
 
-use std::{io, net::SocketAddr, sync::Arc, time::SystemTime};
+use std::{sync::Arc, time::SystemTime};
 
-use tonic::service::Routes;
-use tonic_health::{ServingStatus, server::HealthReporter};
-use tower::ServiceBuilder;
-use tracing::info;
+use futures_util::{Stream, StreamExt as _, future};
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use tokio::sync::mpsc;
+use tonic::{Status, codec::CompressionEncoding, service::Routes};
+use tonic_health::pb::health_server::HealthServer;
+use tower::{Service as TowerService, ServiceBuilder};
+use tracing::{error, info, warn};
 
 use crate::{
-    config::Config,
-    edge::{self, CallLogLayer, DeadlineLayer, Listener},
+    config::{Config, ConfigError},
+    edge::{
+        self, Address, ArrivalLayer, AuthenticateLayer, Authenticator, CallLogLayer, CatchPanicLayer, FileError,
+        Health, LifetimeLayer, LimitsLayer, ListenError, Listener, Reloadable, Stage, Stages,
+    },
     listing::{self, Listings, Target},
     model::TargetName,
     proto::{self, target_service_server::TargetServiceServer},
-    service::{self, SERVICE_NAME, Service, Targets},
+    service::{self, SERVICE_NAME, Service, Serving, TARGET_SERVICE_NAME, Targets},
     upstream,
 };
+
+/// What health is told of: the server, and each service.
+const SERVICES: &[&str] = &["", SERVICE_NAME, TARGET_SERVICE_NAME];
+
+/// The largest request about health, which anybody may send: the name of a service.
+const MAX_HEALTH_REQUEST: usize = 1024;
 
 /// A gateway that is bound and ready to serve.
 #[derive(Debug)]
 pub struct App {
     listener: Listener,
-    routes: Routes,
-    health: HealthReporter,
+    live: Live,
+}
+
+/// What calls are served by. Another configuration makes another one, which takes over what goes on.
+#[derive(Debug)]
+struct Live {
+    config: Config,
     listings: Listings,
+    routes: Routes,
+    authenticator: Arc<Authenticator>,
+    limits: LimitsLayer,
+    stages: Stages,
+}
+
+/// What a running gateway is told.
+#[derive(Debug)]
+pub enum Signal {
+    /// Go on with another configuration.
+    Reload(Box<Config>),
+    /// Drain, and stop; the second time, stop at once.
+    Stop,
 }
 
 /// Why a gateway could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
+    /// The configuration does not go with what is fixed while the gateway runs.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The target's client could not be made.
     #[error("target {0}: {1}")]
     Upstream(TargetName, upstream::BuildError),
-    /// The address could not be bound.
-    #[error("could not listen on {0}")]
-    Bind(SocketAddr, #[source] io::Error),
+    /// It cannot listen.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The keys that prove callers cannot be used.
+    #[error("what proves callers cannot be used")]
+    Authenticator(#[from] FileError),
     /// The contract's descriptors could not be served.
     #[error("could not build the reflection service")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -46,66 +84,179 @@ impl App {
     /// # Errors
     /// [`AppError`].
     pub async fn build(config: Config) -> Result<Self, AppError> {
-        let (default_target, targets) = (config.default_target(), Self::targets(&config).await?);
+        let targets = Self::targets(&config).await?;
         let listings = config.listing.build(targets, service::page_head, SystemTime::now);
-        let (health, health_server) = tonic_health::server::health_reporter();
-        health.set_service_status(SERVICE_NAME, ServingStatus::Serving).await;
-        let targets = TargetServiceServer::new(Targets::new(listings.clone(), default_target.clone()));
-        let routes = Routes::new(Service::new(listings.clone(), default_target))
-            .add_service(targets)
-            .add_service(health_server)
-            .add_service(reflection().build_v1()?)
-            .add_service(reflection().build_v1alpha()?)
-            .prepare();
-        let listen = config.edge.listen;
-        let listener = config.edge.bind().await.map_err(|error| AppError::Bind(listen, error))?;
-        Ok(Self { listener, routes, health, listings })
+        let limits = config.limits.build();
+        let live = Live::build(config, listings, limits, Stages::default()).await?;
+        let listener = live.config.edge.clone().bind().await?;
+        Ok(Self { listener, live })
     }
 
     /// Builds every target, as for serving. AWS is asked nothing.
     ///
     /// # Errors
     /// [`AppError::Upstream`].
-    pub async fn targets(config: &Config) -> Result<Vec<Target>, AppError> {
+    pub async fn targets(config: &Config) -> Result<Vec<Arc<Target>>, AppError> {
         let mut targets = Vec::new();
-        for (name, (upstream, listing::Config { ttl, max_stale, .. })) in config.targets() {
-            let upstream = upstream.build().await.map_err(|error| AppError::Upstream(name.clone(), error))?;
-            targets.push(Target::new(name, Arc::new(upstream), ttl, max_stale));
+        for (name, (upstream, listing)) in config.targets() {
+            targets.push(target(name, upstream, listing).await?);
         }
         Ok(targets)
     }
 
+    /// Reads the certificates and keys that are named, as for serving.
+    ///
+    /// # Errors
+    /// [`AppError::Listen`] and [`AppError::Authenticator`].
+    pub async fn check_files(config: &Config) -> Result<(), AppError> {
+        config.edge.check_files().await?;
+        config.auth.clone().build(config.has_client_certs(), config.edge.reload_interval).await?;
+        Ok(())
+    }
+
     /// The address that is bound, with the port that was chosen.
-    pub fn addr(&self) -> SocketAddr {
+    pub fn addr(&self) -> &Address {
         self.listener.addr()
     }
 
     /// The listings, for a look at what they did.
     pub fn listings(&self) -> &Listings {
-        &self.listings
+        &self.live.listings
     }
 
-    /// Serves until `stop` is done, then drains.
-    pub async fn serve(self, stop: impl Future<Output = ()>) {
-        let service = ServiceBuilder::new()
-            .layer(CallLogLayer)
-            .map_response(edge::with_error_info)
-            .layer(DeadlineLayer)
-            .service(self.routes);
-        let stop = async {
-            stop.await;
-            info!("draining");
-            for name in ["", SERVICE_NAME] {
-                self.health.set_service_status(name, ServingStatus::NotServing).await;
-            }
-        };
-        for target in self.listings.targets() {
+    /// How many calls go on, for a look: those of the limits that the gateway was built with.
+    pub fn limits(&self) -> &LimitsLayer {
+        &self.live.limits
+    }
+
+    /// Serves until it is told to stop, then drains.
+    pub async fn serve(self, signals: impl Stream<Item = Signal>) {
+        let Self { listener, mut live } = self;
+        let (stages, service) = (live.stages.clone(), Reloadable::new(live.service()));
+        for target in live.listings.targets() {
             info!(name = %target.name(), region = target.region(), "target");
         }
-        info!(addr = %self.listener.addr(), "listening");
-        self.listener.serve(service, stop).await;
+        info!(addr = %listener.addr(), "listening");
+        let serving = listener.serve(service.clone(), stages.clone());
+        // A configuration may take its time to be used, and a signal to stop must not wait for that.
+        let (configs, mut to_use) = mpsc::unbounded_channel();
+        let listening = signals.for_each(|signal| {
+            match signal {
+                Signal::Reload(config) => drop(configs.send(config)),
+                Signal::Stop if stages.advance(Stage::NotServing) => info!("draining"),
+                Signal::Stop => {
+                    warn!("stopping at once");
+                    stages.advance(Stage::CutOff);
+                }
+            }
+            future::ready(())
+        });
+        let reloading = async {
+            while let Some(config) = to_use.recv().await {
+                match live.reload(*config).await {
+                    Ok(()) => {
+                        service.replace(live.service());
+                        live.listings.forget_others();
+                        info!(targets = live.listings.targets().count(), "the configuration is in use");
+                    }
+                    Err(error) => {
+                        let error = &error as &dyn std::error::Error;
+                        error!(error, "the configuration cannot be used: the old one stays in use");
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = serving => {}
+            ((), ()) = future::join(listening, reloading) => {}
+        }
         info!("stopped");
     }
+}
+
+async fn target(
+    name: TargetName,
+    upstream: upstream::Config,
+    listing: listing::Config,
+) -> Result<Arc<Target>, AppError> {
+    let upstream = Box::pin(upstream.build()).await.map_err(|error| AppError::Upstream(name.clone(), error))?;
+    Ok(Arc::new(Target::new(name, Arc::new(upstream), listing.ttl, listing.max_stale)))
+}
+
+impl Live {
+    async fn build(config: Config, listings: Listings, limits: LimitsLayer, stages: Stages) -> Result<Self, AppError> {
+        let every = config.edge.reload_interval;
+        let authenticator = config.auth.clone().build(config.has_client_certs(), every).await?;
+        let routes = routes(&config, &listings, &stages)?;
+        Ok(Self { config, listings, routes, authenticator: Arc::new(authenticator), limits, stages })
+    }
+
+    /// Takes over another configuration whole, or not at all. Targets and limits that it does not change go on as they are.
+    async fn reload(&mut self, mut config: Config) -> Result<(), AppError> {
+        let fixed = config.keep_fixed(&self.config)?;
+        let old = self.config.targets();
+        let mut targets = Vec::new();
+        for (name, (upstream, listing)) in config.targets() {
+            let is_same = old.get(&name).is_some_and(|(old, freshness)| {
+                (old, freshness.ttl, freshness.max_stale) == (&upstream, listing.ttl, listing.max_stale)
+            });
+            targets.push(match self.listings.target(&name).filter(|_| is_same) {
+                Some(target) => Arc::clone(target),
+                None => target(name, upstream, listing).await?,
+            });
+        }
+        let listings = self.listings.over(targets);
+        let is_same = config.limits.counts_as(&self.config.limits);
+        let limits = if is_same { self.limits.clone() } else { config.limits.build() };
+        *self = Self::build(config, listings, limits, self.stages.clone()).await?;
+        for table in fixed {
+            warn!(table, "the table has changed, and is used after a restart");
+        }
+        Ok(())
+    }
+
+    fn service(
+        &self,
+    ) -> impl TowerService<
+        Request<Incoming>,
+        Response = Response<impl Body<Data = bytes::Bytes, Error = Status> + Send + use<>>,
+        Error = std::convert::Infallible,
+        Future: Send,
+    > + Clone
+    + Send
+    + Sync
+    + use<> {
+        ServiceBuilder::new()
+            .layer(CallLogLayer)
+            .map_response(edge::with_error_info)
+            .layer(CatchPanicLayer)
+            .layer(AuthenticateLayer(Arc::clone(&self.authenticator)))
+            .layer(self.limits.clone())
+            .layer(LifetimeLayer { max: self.config.limits.max_call_time, stages: self.stages.clone() })
+            .layer(ArrivalLayer(self.config.edge.request_timeout))
+            .service(self.routes.clone())
+    }
+}
+
+/// Every service. Requests may be compressed; answers are not.
+fn routes(config: &Config, listings: &Listings, stages: &Stages) -> Result<Routes, AppError> {
+    let serving = Arc::new(Serving {
+        listings: listings.clone(),
+        default_target: config.default_target(),
+        policy: config.policy(),
+        config: config.service,
+    });
+    let max = config.service.max_request_size;
+    let targets = TargetServiceServer::new(Targets::new(Arc::clone(&serving)));
+    let health = HealthServer::new(Health { services: SERVICES, stages: stages.clone() });
+    let (gzip, zstd) = (CompressionEncoding::Gzip, CompressionEncoding::Zstd);
+    let targets = targets.accept_compressed(gzip).accept_compressed(zstd).max_decoding_message_size(max);
+    let health = health.accept_compressed(gzip).accept_compressed(zstd).max_decoding_message_size(MAX_HEALTH_REQUEST);
+    let (v1, v1alpha) = (reflection().build_v1()?, reflection().build_v1alpha()?);
+    let v1 = v1.accept_compressed(gzip).accept_compressed(zstd).max_decoding_message_size(max);
+    let v1alpha = v1alpha.accept_compressed(gzip).accept_compressed(zstd).max_decoding_message_size(max);
+    let routes = Routes::new(Service::new(serving));
+    Ok(routes.add_service(targets).add_service(health).add_service(v1).add_service(v1alpha).prepare())
 }
 
 /// Describes every service, and the details that errors carry.

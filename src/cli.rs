@@ -1,10 +1,13 @@
 //! The command line: a file a subcommand.
 
 mod check;
+mod client;
 mod demo;
+mod health;
 mod list;
 mod output;
 mod serve;
+mod settings;
 mod simulate;
 mod targets;
 
@@ -12,17 +15,24 @@ use std::{
     error::Error,
     io::{self, Write as _},
     iter,
+    path::PathBuf,
     process::ExitCode,
 };
 
 use clap::{Parser, Subcommand};
+use futures_util::{Stream, StreamExt as _, stream};
+use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{app::AppError, config::ConfigError, telemetry::TelemetryError};
+use crate::{
+    app::{AppError, Signal},
+    config::ConfigError,
+    telemetry::TelemetryError,
+};
 
 /// Tells which machines AWS Systems Manager manages, and how they are, over gRPC.
 ///
 /// `demo` shows it all in one process. `serve` is the gateway: callers speak to it in gRPC, it asks AWS for them; `check`
-/// looks at its configuration. `list` and `targets` are callers. `simulate` is an SSM without AWS.
+/// looks at its configuration. `list`, `targets` and `health` are callers. `simulate` is an SSM without AWS.
 ///
 /// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done in part: some targets could not be reached.
 #[derive(Debug, Parser)]
@@ -40,6 +50,7 @@ enum Command {
     Demo(demo::Args),
     List(list::Args),
     Targets(targets::Args),
+    Health(health::Args),
 }
 
 /// The exit code of a command that did what it could.
@@ -58,10 +69,18 @@ enum CliError {
     Simulate(std::net::SocketAddr, #[source] io::Error),
     #[error("could not wait for signals")]
     Signal(#[source] io::Error),
-    #[error("{0:?} is not the address of a gateway, such as http://127.0.0.1:50051")]
+    #[error("{0:?} is not the address of a gateway, such as http://127.0.0.1:50051, https://HOST:PORT or unix:PATH")]
     Server(String, #[source] tonic::transport::Error),
-    #[error("{0}: gateways are spoken to without TLS yet, so give http:// or HOST:PORT")]
-    Tls(String),
+    #[error("{0} is not spoken to in TLS: give https://, or leave --tls-ca, --cert and --key out")]
+    NotTls(String),
+    #[error("TLS cannot be spoken with what --tls-ca, --cert and --key name")]
+    Tls(#[source] tonic::transport::Error),
+    #[error("{0} is not spoken to in TLS, so that others could read the token: give https://")]
+    PlaintextToken(String),
+    #[error("could not read {}", .0.display())]
+    File(PathBuf, #[source] io::Error),
+    #[error("{} holds no bearer token, which is visible ASCII", .0.display())]
+    Token(PathBuf),
     #[error("could not reach a gateway at {0}")]
     Connect(String, #[source] tonic::transport::Error),
     #[error("the gateway answered {code:?}: {message}", code = .0.code(), message = .0.message())]
@@ -78,6 +97,8 @@ enum CliError {
     Output(#[from] io::Error),
     #[error("{} could not be reached", .0.join(", "))]
     Unreachable(Vec<String>),
+    #[error("the gateway says {0}")]
+    NotServing(String),
 }
 
 impl Cli {
@@ -90,6 +111,7 @@ impl Cli {
             Command::List(args) => args.run().await,
             Command::Check(args) => args.run().await,
             Command::Targets(args) => args.run().await,
+            Command::Health(args) => args.run().await,
         };
         match outcome {
             Ok(()) => ExitCode::SUCCESS,
@@ -111,15 +133,14 @@ impl Cli {
     }
 }
 
-/// Done when the process is told to stop, by Ctrl-C or SIGTERM.
-fn stop_signal() -> Result<impl Future<Output = ()>, CliError> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::Signal)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(CliError::Signal)?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
+/// Each time the process is told to stop, by Ctrl-C or SIGTERM.
+fn stop_signals() -> Result<impl Stream<Item = Signal>, CliError> {
+    let both = stream::select(signals(SignalKind::interrupt())?, signals(SignalKind::terminate())?);
+    Ok(both.map(|()| Signal::Stop))
+}
+
+/// Each time the process is sent a signal of this kind, from now on.
+fn signals(kind: SignalKind) -> Result<impl Stream<Item = ()>, CliError> {
+    let signals = signal(kind).map_err(CliError::Signal)?;
+    Ok(stream::unfold(signals, async |mut signals| signals.recv().await.map(|()| ((), signals))))
 }

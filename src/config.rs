@@ -1,17 +1,23 @@
 //! The configuration file. Each component defines its own part; what is absent has its default.
 
 mod check;
+mod line;
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs, io, mem,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use serde::Deserialize;
 
-use crate::{edge, listing, model::TargetName, telemetry, upstream};
+use self::check::Wrong;
+use crate::{
+    edge, listing,
+    model::{Allow, Policy, TargetName},
+    service, telemetry, upstream,
+};
 
 /// All of the configuration, a TOML table a component.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -19,8 +25,16 @@ use crate::{edge, listing, model::TargetName, telemetry, upstream};
 pub struct Config {
     /// The target that is asked where none is named; absent, the only one, or the one named `default`.
     pub default_target: Option<TargetName>,
-    /// How callers are served.
+    /// How callers connect.
     pub edge: edge::Config,
+    /// How they prove who they are.
+    pub auth: edge::AuthConfig,
+    /// Who may ask what.
+    pub allow: Vec<Allow>,
+    /// How much they may ask for.
+    pub limits: edge::LimitsConfig,
+    /// What requests may be.
+    pub service: service::Config,
     /// How SSM is reached, for all targets that do not say.
     pub upstream: upstream::Config,
     /// The bounds of listings.
@@ -82,29 +96,80 @@ pub enum ConfigError {
         /// What is wrong, and where.
         source: toml::de::Error,
     },
-    /// A setting has a value that every call would fail by.
-    #[error("{0} {1}")]
-    Value(String, &'static str),
-    /// No target has this name.
-    #[error("default_target is {0}, and there is no such target")]
-    DefaultTarget(TargetName),
+    /// A setting has a value that it must not have.
+    #[error("{}{key} {rule}", place(source_file.as_ref()))]
+    Value {
+        /// The file and the line, if it is written in one.
+        source_file: Option<(PathBuf, usize)>,
+        /// The setting, by its tables.
+        key: String,
+        /// What it must be.
+        rule: String,
+    },
+}
+
+fn place(written: Option<&(PathBuf, usize)>) -> String {
+    written.map(|(path, line)| format!("{}, line {line}: ", path.display())).unwrap_or_default()
 }
 
 impl Config {
-    /// Reads a TOML file.
+    /// Reads a TOML file, if there is one, and checks what comes of it when the environment and the flags are heard, too.
     ///
     /// # Errors
     /// [`ConfigError`].
-    pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = fs::read_to_string(path).map_err(|error| ConfigError::Read(path.to_owned(), error))?;
-        let config: Self =
-            toml::from_str(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })?;
-        if let Some(name) = config.default_target.as_ref().filter(|name| !config.targets().contains_key(name)) {
-            return Err(ConfigError::DefaultTarget(name.clone()));
+    pub fn load(path: Option<&Path>, overrides: impl FnOnce(&mut Self)) -> Result<Self, ConfigError> {
+        let read = |path: &Path| fs::read_to_string(path).map_err(|error| ConfigError::Read(path.to_owned(), error));
+        let text = path.map(read).transpose()?.unwrap_or_default();
+        let mut config: Self = toml::from_str(&text)
+            .map_err(|source| ConfigError::Parse { path: path.map(Path::to_owned).unwrap_or_default(), source })?;
+        overrides(&mut config);
+        check::check(&config).map_err(|Wrong { key, rule }| {
+            let source_file = path.map(Path::to_owned).zip(line::of(&text, &key));
+            ConfigError::Value { source_file, key: key.join("."), rule }
+        })?;
+        Ok(config)
+    }
+
+    /// Puts what a running gateway cannot take over as it was, and checks what comes of it. Tells which tables were put so.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`].
+    pub fn keep_fixed(&mut self, running: &Self) -> Result<Vec<&'static str>, ConfigError> {
+        let listing = listing::Config { ttl: self.listing.ttl, max_stale: self.listing.max_stale, ..running.listing };
+        let tables = [
+            ("edge", mem::replace(&mut self.edge, running.edge.clone()) != running.edge),
+            ("listing", mem::replace(&mut self.listing, listing) != listing),
+            ("log", mem::replace(&mut self.log, running.log.clone()) != running.log),
+        ];
+        let wrong = |Wrong { key, rule }: Wrong| ConfigError::Value { source_file: None, key: key.join("."), rule };
+        check::check(self).map_err(wrong)?;
+        // An empty file says so, too, and is more likely a mistake.
+        if running.has_authentication() && !self.has_authentication() && !self.auth.allow_anonymous {
+            let rule = "is gone, and everybody could call: say allow_anonymous, or restart".to_owned();
+            return Err(ConfigError::Value { source_file: None, key: "auth".to_owned(), rule });
         }
-        match check::wrong(&config) {
-            Some((name, rule)) => Err(ConfigError::Value(name, rule)),
-            None => Ok(config),
+        Ok(tables.into_iter().filter_map(|(table, is_changed)| is_changed.then_some(table)).collect())
+    }
+
+    /// Whether callers can prove who they are.
+    #[must_use]
+    pub fn has_authentication(&self) -> bool {
+        self.auth.has_tokens() || self.has_client_certs()
+    }
+
+    /// Whether connections can.
+    #[must_use]
+    pub fn has_client_certs(&self) -> bool {
+        self.edge.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some())
+    }
+
+    /// Who may ask what: where nobody can prove anything and nothing is said, everybody everything.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        if self.allow.is_empty() && !self.has_authentication() {
+            Policy::Open
+        } else {
+            Policy::Rules(self.allow.clone())
         }
     }
 
@@ -159,9 +224,8 @@ impl Target {
 /// Where a key is unknown, the known one that looks most like it.
 fn hint(error: &toml::de::Error) -> String {
     let quoted: Vec<&str> = error.message().split('`').skip(1).step_by(2).collect();
-    let (Some((unknown, known)), true) = (quoted.split_first(), error.message().starts_with("unknown field")) else {
-        return String::new();
-    };
+    let is_unknown = ["unknown field", "unknown variant"].iter().any(|what| error.message().starts_with(what));
+    let (Some((unknown, known)), true) = (quoted.split_first(), is_unknown) else { return String::new() };
     let distance = |known: &&&str| strsim::damerau_levenshtein(unknown, known);
     let nearest = known.iter().min_by_key(distance).filter(|nearest| distance(nearest) <= nearest.len() / 2);
     nearest.map(|nearest| format!(" (did you mean {nearest}?)")).unwrap_or_default()
@@ -246,42 +310,14 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_every_call_would_fail_by_is_refused() {
-        assert!(check::wrong(&Config::default()).is_none());
-        for (text, name) in [
-            ("[edge]\nmax_concurrent_streams = 1", "edge.max_concurrent_streams"),
-            ("[edge]\nmax_header_list_size = 10", "edge.max_header_list_size"),
-            ("[edge]\nkeepalive_interval = '500000000000 years'", "edge.keepalive_interval"),
-            ("[listing]\npage_cap = 0", "listing.page_cap"),
-            ("[listing]\nmax_bytes = 5\nmax_listing_bytes = 6", "listing.max_listing_bytes"),
-            ("[listing]\njitter_percent = 101", "listing.jitter_percent"),
-            ("[listing]\nstall_timeout = '0s'", "listing.stall_timeout"),
-            ("[upstream]\nfetch_timeout = '0s'", "fetch_timeout of target default"),
-            ("[targets.prod]\nattempt_timeout = '0s'", "attempt_timeout of target prod"),
-        ] {
-            let (wrong, _) = check::wrong(&toml::from_str(text).unwrap()).unwrap();
-            assert_eq!(wrong, name);
-        }
-    }
-
-    #[test]
     fn an_unknown_key_is_refused_with_the_known_one_that_looks_like_it() {
         let hint = |text: &str| hint(&toml::from_str::<Config>(text).unwrap_err());
         assert_eq!(hint("[targets.prod]\nregoin = 'eu-west-1'"), " (did you mean region?)");
         assert_eq!(hint("[listing]\nmax-stale = '1m'"), " (did you mean max_stale?)");
         assert_eq!(hint("[listing]\nzzzzzzzz = 1"), "");
         assert_eq!(hint("[listing]\nttl = 'never'"), "");
-    }
-
-    #[test]
-    fn the_readme_shows_every_setting_with_its_default() {
-        let readme = include_str!("../README.md");
-        let shown = readme.split("```").find_map(|block| block.strip_prefix("toml")).unwrap();
-        let default = format!("{:#?}", Config::default());
-        assert_eq!(format!("{:#?}", toml::from_str::<Config>(shown).unwrap()), default);
-        for name in default.lines().filter_map(|line| Some(line.split_once(": ")?.0.trim())) {
-            assert!(shown.contains(name) || name == "simulated_credentials", "{name}");
-        }
+        let rule = "[[allow]]\nprincipal = '*'\nmethods = ['ListTarget']";
+        assert_eq!(hint(rule), " (did you mean ListTargets?)");
     }
 
     #[test]

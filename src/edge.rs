@@ -1,10 +1,25 @@
-//! Where callers connect: the listener and its drain, deadlines, and a log line a call. A layer a file.
+//! Where callers connect: the listener and its drain, TLS, who calls, how much, how long, and a log line a call. A layer a
+//! file.
 
+mod address;
+mod arrival;
+mod authenticate;
 mod call_log;
-mod deadline;
+mod connection;
+mod credential;
 mod error_info;
+mod frames;
+mod health;
+mod jwt;
+mod lifetime;
+mod limits;
 mod listener;
+mod panics;
+mod reloadable;
 mod socket;
+mod stage;
+mod tls;
+mod watched;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -13,14 +28,41 @@ use std::{
 
 use serde::Deserialize;
 
-pub use self::{call_log::CallLogLayer, deadline::DeadlineLayer, error_info::with_error_info, listener::Listener};
+pub use self::{
+    address::Address,
+    arrival::ArrivalLayer,
+    authenticate::AuthenticateLayer,
+    call_log::CallLogLayer,
+    credential::{Authenticator, Config as AuthConfig, Token},
+    error_info::with_error_info,
+    health::Health,
+    jwt::{Config as JwtConfig, SigningAlgorithm},
+    lifetime::LifetimeLayer,
+    limits::{Config as LimitsConfig, LimitsLayer},
+    listener::{ListenError, Listener},
+    panics::CatchPanicLayer,
+    reloadable::Reloadable,
+    stage::{Stage, Stages},
+    tls::Config as TlsConfig,
+    watched::FileError,
+};
 
-/// How callers are served; the `[edge]` table of the configuration file.
-#[derive(Debug, Clone, Deserialize)]
+/// How callers connect; the `[edge]` table of the configuration file.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The address to bind; port 0 takes a free one.
-    pub listen: SocketAddr,
+    /// The address to bind.
+    pub listen: Address,
+    /// The gateway's certificate; absent, connections are not encrypted.
+    pub tls: Option<TlsConfig>,
+    /// The most connections at a time.
+    pub max_connections: usize,
+    /// How long a peer may take until it speaks HTTP/2, TLS included.
+    #[serde(with = "humantime_serde")]
+    pub handshake_timeout: Duration,
+    /// How long a peer may take for what it has begun: a frame, a block of headers, the message of a call.
+    #[serde(with = "humantime_serde")]
+    pub request_timeout: Duration,
     /// The most calls at a time on one connection.
     pub max_concurrent_streams: u32,
     /// The most bytes of headers in one request.
@@ -31,20 +73,40 @@ pub struct Config {
     /// How long a probed connection may stay silent before it is closed.
     #[serde(with = "humantime_serde")]
     pub keepalive_timeout: Duration,
-    /// How long calls in flight may go on after a signal to stop.
+    /// How long a connection is used before its peer is told to open another one, a tenth more or less.
+    #[serde(with = "humantime_serde")]
+    pub max_connection_age: Duration,
+    /// How long its calls in flight may go on after that.
+    #[serde(with = "humantime_serde")]
+    pub max_connection_age_grace: Duration,
+    /// How long, after a signal to stop, all is served as ever while health says that it will not be.
+    #[serde(with = "humantime_serde")]
+    pub drain_delay: Duration,
+    /// How long calls in flight may go on after that; when three quarters are over, they are ended with a status.
     #[serde(with = "humantime_serde")]
     pub drain_timeout: Duration,
+    /// How often certificates and keys are looked at, whether their files changed.
+    #[serde(with = "humantime_serde")]
+    pub reload_interval: Duration,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 50051)),
+            listen: Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 50051))),
+            tls: None,
+            max_connections: 10_000,
+            handshake_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_millis(1500),
             max_concurrent_streams: 256,
             max_header_list_size: 16 * 1024,
             keepalive_interval: Duration::from_mins(1),
             keepalive_timeout: Duration::from_secs(20),
+            max_connection_age: Duration::from_mins(30),
+            max_connection_age_grace: Duration::from_mins(5),
+            drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(10),
+            reload_interval: Duration::from_secs(5),
         }
     }
 }

@@ -1,9 +1,12 @@
 //! What the program says of itself while it runs: logs on standard error.
 
-use std::io::{self, IsTerminal as _};
+use std::{
+    io::{self, IsTerminal as _},
+    panic,
+};
 
 use serde::Deserialize;
-use tracing::{Level, Metadata};
+use tracing::{Level, Metadata, error};
 use tracing_subscriber::{
     EnvFilter, Layer as _,
     filter::{LevelFilter, filter_fn},
@@ -12,7 +15,7 @@ use tracing_subscriber::{
 };
 
 /// How to log; the `[log]` table of the configuration file.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// How lines look.
@@ -68,7 +71,13 @@ impl Config {
             Format::Json => lines.json().flatten_event(true).boxed(),
         };
         let registry = tracing_subscriber::registry().with(filter);
-        Ok(registry.with(lines.with_filter(filter_fn(is_free_of_payloads))).try_init()?)
+        registry.with(lines.with_filter(filter_fn(is_free_of_payloads))).try_init()?;
+        // What a panic says may hold what was asked and answered; where it was does not.
+        panic::set_hook(Box::new(|panicked| {
+            let place = panicked.location().map(ToString::to_string).unwrap_or_default();
+            error!(place, "the program panicked");
+        }));
+        Ok(())
     }
 }
 

@@ -1,24 +1,22 @@
-use std::{
-    io::{self, Write as _},
-    path::PathBuf,
-};
+use std::io::{self, Write as _};
 
-use super::CliError;
-use crate::{app::App, config::Config};
+use super::{CliError, settings::Settings};
+use crate::app::App;
 
-/// Check a configuration file without serving.
+/// Check a configuration without serving.
 ///
-/// Reads it as serve does, and checks every target; AWS is not asked. Prints the targets, the default one with a star.
+/// Reads it as serve does, file, environment and flags, and checks every target, certificate and key; AWS is not asked.
+/// Prints the targets, the default one with a star.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The configuration file, in TOML.
-    #[arg(long, value_name = "FILE", env = "SSM_GATEWAY_CONFIG")]
-    config: PathBuf,
+    #[command(flatten)]
+    settings: Settings,
 }
 
 impl Args {
     pub(super) async fn run(self) -> Result<(), CliError> {
-        let config = Config::read(&self.config)?;
+        let config = self.settings.read()?;
+        App::check_files(&config).await?;
         let default = config.default_target();
         for target in App::targets(&config).await? {
             let star = if default.as_ref() == Some(target.name()) { '*' } else { ' ' };

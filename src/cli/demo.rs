@@ -5,11 +5,12 @@ use std::{
 
 use super::{
     CliError,
-    list::{self, Client},
+    client::Server,
+    list::Client,
     output::{Format, Output},
-    stop_signal,
+    stop_signals,
 };
-use crate::{app::App, config::Config, proto::DescribeInstanceInformationRequest, simulator};
+use crate::{app::App, config::Config, edge::Address, proto::DescribeInstanceInformationRequest, simulator};
 
 /// How many nodes are shown.
 const ROWS: i32 = 5;
@@ -37,20 +38,20 @@ impl Args {
         let simulator = simulated.start().await.map_err(|error| CliError::Simulate(listen, error))?;
 
         let mut config = Config::default();
-        config.edge.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
+        config.edge.listen = Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)));
         config.upstream.region = Some("us-east-1".to_owned());
         config.upstream.endpoint_url = Some(simulator.url());
         config.upstream.simulated_credentials = true;
         config.upstream.requests_per_second = 1000.0;
         config.log.filter = String::from("warn");
         config.log.start()?;
-        let stop = stop_signal()?;
+        let signals = stop_signals()?;
         let app = App::build(config).await?;
-        let addr = app.addr();
-        let serving = tokio::spawn(app.serve(stop));
+        let addr = app.addr().clone();
+        let serving = tokio::spawn(app.serve(signals));
 
-        let mut client = Client::new(list::connect(&format!("http://{addr}")).await?);
-        introduce(addr, self.nodes, &simulator.url())?;
+        let mut client = Client::new(Server::at(&addr).connect().await?);
+        introduce(&addr, self.nodes, &simulator.url())?;
         first_rows(&mut client).await?;
         drop(client);
         writeln!(io::stdout(), "\nServing until Ctrl-C.")?;
@@ -60,7 +61,7 @@ impl Args {
     }
 }
 
-fn introduce(addr: SocketAddr, nodes: usize, ssm: &str) -> io::Result<()> {
+fn introduce(addr: &Address, nodes: usize, ssm: &str) -> io::Result<()> {
     let method = "ssm_gateway.v1.InstanceInformationService/DescribeInstanceInformation";
     let request = r#"{"MaxResults":5,"Filters":[{"Key":"PingStatus","Values":["Online"]}]}"#;
     writeln!(

@@ -9,11 +9,11 @@ use std::{
 };
 
 use tokio::time;
-use tonic::transport::{Channel, Endpoint};
 use tonic_types::StatusExt as _;
 
 use super::{
     CliError,
+    client::{Connection, Server},
     output::{Format, Output},
 };
 use crate::proto::{
@@ -22,12 +22,10 @@ use crate::proto::{
 };
 
 /// A client of a gateway.
-pub(super) type Client = InstanceInformationServiceClient<Channel>;
+pub(super) type Client = InstanceInformationServiceClient<Connection>;
 
 /// How often in a row a call is tried that the gateway wants to be tried later.
 const TRIES: usize = 5;
-/// How long to wait for a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// List managed nodes, asking a gateway.
 ///
@@ -36,9 +34,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// later, it does, and goes on where it was. Should it fail all the same, what was received is printed.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The gateway to ask.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:50051", env = "SSM_GATEWAY_SERVER")]
-    server: String,
+    #[command(flatten)]
+    server: Server,
     /// A condition that nodes must meet; may be repeated, and all must be met. KEY is PingStatus, PlatformTypes,
     /// InstanceIds, tag:NAME or another of AWS's filter keys; one of the values must match.
     #[arg(long, value_name = "KEY=VALUE[,VALUE...]")]
@@ -87,7 +84,7 @@ impl Args {
     }
 
     async fn list(self) -> Result<(), CliError> {
-        let mut client = Client::new(connect(&self.server).await?).max_decoding_message_size(usize::MAX);
+        let mut client = Client::new(self.server.connect().await?).max_decoding_message_size(usize::MAX);
         // Where several may be meant, each node says which it is of.
         let has_targets = self.target.len() > 1 || self.target.iter().any(|target| target.contains('*'));
         let age = |age: Option<Duration>| age.and_then(|age| age.try_into().ok());
@@ -167,17 +164,6 @@ impl<W: io::Write> Listing<W> {
         }
         Ok(())
     }
-}
-
-/// Connects to a gateway, given as `http://HOST:PORT` or `HOST:PORT`.
-pub(super) async fn connect(server: &str) -> Result<Channel, CliError> {
-    if server.starts_with("https://") {
-        return Err(CliError::Tls(server.to_owned()));
-    }
-    let url = if server.contains("://") { server.to_owned() } else { format!("http://{server}") };
-    let endpoint = Endpoint::from_shared(url).map_err(|error| CliError::Server(server.to_owned(), error))?;
-    let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).connect().await;
-    channel.map_err(|error| CliError::Connect(server.to_owned(), error))
 }
 
 /// How far the listing is, on standard error where a person may be waiting.

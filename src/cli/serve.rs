@@ -1,56 +1,40 @@
-use std::{net::SocketAddr, path::PathBuf};
+use futures_util::{StreamExt as _, stream};
+use tokio::signal::unix::SignalKind;
+use tracing::error;
 
-use super::{CliError, stop_signal};
-use crate::{app::App, config::Config, telemetry::Format};
+use super::{CliError, settings::Settings, signals, stop_signals};
+use crate::app::{App, Signal};
 
 /// Serve callers, asking AWS for them.
 ///
 /// Credentials come from where every AWS tool takes them: the environment, the shared files, a web identity, the
 /// container or the instance. So do the region and the endpoint where they are not given here. Flags win over the
-/// environment, and both over the configuration file. Stops on Ctrl-C or SIGTERM, calls in flight first.
+/// environment, and both over the configuration file. SIGHUP has the file read again: its targets, policy and limits are
+/// used from then on, all together or, if anything is wrong, none. Stops on Ctrl-C or SIGTERM, calls in flight first; the
+/// second time at once.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The configuration file, in TOML.
-    #[arg(long, value_name = "FILE", env = "SSM_GATEWAY_CONFIG")]
-    config: Option<PathBuf>,
-    /// The address to listen on [default: 127.0.0.1:50051].
-    #[arg(long, value_name = "ADDR", env = "SSM_GATEWAY_LISTEN")]
-    listen: Option<SocketAddr>,
-    /// The AWS region to ask [default: AWS's own variables and files].
-    #[arg(long, env = "SSM_GATEWAY_REGION")]
-    region: Option<String>,
-    /// Another endpoint than the region's own, such as a simulator's.
-    #[arg(long, value_name = "URL", env = "SSM_GATEWAY_ENDPOINT_URL")]
-    endpoint_url: Option<String>,
-    /// The profile in AWS's shared files.
-    #[arg(long, env = "SSM_GATEWAY_PROFILE")]
-    profile: Option<String>,
-    /// How log lines look [default: human].
-    #[arg(long, value_name = "FORMAT", env = "SSM_GATEWAY_LOG_FORMAT")]
-    log_format: Option<Format>,
-    /// Which log lines are written: a level, or a list of MODULE=LEVEL [default: info].
-    #[arg(long, value_name = "FILTER", env = "SSM_GATEWAY_LOG_FILTER")]
-    log_filter: Option<String>,
+    #[command(flatten)]
+    settings: Settings,
 }
 
 impl Args {
     pub(super) async fn run(self) -> Result<(), CliError> {
-        let config = self.config()?;
+        let Self { settings } = self;
+        let config = settings.read()?;
         config.log.start()?;
-        let stop = stop_signal()?;
-        App::build(config).await?.serve(stop).await;
+        // Connections are file descriptors, of which shells commonly allow few.
+        let _as_many_as_there_are = rlimit::increase_nofile_limit(u64::MAX);
+        let (stops, hang_ups) = (stop_signals()?, signals(SignalKind::hangup())?);
+        let reloads = hang_ups.filter_map(async |()| match settings.read() {
+            Ok(config) => Some(Signal::Reload(Box::new(config))),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                error!(error, "the configuration cannot be used: the old one stays in use");
+                None
+            }
+        });
+        App::build(config).await?.serve(stream::select(stops, reloads)).await;
         Ok(())
-    }
-
-    fn config(self) -> Result<Config, CliError> {
-        let Self { config, listen, region, endpoint_url, profile, log_format, log_filter } = self;
-        let mut config = config.map_or_else(|| Ok(Config::default()), |path| Config::read(&path))?;
-        config.edge.listen = listen.unwrap_or(config.edge.listen);
-        config.upstream.region = region.or(config.upstream.region);
-        config.upstream.endpoint_url = endpoint_url.or(config.upstream.endpoint_url);
-        config.upstream.profile = profile.or(config.upstream.profile);
-        config.log.format = log_format.unwrap_or(config.log.format);
-        config.log.filter = log_filter.unwrap_or(config.log.filter);
-        Ok(config)
     }
 }

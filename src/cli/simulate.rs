@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
-use super::{CliError, stop_signal};
+use futures_util::StreamExt as _;
+
+use super::{CliError, stop_signals};
 use crate::simulator::{self, Failure, Faults};
 
 /// Simulate SSM: a made-up fleet behind SSM's real wire protocol.
@@ -60,11 +62,11 @@ impl Args {
             unknown_members: self.unknown_members,
             ..Faults::default()
         };
-        let stop = stop_signal()?;
+        let mut stops = Box::pin(stop_signals()?);
         let config = simulator::Config { listen, nodes, seed, token_lifetime, faults, ..simulator::Config::default() };
         let simulator = config.start().await.map_err(|error| CliError::Simulate(listen, error))?;
         writeln!(io::stdout(), "simulating SSM with {nodes} nodes at {}", simulator.url())?;
-        stop.await;
+        stops.next().await;
         Ok(())
     }
 }

@@ -1,9 +1,11 @@
 use std::{
     io::{self, Write as _},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
-use super::{CliError, list};
+use tokio::time;
+
+use super::{CliError, client::Server};
 use crate::proto::{ListTargetsRequest, Target, TargetState, target_service_client::TargetServiceClient};
 
 /// List the targets of a running gateway, and how they are.
@@ -13,14 +15,20 @@ use crate::proto::{ListTargetsRequest, Target, TargetState, target_service_clien
 /// a while. The default target has a star.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The gateway to ask.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:50051", env = "SSM_GATEWAY_SERVER")]
-    server: String,
+    #[command(flatten)]
+    server: Server,
+    /// How long it may take in all.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "10s")]
+    timeout: Duration,
 }
 
 impl Args {
     pub(super) async fn run(self) -> Result<(), CliError> {
-        let mut client = TargetServiceClient::new(list::connect(&self.server).await?);
+        time::timeout(self.timeout, self.list()).await.unwrap_or(Err(CliError::Timeout))
+    }
+
+    async fn list(self) -> Result<(), CliError> {
+        let mut client = TargetServiceClient::new(self.server.connect().await?);
         let answer = client.list_targets(ListTargetsRequest {}).await;
         let targets = answer.map_err(|status| CliError::Call(status.into()))?.into_inner().targets;
         let width = targets.iter().map(|target| target.name.len()).chain([4]).max().unwrap_or_default();

@@ -1,8 +1,9 @@
-//! What a configuration must not say: values that every call would fail by.
+//! What a configuration must not say: values that every call would fail by, and doors that nobody meant to leave open.
 
 use std::time::Duration;
 
-use super::Config;
+use super::{Config, Target};
+use crate::{listing, upstream};
 
 /// The longest that anything may last: clocks end somewhere beyond.
 const LONGEST: Duration = Duration::from_hours(24 * 1000);
@@ -12,47 +13,251 @@ const LEAST_HEADERS: u32 = 1024;
 const POSITIVE: &str = "must be more than 0";
 const BOUNDED: &str = "must be at most 1000 days";
 
-/// Finds a setting that is wrong, and what it must be.
-pub(super) fn wrong(config: &Config) -> Option<(String, &'static str)> {
-    let Config { edge, listing, .. } = config;
-    let mut times = vec![
-        ("edge.keepalive_interval".to_owned(), edge.keepalive_interval, true),
-        ("edge.keepalive_timeout".to_owned(), edge.keepalive_timeout, true),
-        ("edge.drain_timeout".to_owned(), edge.drain_timeout, false),
-        ("listing.negative_ttl".to_owned(), listing.negative_ttl, false),
-        ("listing.hold_off".to_owned(), listing.hold_off, false),
-        ("listing.max_hold_off".to_owned(), listing.max_hold_off, false),
-        ("listing.stall_timeout".to_owned(), listing.stall_timeout, true),
-        ("listing.cursor_lifetime".to_owned(), listing.cursor_lifetime, true),
-        ("listing.throttle_patience".to_owned(), listing.throttle_patience, false),
-    ];
-    for (target, (upstream, listing)) in config.targets() {
-        times.extend([
-            (format!("connect_timeout of target {target}"), upstream.connect_timeout, true),
-            (format!("attempt_timeout of target {target}"), upstream.attempt_timeout, true),
-            (format!("fetch_timeout of target {target}"), upstream.fetch_timeout, true),
-            (format!("ttl of target {target}"), listing.ttl, false),
-            (format!("max_stale of target {target}"), listing.max_stale, false),
-        ]);
+/// A setting that is wrong.
+#[derive(Debug)]
+pub(super) struct Wrong {
+    /// Its tables and its name, from the outside in.
+    pub(super) key: Vec<String>,
+    /// What it must be.
+    pub(super) rule: String,
+}
+
+/// Finds a setting that is wrong.
+pub(super) fn check(config: &Config) -> Result<(), Wrong> {
+    if let Some(name) = config.default_target.as_ref().filter(|name| !config.targets().contains_key(name)) {
+        return Err(wrong(&["default_target"], format!("is {name}, and there is no such target")));
     }
-    let numbers = [
-        ("edge.max_concurrent_streams", edge.max_concurrent_streams < 2, "must be at least 2"),
-        ("edge.max_header_list_size", edge.max_header_list_size < LEAST_HEADERS, "must be at least 1024"),
-        ("listing.jitter_percent", listing.jitter_percent > 100, "must be at most 100"),
-        ("upstream.longest_line", config.upstream.longest_line == 0, POSITIVE),
-        ("listing.breaker_failures", listing.breaker_failures == 0, POSITIVE),
-        ("listing.page_cap", listing.page_cap == 0, POSITIVE),
-        ("listing.max_bytes", listing.max_bytes == 0, POSITIVE),
-        (
-            "listing.max_listing_bytes",
-            listing.max_listing_bytes.is_some_and(|bytes| bytes > listing.max_bytes),
-            "must be at most listing.max_bytes",
-        ),
-    ];
-    let wrong_number = numbers.into_iter().find(|(_, is_wrong, _)| *is_wrong);
-    let wrong_time = times.into_iter().find_map(|(name, time, is_positive)| match time {
-        Duration::ZERO if is_positive => Some((name, POSITIVE)),
-        time => (time > LONGEST).then_some((name, BOUNDED)),
-    });
-    wrong_number.map(|(name, _, rule)| (name.to_owned(), rule)).or(wrong_time)
+    edge(config)?;
+    access(config)?;
+    limits(config)?;
+    listings(&config.listing)?;
+    upstreams(config)
+}
+
+fn edge(config: &Config) -> Result<(), Wrong> {
+    let edge = &config.edge;
+    let number = |key, is_right: bool, rule: &str| if is_right { Ok(()) } else { Err(wrong(&["edge", key], rule)) };
+    number("max_concurrent_streams", edge.max_concurrent_streams >= 2, "must be at least 2")?;
+    number("max_header_list_size", edge.max_header_list_size >= LEAST_HEADERS, "must be at least 1024")?;
+    number("max_connections", edge.max_connections > 0, POSITIVE)?;
+    times(
+        "edge",
+        &[
+            ("handshake_timeout", edge.handshake_timeout, true),
+            ("request_timeout", edge.request_timeout, true),
+            ("keepalive_interval", edge.keepalive_interval, true),
+            ("keepalive_timeout", edge.keepalive_timeout, true),
+            ("max_connection_age", edge.max_connection_age, true),
+            ("max_connection_age_grace", edge.max_connection_age_grace, false),
+            ("drain_delay", edge.drain_delay, false),
+            ("drain_timeout", edge.drain_timeout, false),
+            ("reload_interval", edge.reload_interval, true),
+        ],
+    )
+}
+
+/// Whether only those can call who are meant to.
+fn access(config: &Config) -> Result<(), Wrong> {
+    let (auth, edge) = (&config.auth, &config.edge);
+    let (is_local, is_plain) = (edge.listen.is_local(), edge.tls.is_none());
+    if !is_local && !config.has_authentication() && !auth.allow_anonymous {
+        let rule = format!(
+            "is {}, where everybody could call: let callers prove who they are by [auth] or edge.tls.client_ca, or say \
+             allow_anonymous",
+            edge.listen
+        );
+        return Err(wrong(&["edge", "listen"], rule));
+    }
+    if !is_local && is_plain && auth.has_tokens() && !auth.allow_plaintext_tokens {
+        let rule = format!(
+            "is {} without [edge.tls], so that others could read tokens: say allow_plaintext_tokens if they cannot",
+            edge.listen
+        );
+        return Err(wrong(&["edge", "listen"], rule));
+    }
+    if config.has_authentication() && config.allow.is_empty() {
+        return Err(wrong(&["allow"], "must have a rule, or nobody may call"));
+    }
+    for (index, rule) in config.allow.iter().enumerate() {
+        let index = index.to_string();
+        if rule.principal.is_empty() {
+            return Err(wrong(&["allow", &index, "principal"], "must not be empty"));
+        }
+        times_at(&["allow", &index], &[("min_max_age", rule.min_max_age, false)])?;
+    }
+    for (index, token) in auth.tokens.iter().enumerate() {
+        let is_twice = auth.tokens.iter().skip(index + 1).any(|other| other.sha256 == token.sha256);
+        let key = ["auth", "tokens", &index.to_string()];
+        if is_twice {
+            return Err(wrong(&[&key[..], &["sha256"]].concat(), "is that of another token, too"));
+        }
+        if token.name.is_empty() || !token.name.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(wrong(&[&key[..], &["name"]].concat(), "must be visible ASCII"));
+        }
+    }
+    let Some(jwt) = &auth.jwt else { return Ok(()) };
+    for (key, is_empty) in [
+        ("audiences", jwt.audiences.is_empty()),
+        ("algorithms", jwt.algorithms.is_empty()),
+        ("issuer", jwt.issuer.is_empty()),
+    ] {
+        if is_empty {
+            return Err(wrong(&["auth", "jwt", key], "must not be empty"));
+        }
+    }
+    times_at(&["auth", "jwt"], &[("clock_skew", jwt.clock_skew, false)])
+}
+
+fn limits(config: &Config) -> Result<(), Wrong> {
+    let (limits, service) = (config.limits, config.service);
+    for (table, key, number) in [
+        ("limits", "max_calls", limits.max_calls),
+        ("limits", "max_calls_per_principal", limits.max_calls_per_principal),
+        ("service", "max_request_size", service.max_request_size),
+    ] {
+        if number == 0 {
+            return Err(wrong(&[table, key], POSITIVE));
+        }
+    }
+    times("limits", &[("max_call_time", limits.max_call_time, true)])
+}
+
+fn listings(listing: &listing::Config) -> Result<(), Wrong> {
+    let number = |key, is_right: bool, rule: &str| if is_right { Ok(()) } else { Err(wrong(&["listing", key], rule)) };
+    let is_bounded = listing.max_listing_bytes.is_none_or(|bytes| bytes <= listing.max_bytes);
+    number("jitter_percent", listing.jitter_percent <= 100, "must be at most 100")?;
+    number("breaker_failures", listing.breaker_failures > 0, POSITIVE)?;
+    number("page_cap", listing.page_cap > 0, POSITIVE)?;
+    number("max_bytes", listing.max_bytes > 0, POSITIVE)?;
+    number("max_listing_bytes", is_bounded, "must be at most listing.max_bytes")?;
+    times(
+        "listing",
+        &[
+            ("ttl", listing.ttl, false),
+            ("max_stale", listing.max_stale, false),
+            ("negative_ttl", listing.negative_ttl, false),
+            ("hold_off", listing.hold_off, false),
+            ("max_hold_off", listing.max_hold_off, false),
+            ("stall_timeout", listing.stall_timeout, true),
+            ("cursor_lifetime", listing.cursor_lifetime, true),
+            ("throttle_patience", listing.throttle_patience, false),
+        ],
+    )
+}
+
+fn upstreams(config: &Config) -> Result<(), Wrong> {
+    let upstream = &config.upstream;
+    if upstream.longest_line == 0 {
+        return Err(wrong(&["upstream", "longest_line"], POSITIVE));
+    }
+    let is_written = |upstream: &upstream::Config, table: &[&str]| {
+        upstream.check().map_err(|error| wrong(&[table, &[error.key()]].concat(), format!("is wrong: {error}")))
+    };
+    is_written(upstream, &["upstream"])?;
+    times(
+        "upstream",
+        &[
+            ("connect_timeout", upstream.connect_timeout, true),
+            ("attempt_timeout", upstream.attempt_timeout, true),
+            ("fetch_timeout", upstream.fetch_timeout, true),
+            ("retry_backoff", upstream.retry_backoff, false),
+        ],
+    )?;
+    for (name, target) in &config.targets {
+        let table = ["targets", name.as_str()];
+        is_written(&target.upstream(upstream), &table)?;
+        let Target { connect_timeout, attempt_timeout, fetch_timeout, ttl, max_stale, .. } = target;
+        let own = [
+            ("connect_timeout", connect_timeout, true),
+            ("attempt_timeout", attempt_timeout, true),
+            ("fetch_timeout", fetch_timeout, true),
+            ("ttl", ttl, false),
+            ("max_stale", max_stale, false),
+        ];
+        let own: Vec<_> = own.iter().filter_map(|(key, time, least)| Some((*key, (**time)?, *least))).collect();
+        times_at(&table, &own)?;
+    }
+    Ok(())
+}
+
+fn times(table: &str, times: &[(&str, Duration, bool)]) -> Result<(), Wrong> {
+    times_at(&[table], times)
+}
+
+/// Checks times, each with whether it must be more than none.
+fn times_at(table: &[&str], times: &[(&str, Duration, bool)]) -> Result<(), Wrong> {
+    for &(key, time, is_positive) in times {
+        let rule = match time {
+            Duration::ZERO if is_positive => POSITIVE,
+            time if time > LONGEST => BOUNDED,
+            _ => continue,
+        };
+        return Err(wrong(&[table, &[key]].concat(), rule));
+    }
+    Ok(())
+}
+
+fn wrong(key: &[&str], rule: impl Into<String>) -> Wrong {
+    Wrong { key: key.iter().map(|part| (*part).to_owned()).collect(), rule: rule.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> Option<String> {
+        check(&toml::from_str(text).unwrap()).err().map(|wrong| wrong.key.join("."))
+    }
+
+    #[test]
+    fn a_value_that_every_call_would_fail_by_is_refused() {
+        assert!(check(&Config::default()).is_ok());
+        for (text, name) in [
+            ("[edge]\nmax_concurrent_streams = 1", "edge.max_concurrent_streams"),
+            ("[edge]\nmax_header_list_size = 10", "edge.max_header_list_size"),
+            ("[edge]\nkeepalive_interval = '500000000000 years'", "edge.keepalive_interval"),
+            ("[edge]\nrequest_timeout = '0s'", "edge.request_timeout"),
+            ("[limits]\nmax_calls = 0", "limits.max_calls"),
+            ("[limits]\nmax_call_time = '0s'", "limits.max_call_time"),
+            ("[listing]\npage_cap = 0", "listing.page_cap"),
+            ("[listing]\nmax_bytes = 5\nmax_listing_bytes = 6", "listing.max_listing_bytes"),
+            ("[listing]\njitter_percent = 101", "listing.jitter_percent"),
+            ("[listing]\nstall_timeout = '0s'", "listing.stall_timeout"),
+            ("[upstream]\nfetch_timeout = '0s'", "upstream.fetch_timeout"),
+            ("[upstream]\nrequests_per_second = 0", "upstream.requests_per_second"),
+            ("[targets.prod]\nattempt_timeout = '0s'", "targets.prod.attempt_timeout"),
+            ("[targets.prod]\nrole_arn = 'SsmReader'", "targets.prod.role_arn"),
+            ("[targets.prod]\nsts_endpoint_url = 'sts'", "targets.prod.sts_endpoint_url"),
+            ("default_target = 'prod'", "default_target"),
+        ] {
+            assert_eq!(refused(text).as_deref(), Some(name));
+        }
+    }
+
+    #[test]
+    fn no_door_is_left_open_that_nobody_meant_to() {
+        let token = "[[auth.tokens]]\nname = 'ci'\nsha256 = '2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b'\n";
+        let rule = "[[allow]]\nprincipal = '*'\n";
+        let public = "[edge]\nlisten = '0.0.0.0:50051'\n";
+        let tls = "[edge.tls]\ncert = 'c'\nkey = 'k'\n";
+        let client_ca = "client_ca = 'ca'\n";
+        for (text, name) in [
+            (public.to_owned(), Some("edge.listen")),
+            (format!("{public}{tls}"), Some("edge.listen")),
+            (format!("{public}[auth]\nallow_anonymous = true"), None),
+            (format!("{public}{tls}{client_ca}{rule}"), None),
+            (format!("{public}{token}{rule}"), Some("edge.listen")),
+            (format!("{public}{tls}{token}{rule}"), None),
+            (format!("{public}[auth]\nallow_plaintext_tokens = true\n{token}{rule}"), None),
+            (format!("{token}{rule}"), None),
+            (token.to_owned(), Some("allow")),
+            (format!("{tls}{client_ca}"), Some("allow")),
+            (format!("{token}{token}{rule}"), Some("auth.tokens.0.sha256")),
+            ("[[allow]]\nprincipal = ''".to_owned(), Some("allow.0.principal")),
+            (format!("{rule}[auth.jwt]\njwks = 'j'\nissuer = 'i'\naudiences = []"), Some("auth.jwt.audiences")),
+            ("[edge]\nlisten = 'unix:/run/a'".to_owned(), None),
+        ] {
+            assert_eq!(refused(&text).as_deref(), name, "{text}");
+        }
+    }
 }

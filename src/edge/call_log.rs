@@ -6,14 +6,16 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
-use http_body::Frame;
+use http_body::{Body, Frame};
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
-use tonic::{Code, Status, body::Body};
+use tonic::{Code, Status};
 use tower::{Layer, Service};
 use tracing::{Span, info, info_span};
 
 const REQUEST_ID: &str = "x-request-id";
+/// How much of a method's name is written.
+const MAX_METHOD: usize = 128;
 /// The longest ID of a caller's own that is kept.
 const MAX_REQUEST_ID: usize = 128;
 
@@ -38,9 +40,10 @@ pin_project! {
     }
 }
 
-/// The body of an answer, which ends with its status.
-struct CallLogBody {
-    inner: Body,
+/// The body of [`CallLog`]'s answers, which end with their status.
+#[derive(Debug)]
+pub struct CallLogBody<B> {
+    inner: B,
     call: Call,
 }
 
@@ -62,11 +65,11 @@ impl<S> Layer<S> for CallLogLayer {
     }
 }
 
-impl<S, B> Service<Request<B>> for CallLog<S>
+impl<S, R, B> Service<Request<R>> for CallLog<S>
 where
-    S: Service<Request<B>, Response = Response<Body>>,
+    S: Service<Request<R>, Response = Response<B>>,
 {
-    type Response = Response<Body>;
+    type Response = Response<CallLogBody<B>>;
     type Error = S::Error;
     type Future = CallLogFuture<S::Future>;
 
@@ -74,36 +77,40 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, request: Request<R>) -> Self::Future {
         let request_id = request_id(request.headers());
-        let span =
-            info_span!("call", method = request.uri().path(), request_id = request_id.to_str().unwrap_or_default());
+        // Whoever calls, by whatever name, fills no log.
+        let method = request.uri().path().get(..MAX_METHOD).unwrap_or(request.uri().path());
+        let span = info_span!("call", method, request_id = request_id.to_str().unwrap_or_default());
         let call = Call { request_id, span, started: Instant::now(), code: None };
         let inner = call.span.in_scope(|| self.inner.call(request));
         CallLogFuture { inner, call: Some(call) }
     }
 }
 
-impl<F, E> Future for CallLogFuture<F>
+impl<F, B, E> Future for CallLogFuture<F>
 where
-    F: Future<Output = Result<Response<Body>, E>>,
+    F: Future<Output = Result<Response<B>, E>>,
 {
-    type Output = Result<Response<Body>, E>;
+    type Output = Result<Response<CallLogBody<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let Some(call) = this.call else { return this.inner.poll(cx) };
+        let Some(call) = this.call else { return Poll::Pending };
         let outcome = std::task::ready!(call.span.in_scope(|| this.inner.poll(cx)));
-        let Some(mut call) = this.call.take() else { return Poll::Ready(outcome) };
+        let Some(mut call) = this.call.take() else { return Poll::Pending };
         Poll::Ready(outcome.map(|mut answer| {
             call.see(answer.headers());
             answer.headers_mut().insert(REQUEST_ID, call.request_id.clone());
-            answer.map(|inner| Body::new(CallLogBody { inner, call }))
+            answer.map(|inner| CallLogBody { inner, call })
         }))
     }
 }
 
-impl http_body::Body for CallLogBody {
+impl<B> Body for CallLogBody<B>
+where
+    B: Body<Data = Bytes, Error = Status> + Unpin,
+{
     type Data = Bytes;
     type Error = Status;
 

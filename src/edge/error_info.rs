@@ -1,31 +1,59 @@
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use http::Response;
-use tonic::{Code, Status, body::Body};
+use tonic::{Code, Status, metadata::MetadataValue};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 /// Gives an `ErrorInfo` to an error that has none: those that tonic raises before a handler runs, for an unknown method
 /// or a message too large. The code's own name is the reason. For `tower`'s `map_response`.
 #[must_use]
-pub fn with_error_info(mut answer: Response<Body>) -> Response<Body> {
+pub fn with_error_info<B>(mut answer: Response<B>) -> Response<B> {
     if let Some(status) = Status::from_header_map(answer.headers())
         && status.code() != Code::Ok
         && status.details().is_empty()
     {
         let message = if status.message().is_empty() { status.code().description() } else { status.message() };
+        let explained = match status.code() {
+            // By tonic of a message that is too large, compressed or not: it will be so the next time, too.
+            Code::OutOfRange | Code::ResourceExhausted => {
+                let mut status = refusal(Code::ResourceExhausted, "REQUEST_TOO_LARGE", message, None);
+                status.metadata_mut().insert("grpc-retry-pushback-ms", MetadataValue::from_static("-1"));
+                status
+            }
+            code => refusal(code, &reason(code), message, None),
+        };
         // A status that cannot be written leaves the one that was.
-        let _written = explained(status.code(), message).add_header(answer.headers_mut());
+        let _written = explained.add_header(answer.headers_mut());
     }
     answer
 }
 
-/// A status with an `ErrorInfo` of the gateway's, whose reason is the code's own name.
-pub(super) fn explained(code: Code, message: impl Into<String>) -> Status {
-    let details = ErrorDetails::with_error_info(reason(code), "ssm-gateway", HashMap::new());
-    Status::with_error_details(code, message, details)
+/// A status with an `ErrorInfo` of the gateway's and, where coming back helps, when to.
+pub(super) fn refusal(code: Code, reason: &str, message: impl Into<String>, retry_after: Option<Duration>) -> Status {
+    refusal_with(code, ErrorDetails::with_error_info(reason, "ssm-gateway", HashMap::new()), message, retry_after)
 }
 
-/// `OutOfRange` as `OUT_OF_RANGE`.
+/// The same, with details of its own.
+pub(super) fn refusal_with(
+    code: Code,
+    mut details: ErrorDetails,
+    message: impl Into<String>,
+    retry_after: Option<Duration>,
+) -> Status {
+    if retry_after.is_some() {
+        details.set_retry_info(retry_after);
+    }
+    let mut status = Status::with_error_details(code, message, details);
+    if let (Code::ResourceExhausted, Some(delay)) = (code, retry_after) {
+        // Clients obey this one to the millisecond: without the jitter they would all come back at once.
+        let millis = delay.mul_f64(1.0 + fastrand::f64() / 2.0).as_millis();
+        let millis = MetadataValue::from(u64::try_from(millis).unwrap_or(u64::MAX));
+        status.metadata_mut().insert("grpc-retry-pushback-ms", millis);
+    }
+    status
+}
+
+/// `FailedPrecondition` as `FAILED_PRECONDITION`.
 fn reason(code: Code) -> String {
     let mut reason = String::new();
     for letter in format!("{code:?}").chars() {
@@ -39,14 +67,27 @@ fn reason(code: Code) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tonic::body::Body;
+
     use super::*;
+
+    fn with_error_info(answer: Response<Body>) -> Response<Body> {
+        super::with_error_info(answer)
+    }
 
     #[test]
     fn an_error_without_details_is_given_some_and_any_other_answer_is_left_alone() {
-        let bare = with_error_info(Status::out_of_range("too large").into_http());
-        let status = Status::from_header_map(bare.headers()).unwrap();
-        assert_eq!((status.code(), status.message()), (Code::OutOfRange, "too large"));
-        assert_eq!(status.get_details_error_info().unwrap().reason, "OUT_OF_RANGE");
+        for (bare, code, reason) in [
+            (Status::unimplemented("no such method"), Code::Unimplemented, "UNIMPLEMENTED"),
+            (Status::failed_precondition("not now"), Code::FailedPrecondition, "FAILED_PRECONDITION"),
+            (Status::out_of_range("too large"), Code::ResourceExhausted, "REQUEST_TOO_LARGE"),
+        ] {
+            let answer = with_error_info(bare.clone().into_http());
+            let status = Status::from_header_map(answer.headers()).unwrap();
+            assert_eq!((status.code(), status.message()), (code, bare.message()));
+            assert_eq!(status.get_details_error_info().unwrap().reason, reason);
+            assert_eq!(status.metadata().contains_key("grpc-retry-pushback-ms"), code == Code::ResourceExhausted);
+        }
 
         let details = ErrorDetails::with_error_info("THROTTLING", "ssm.amazonaws.com", HashMap::new());
         let full = Status::with_error_details(Code::ResourceExhausted, "Rate exceeded", details);

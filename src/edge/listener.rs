@@ -1,114 +1,238 @@
-use std::{io, net::SocketAddr, time::Duration};
+use std::{fs, io, os::unix::fs::FileTypeExt as _, path::Path, sync::Arc, time::Duration};
 
-use futures_util::future;
 use http::{Request, Response};
+use http_body::Body;
 use hyper::{body::Incoming, server::conn::http2};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
-    service::TowerToHyperService,
-};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
-    net::{TcpListener, TcpStream},
-    time,
+    net::{TcpListener, UnixListener},
+    time::{self, Instant},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::body::Body;
+use tokio_util::task::TaskTracker;
+use tonic::Status;
 use tower::Service;
-use tracing::{debug, warn};
+use tracing::warn;
 
-use super::{Config, socket::Socket};
+use super::{
+    Address, Config,
+    connection::Connections,
+    socket::{Socket, Stream},
+    stage::{Stage, Stages},
+    tls::Tls,
+    watched::FileError,
+};
 
 /// How long to wait after the system could not accept: out of file descriptors, say.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+/// How often it is said at most that there are too many connections.
+const WARN_INTERVAL: Duration = Duration::from_secs(10);
+/// Calls whose callers left before they were begun, on one connection; more are an attack (CVE-2023-44487).
+const MAX_PENDING_RESETS: usize = 20;
+/// Calls that the peer's own mistakes ended, on one connection.
+const MAX_ERROR_RESETS: usize = 100;
+/// What a peer may send ahead of a call's reader, and of all together: requests are small.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 1 << 20;
 
 /// A bound address with an accept loop of our own: tonic's waits for idle peers without bound when it stops, and spins
 /// when the process is out of file descriptors.
 #[derive(Debug)]
 pub struct Listener {
-    socket: TcpListener,
-    addr: SocketAddr,
+    socket: Bound,
+    addr: Address,
+    tls: Option<Tls>,
     config: Config,
 }
 
+#[derive(Debug)]
+enum Bound {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// Why the gateway cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The address could not be bound.
+    #[error("could not listen on {0}")]
+    Bind(Address, #[source] io::Error),
+    /// The files for TLS cannot be used.
+    #[error("TLS cannot be spoken")]
+    Tls(#[from] FileError),
+}
+
 impl Config {
-    /// Binds the address.
+    /// Reads the files that TLS needs, without use for them.
     ///
     /// # Errors
-    /// What the system says.
-    pub async fn bind(self) -> io::Result<Listener> {
-        let socket = TcpListener::bind(self.listen).await?;
-        Ok(Listener { addr: socket.local_addr()?, socket, config: self })
+    /// [`ListenError::Tls`].
+    pub async fn check_files(&self) -> Result<(), ListenError> {
+        self.load_tls().await.map(drop)
+    }
+
+    async fn load_tls(&self) -> Result<Option<Tls>, ListenError> {
+        match self.tls.clone() {
+            Some(tls) => Ok(Some(tls.load(self.reload_interval).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Binds the address, and reads the files that TLS needs.
+    ///
+    /// # Errors
+    /// [`ListenError`].
+    pub async fn bind(self) -> Result<Listener, ListenError> {
+        let tls = self.load_tls().await?;
+        let failed = |error| ListenError::Bind(self.listen.clone(), error);
+        let (socket, addr) = match &self.listen {
+            Address::Tcp(addr) => {
+                let socket = TcpListener::bind(addr).await.map_err(failed)?;
+                let addr = Address::Tcp(socket.local_addr().map_err(failed)?);
+                (Bound::Tcp(socket), addr)
+            }
+            Address::Unix(path) => (Bound::Unix(bind_unix(path).map_err(failed)?), self.listen.clone()),
+        };
+        Ok(Listener { socket, addr, tls, config: self })
+    }
+}
+
+/// Binds a path. A socket that nobody listens at any more is what an earlier process left behind.
+fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    let is_left_behind = || {
+        let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+        is_socket && std::os::unix::net::UnixStream::connect(path).is_err()
+    };
+    match UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_left_behind() => {
+            fs::remove_file(path)?;
+            UnixListener::bind(path)
+        }
+        outcome => outcome,
     }
 }
 
 impl Listener {
     /// The address that is bound, with the port that was chosen.
-    pub fn addr(&self) -> SocketAddr {
-        self.addr
+    pub fn addr(&self) -> &Address {
+        &self.addr
     }
 
-    /// Serves HTTP/2 until `stop` is done; then tells peers to go away, and waits for the calls in flight no longer than
-    /// the drain time-out. Calls that are still there then are cut off.
-    pub async fn serve<S>(self, service: S, stop: impl Future<Output = ()>)
+    /// Serves HTTP/2 until the stage is no longer serving, then drains: goes on for `drain_delay` while balancers look
+    /// elsewhere; takes no connection any more, and tells peers to go away; when three quarters of `drain_timeout` are over,
+    /// ends the calls that are left; at its end cuts off what is left.
+    pub async fn serve<S, B>(self, service: S, stages: Stages)
     where
-        S: Service<Request<Incoming>, Response = Response<Body>> + Clone + Send + 'static,
+        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
         S::Future: Send + 'static,
         S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B: Body<Data = bytes::Bytes, Error = Status> + Send + 'static,
     {
-        let http = self.http();
-        let graceful = GracefulShutdown::new();
+        let Self { socket, addr, tls, config } = self;
+        let (drain_delay, drain_timeout) = (config.drain_delay, config.drain_timeout);
         let tasks = TaskTracker::new();
-        let cut_off = CancellationToken::new();
-        let mut stop = std::pin::pin!(stop);
-        while let future::Either::Left((accepted, _)) =
-            future::select(std::pin::pin!(self.accept()), stop.as_mut()).await
-        {
-            let Some(stream) = accepted else { continue };
-            let service = TowerToHyperService::new(service.clone());
-            let socket = Socket::new(stream);
-            let connection = http.serve_connection(TokioIo::new(socket.clone()), service);
-            let connection = socket.turns(graceful.watch(connection));
-            let cut_off = cut_off.clone();
-            tasks.spawn(async move {
-                if let Some(Err(error)) = cut_off.run_until_cancelled(connection).await {
-                    debug!(error = &error as &dyn std::error::Error, "connection ended");
+        let (max, keepalive) = (config.max_connections, config.keepalive_interval);
+        let connections = Connections { http: http(&config), service, tls, config, stages: stages.clone() };
+        let connections = Arc::new(connections);
+        let accepting = async {
+            let mut warned = None;
+            loop {
+                let stream = socket.accept(keepalive).await;
+                if tasks.len() < max {
+                    tasks.spawn(Arc::clone(&connections).serve(Socket::new(stream)));
+                } else if warned.is_none_or(|warned: Instant| warned.elapsed() > WARN_INTERVAL) {
+                    warned = Some(Instant::now());
+                    warn!(max, "there are as many connections as may be: further ones are closed at once");
                 }
-            });
+            }
+        };
+        let leaving = async {
+            stages.reached(Stage::NotServing).await;
+            within(drain_delay, stages.reached(Stage::CutOff)).await;
+        };
+        tokio::select! {
+            () = accepting => {}
+            () = leaving => {}
         }
-        drop(self.socket);
+        if let Address::Unix(path) = &addr {
+            // Before it is closed: a successor may be waiting for the path.
+            let _gone = fs::remove_file(path);
+        }
+        drop(socket);
         tasks.close();
-        let drained = future::join(graceful.shutdown(), tasks.wait());
-        if time::timeout(self.config.drain_timeout, drained).await.is_err() {
-            warn!(connections = tasks.len(), "the drain took too long: cutting off what is left");
+        stages.advance(Stage::GoingAway);
+        let quarter = drain_timeout / 4;
+        if !within(3 * quarter, tasks.wait()).await {
+            warn!(connections = tasks.len(), "ending the calls that are left");
+            stages.advance(Stage::Ending);
+            if !within(quarter, tasks.wait()).await {
+                warn!(connections = tasks.len(), "the drain took too long: cutting off what is left");
+            }
         }
-        cut_off.cancel();
+        stages.advance(Stage::CutOff);
         tasks.wait().await;
     }
+}
 
-    /// Accepts one connection; none after an error, having waited a moment.
-    async fn accept(&self) -> Option<TcpStream> {
-        match self.socket.accept().await {
-            Ok((stream, _)) => {
-                // Small frames must not wait for the peer's delayed acknowledgement; a peer that is gone shows later.
-                let _gone = stream.set_nodelay(true);
-                Some(stream)
-            }
-            Err(error) => {
-                warn!(error = &error as &dyn std::error::Error, "could not accept a connection");
-                time::sleep(ACCEPT_BACKOFF).await;
-                None
+/// Waits for no longer than that. Tells whether it was long enough.
+async fn within(most: Duration, what: impl Future<Output = ()>) -> bool {
+    time::timeout(most, what).await.is_ok()
+}
+
+impl Bound {
+    /// Accepts a connection, at last. The system probes it, too, when it has been silent for so long.
+    async fn accept(&self, keepalive: Duration) -> Stream {
+        let mut is_failing = false;
+        loop {
+            let accepted = match self {
+                Self::Tcp(socket) => socket.accept().await.map(|(stream, _)| {
+                    // Small frames must not wait for the peer's delayed acknowledgement; a peer that is gone shows later.
+                    let _gone = stream.set_nodelay(true);
+                    let _gone = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(keepalive));
+                    Stream::Tcp(stream)
+                }),
+                Self::Unix(socket) => socket.accept().await.map(|(stream, _)| Stream::Unix(stream)),
+            };
+            match accepted {
+                Ok(stream) => return stream,
+                Err(error) => {
+                    if !std::mem::replace(&mut is_failing, true) {
+                        warn!(error = &error as &dyn std::error::Error, "connections cannot be accepted");
+                    }
+                    time::sleep(ACCEPT_BACKOFF).await;
+                }
             }
         }
     }
+}
 
-    fn http(&self) -> http2::Builder<TokioExecutor> {
-        let mut http = http2::Builder::new(TokioExecutor::new());
-        http.timer(TokioTimer::new())
-            .max_concurrent_streams(self.config.max_concurrent_streams)
-            .max_header_list_size(self.config.max_header_list_size)
-            .keep_alive_interval(self.config.keepalive_interval)
-            .keep_alive_timeout(self.config.keepalive_timeout);
-        http
+fn http(config: &Config) -> http2::Builder<TokioExecutor> {
+    let mut http = http2::Builder::new(TokioExecutor::new());
+    http.timer(TokioTimer::new())
+        .max_concurrent_streams(config.max_concurrent_streams)
+        .max_header_list_size(config.max_header_list_size)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(MAX_ERROR_RESETS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .keep_alive_interval(config.keepalive_interval)
+        .keep_alive_timeout(config.keepalive_timeout);
+    http
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn small_frames_do_not_wait_for_acknowledgements_and_silent_peers_are_probed() {
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _peer = tokio::net::TcpStream::connect(socket.local_addr().unwrap()).await.unwrap();
+        let Stream::Tcp(stream) = Bound::Tcp(socket).accept(Duration::from_mins(1)).await else {
+            panic!("it came by TCP")
+        };
+        assert!(stream.nodelay().unwrap());
+        assert!(SockRef::from(&stream).keepalive().unwrap());
+        assert_eq!(SockRef::from(&stream).tcp_keepalive_time().unwrap(), Duration::from_mins(1));
     }
 }

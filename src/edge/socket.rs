@@ -13,18 +13,25 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use hyper_util::server::graceful::GracefulConnection;
 use pin_project_lite::pin_project;
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
+    net::{TcpStream, UnixStream},
 };
 
-/// A TCP socket that holds back what is written until [`Turns`] lets go of it.
+/// A socket that holds back what is written until [`Turns`] lets go of it.
 #[derive(Debug, Clone)]
 pub(super) struct Socket {
-    stream: Arc<TcpStream>,
+    stream: Arc<Stream>,
     is_corked: Arc<AtomicBool>,
+}
+
+#[derive(Debug)]
+pub(super) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
 }
 
 pin_project! {
@@ -38,7 +45,7 @@ pin_project! {
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(stream: Stream) -> Self {
         Self { stream: Arc::new(stream), is_corked: Arc::default() }
     }
 
@@ -50,8 +57,7 @@ impl Socket {
     /// Where the system cannot, every write goes out at once.
     fn cork(&self, is_corked: bool) {
         if self.is_corked.swap(is_corked, Relaxed) != is_corked {
-            #[cfg(target_os = "linux")]
-            let _impossible = SockRef::from(&*self.stream).set_tcp_cork(is_corked);
+            self.stream.cork(is_corked);
         }
     }
 
@@ -59,7 +65,7 @@ impl Socket {
     fn poll_write_by(
         &self,
         cx: &mut Context<'_>,
-        mut write: impl FnMut(&TcpStream) -> io::Result<usize>,
+        mut write: impl FnMut(&Stream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         self.cork(true);
         loop {
@@ -69,6 +75,67 @@ impl Socket {
                 outcome => return Poll::Ready(outcome),
             }
         }
+    }
+}
+
+impl Stream {
+    #[cfg(target_os = "linux")]
+    fn cork(&self, is_corked: bool) {
+        if let Self::Tcp(stream) = self {
+            let _impossible = SockRef::from(stream).set_tcp_cork(is_corked);
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn cork(&self, _: bool) {}
+
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx),
+            Self::Unix(stream) => stream.poll_read_ready(cx),
+        }
+    }
+
+    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_write_ready(cx),
+            Self::Unix(stream) => stream.poll_write_ready(cx),
+        }
+    }
+
+    fn try_read(&self, to: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_read(to),
+            Self::Unix(stream) => stream.try_read(to),
+        }
+    }
+
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_write(bytes),
+            Self::Unix(stream) => stream.try_write(bytes),
+        }
+    }
+
+    fn try_write_vectored(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_write_vectored(parts),
+            Self::Unix(stream) => stream.try_write_vectored(parts),
+        }
+    }
+
+    fn shutdown(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => SockRef::from(stream).shutdown(Shutdown::Write),
+            Self::Unix(stream) => SockRef::from(stream).shutdown(Shutdown::Write),
+        }
+    }
+}
+
+impl<C: GracefulConnection> Turns<C> {
+    /// Has the connection tell its peer to go away, and end when its calls have.
+    pub(super) fn graceful_shutdown(self: Pin<&mut Self>) {
+        self.project().connection.graceful_shutdown();
     }
 }
 
@@ -117,7 +184,7 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(match SockRef::from(&*self.stream).shutdown(Shutdown::Write) {
+        Poll::Ready(match self.stream.shutdown() {
             // The peer was faster.
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
             outcome => outcome,
@@ -137,12 +204,13 @@ mod tests {
     async fn pair() -> (Socket, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        (Socket::new(listener.accept().await.unwrap().0), peer)
+        (Socket::new(Stream::Tcp(listener.accept().await.unwrap().0)), peer)
     }
 
     #[cfg(target_os = "linux")]
     fn is_corked(socket: &Socket) -> bool {
-        SockRef::from(&*socket.stream).tcp_cork().unwrap()
+        let Stream::Tcp(stream) = &*socket.stream else { return false };
+        SockRef::from(stream).tcp_cork().unwrap()
     }
 
     #[cfg(target_os = "linux")]

@@ -1,0 +1,114 @@
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tonic::{
+    Request, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
+};
+
+use super::CliError;
+use crate::edge::Address;
+
+/// How long to wait for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The gateway to ask, and how to prove who asks.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct Server {
+    /// The gateway to ask: https://HOST:PORT, http://HOST:PORT, HOST:PORT without TLS, or unix:PATH.
+    #[arg(long = "server", value_name = "URL", default_value = "http://127.0.0.1:50051", env = "SSM_GATEWAY_SERVER")]
+    url: String,
+    /// Whom to trust for the gateway's certificate, as certificates in PEM [default: whom the system trusts].
+    #[arg(long, value_name = "FILE", env = "SSM_GATEWAY_TLS_CA")]
+    tls_ca: Option<PathBuf>,
+    /// The certificate that proves who asks, in PEM.
+    #[arg(long, value_name = "FILE", requires = "key", env = "SSM_GATEWAY_CERT")]
+    cert: Option<PathBuf>,
+    /// Its private key, in PEM.
+    #[arg(long, value_name = "FILE", requires = "cert", env = "SSM_GATEWAY_KEY")]
+    key: Option<PathBuf>,
+    /// A file with the bearer token that proves who asks.
+    #[arg(long, value_name = "FILE", env = "SSM_GATEWAY_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+}
+
+/// A connection whose calls prove who asks.
+pub(super) type Connection = InterceptedService<Channel, Authorization>;
+
+/// Puts the bearer token, if there is one, into every call.
+#[derive(Debug, Clone)]
+pub(super) struct Authorization(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Authorization {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(authorization) = &self.0 {
+            request.metadata_mut().insert("authorization", authorization.clone());
+        }
+        Ok(request)
+    }
+}
+
+impl Server {
+    /// The gateway at an address of this machine, which nobody has to prove anything to.
+    pub(super) fn at(addr: &Address) -> Self {
+        Self { url: addr.to_string(), tls_ca: None, cert: None, key: None, token_file: None }
+    }
+
+    /// Connects.
+    pub(super) async fn connect(&self) -> Result<Connection, CliError> {
+        let server = &self.url;
+        let is_url = server.contains("://") || server.starts_with("unix:");
+        let url = if is_url { server.clone() } else { format!("http://{server}") };
+        let endpoint = Endpoint::from_shared(url.clone()).map_err(|error| CliError::Server(server.clone(), error))?;
+        let mut endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT);
+        let is_tls = url.starts_with("https://");
+        if is_tls {
+            endpoint = endpoint.tls_config(self.tls()?).map_err(CliError::Tls)?;
+        } else if self.tls_ca.is_some() || self.cert.is_some() {
+            return Err(CliError::NotTls(server.clone()));
+        }
+        let authorization = self.token_file.as_deref().map(authorization).transpose()?;
+        if authorization.is_some() && !is_tls && !is_local(&url, &endpoint) {
+            return Err(CliError::PlaintextToken(server.clone()));
+        }
+        let channel = endpoint.connect().await.map_err(|error| CliError::Connect(server.clone(), error))?;
+        Ok(InterceptedService::new(channel, Authorization(authorization)))
+    }
+
+    fn tls(&self) -> Result<ClientTlsConfig, CliError> {
+        let tls = match &self.tls_ca {
+            Some(file) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(file)?)),
+            None => ClientTlsConfig::new().with_native_roots(),
+        };
+        match (&self.cert, &self.key) {
+            (Some(cert), Some(key)) => Ok(tls.identity(Identity::from_pem(read(cert)?, read(key)?))),
+            _ => Ok(tls),
+        }
+    }
+}
+
+/// Whether nobody else can read what is sent there.
+fn is_local(url: &str, endpoint: &Endpoint) -> bool {
+    let host = endpoint.uri().host().unwrap_or_default();
+    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    url.starts_with("unix:") || host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+fn authorization(file: &Path) -> Result<MetadataValue<Ascii>, CliError> {
+    let token = String::from_utf8(read(file)?).unwrap_or_default();
+    let value = format!("Bearer {}", token.trim()).parse::<MetadataValue<Ascii>>();
+    let value =
+        value.ok().filter(|_| !token.trim().is_empty() && token.trim().bytes().all(|byte| byte.is_ascii_graphic()));
+    let mut value = value.ok_or_else(|| CliError::Token(file.to_owned()))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, CliError> {
+    fs::read(file).map_err(|error| CliError::File(file.to_owned(), error))
+}

@@ -1,0 +1,42 @@
+use std::{
+    io::{self, Write as _},
+    time::Duration,
+};
+
+use tokio::time;
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+
+use super::{CliError, client::Server};
+
+/// Ask a running gateway whether it serves.
+///
+/// Ends with exit code 0 if it does, and 1 if it is going away, has no such service, or cannot be reached.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    server: Server,
+    /// The service to ask about, by its full name [default: the server as a whole].
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    service: String,
+    /// How long it may take in all.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "5s")]
+    timeout: Duration,
+}
+
+impl Args {
+    pub(super) async fn run(self) -> Result<(), CliError> {
+        time::timeout(self.timeout, self.ask()).await.unwrap_or(Err(CliError::Timeout))
+    }
+
+    async fn ask(self) -> Result<(), CliError> {
+        let mut client = HealthClient::new(self.server.connect().await?);
+        let request = HealthCheckRequest { service: self.service };
+        let answer = client.check(request).await.map_err(|status| CliError::Call(status.into()))?.into_inner();
+        let status = answer.status();
+        if status != ServingStatus::Serving {
+            return Err(CliError::NotServing(status.as_str_name().to_owned()));
+        }
+        writeln!(io::stdout(), "{}", status.as_str_name())?;
+        Ok(())
+    }
+}

@@ -1,0 +1,132 @@
+use std::{
+    future::Future as _,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use http::Request;
+use http_body::{Body, Frame};
+use pin_project_lite::pin_project;
+use tokio::time::{self, Instant, Sleep};
+use tonic::Code;
+use tower::{BoxError, Layer, Service};
+
+use super::error_info::refusal;
+
+/// The one service whose callers send more than a message, as long as they like.
+const REFLECTION: &str = "/grpc.reflection.";
+
+/// Bounds how long the message of a call may take to arrive: whoever sends it drop by drop would hold what calls hold.
+#[derive(Debug, Clone, Copy)]
+pub struct ArrivalLayer(pub Duration);
+
+/// The service of [`ArrivalLayer`].
+#[derive(Debug, Clone)]
+pub struct Arrival<S> {
+    inner: S,
+    timeout: Duration,
+}
+
+pin_project! {
+    /// The body of a request that must arrive in time.
+    #[derive(Debug)]
+    pub struct ArrivingBody<R> {
+        #[pin]
+        inner: R,
+        due: Option<Instant>,
+        // There is none before something has to be waited for.
+        sleep: Option<Pin<Box<Sleep>>>,
+    }
+}
+
+impl<S> Layer<S> for ArrivalLayer {
+    type Service = Arrival<S>;
+
+    fn layer(&self, inner: S) -> Arrival<S> {
+        Arrival { inner, timeout: self.0 }
+    }
+}
+
+impl<S, R> Service<Request<R>> for Arrival<S>
+where
+    S: Service<Request<ArrivingBody<R>>>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<R>) -> S::Future {
+        let is_bounded = !request.uri().path().starts_with(REFLECTION);
+        let due = is_bounded.then(|| Instant::now() + self.timeout);
+        self.inner.call(request.map(|inner| ArrivingBody { inner, due, sleep: None }))
+    }
+}
+
+impl<R> Body for ArrivingBody<R>
+where
+    R: Body,
+    R::Error: Into<BoxError>,
+{
+    type Data = R::Data;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<R::Data>, BoxError>>> {
+        let this = self.project();
+        if let Poll::Ready(frame) = this.inner.poll_frame(cx) {
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        let Some(due) = *this.due else { return Poll::Pending };
+        ready!(this.sleep.get_or_insert_with(|| Box::pin(time::sleep_until(due))).as_mut().poll(cx));
+        *this.due = None;
+        let message = "the message of the call did not arrive in time";
+        Poll::Ready(Some(Err(refusal(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", message, None).into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use futures_util::stream;
+    use http_body_util::{BodyExt as _, Collected, StreamBody};
+    use tonic::Status;
+    use tower::{ServiceExt as _, service_fn};
+
+    use super::*;
+
+    /// What comes of a body whose frames come a second apart, where two are allowed; and when.
+    async fn read(path: &str, frames: usize) -> (Result<Bytes, Code>, u128) {
+        let drops = stream::unfold(0, move |sent| async move {
+            time::sleep(Duration::from_secs(1)).await;
+            (sent < frames).then(|| (Ok::<_, Status>(Frame::data(Bytes::from_static(b"x"))), sent + 1))
+        });
+        let reading = service_fn(async |request: Request<ArrivingBody<_>>| {
+            let body: Result<_, BoxError> = request.into_body().collect().await.map(Collected::to_bytes);
+            Ok::<_, BoxError>(body)
+        });
+        let request = Request::builder().uri(path).body(Box::pin(StreamBody::new(drops))).unwrap();
+        let started = Instant::now();
+        let body = ArrivalLayer(Duration::from_millis(2500)).layer(reading).oneshot(request).await.unwrap();
+        (body.map_err(|error| error.downcast::<Status>().unwrap().code()), started.elapsed().as_millis())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_arrives_in_time_or_not_at_all() {
+        assert_eq!(read("/a", 1).await, (Ok(Bytes::from_static(b"x")), 2000));
+        assert_eq!(read("/a", 100).await, (Err(Code::DeadlineExceeded), 2500));
+        let (many, took) = read("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", 5).await;
+        assert_eq!((many.unwrap().len(), took), (5, 6000));
+    }
+}

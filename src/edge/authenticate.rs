@@ -1,0 +1,87 @@
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    task::{Context, Poll},
+    time::SystemTime,
+};
+
+use futures_util::future::{Either, Ready, ready};
+use http::{Request, Response};
+use tokio::time::Instant;
+use tonic::{Code, Status};
+use tonic_types::ErrorDetails;
+use tower::{Layer, Service};
+
+use super::{
+    credential::{Authenticator, Credential, InvalidCredential},
+    error_info::refusal_with,
+    lifetime::Expiry,
+};
+
+/// Where health is asked: by those who start and stop the gateway, and prove nothing.
+const HEALTH: &str = "/grpc.health.v1.Health/";
+
+/// Puts the principal who calls into a request's extensions, and refuses a caller who cannot be told, but for health.
+#[derive(Debug, Clone)]
+pub struct AuthenticateLayer(pub Arc<Authenticator>);
+
+/// The service of [`AuthenticateLayer`].
+#[derive(Debug, Clone)]
+pub struct Authenticate<S> {
+    inner: S,
+    authenticator: Arc<Authenticator>,
+}
+
+impl<S> Layer<S> for AuthenticateLayer {
+    type Service = Authenticate<S>;
+
+    fn layer(&self, inner: S) -> Authenticate<S> {
+        Authenticate { inner, authenticator: Arc::clone(&self.0) }
+    }
+}
+
+impl<S, R, B> Service<Request<R>> for Authenticate<S>
+where
+    S: Service<Request<R>, Response = Response<B>>,
+    B: Default,
+{
+    type Response = Response<B>;
+    type Error = S::Error;
+    type Future = Either<S::Future, Ready<Result<Response<B>, S::Error>>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<R>) -> Self::Future {
+        if request.uri().path().starts_with(HEALTH) {
+            return Either::Left(self.inner.call(request));
+        }
+        let peer = request.extensions_mut().remove::<Credential>();
+        match self.authenticator.authenticate(request.headers(), peer.as_ref()) {
+            Ok(Credential { principal, expires }) => {
+                request.extensions_mut().insert(principal);
+                let left = expires.map(|expires| expires.duration_since(SystemTime::now()).unwrap_or_default());
+                if let Some(at) = left.and_then(|left| Instant::now().checked_add(left)) {
+                    request.extensions_mut().insert(Expiry(at));
+                }
+                Either::Left(self.inner.call(request))
+            }
+            Err(invalid) => Either::Right(ready(Ok(unauthenticated(invalid).into_http()))),
+        }
+    }
+}
+
+/// Tells why a caller was refused, and no more of its credential than that.
+pub(super) fn unauthenticated(invalid: InvalidCredential) -> Status {
+    let (cause, message) = match invalid {
+        InvalidCredential::Missing => {
+            ("missing", "the call has no credential: a client certificate, or a bearer token in its authorization")
+        }
+        InvalidCredential::Unknown => ("unknown", "the call's authorization is no bearer token that the gateway knows"),
+        InvalidCredential::Expired => ("expired", "the caller's credential has expired: call with a new one"),
+    };
+    let cause = HashMap::from([("cause".to_owned(), cause.to_owned())]);
+    let details = ErrorDetails::with_error_info("UNAUTHENTICATED", "ssm-gateway", cause);
+    refusal_with(Code::Unauthenticated, details, message, None)
+}

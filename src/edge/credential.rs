@@ -1,0 +1,235 @@
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
+
+use http::{HeaderMap, header::AUTHORIZATION};
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+use super::{
+    jwt::{self, Jwt},
+    watched::FileError,
+};
+use crate::model::Principal;
+
+/// How callers prove who they are, beside client certificates; the `[auth]` table of the configuration file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Whether callers who prove nothing are admitted, as `anonymous`. Where nobody can prove anything, and nobody on another
+    /// machine can connect, they are anyway.
+    pub allow_anonymous: bool,
+    /// Whether bearer tokens may be sent over connections that others could read.
+    pub allow_plaintext_tokens: bool,
+    /// The bearer tokens that are known.
+    pub tokens: Vec<Token>,
+    /// The issuer whose JWTs are bearer tokens, too.
+    pub jwt: Option<jwt::Config>,
+}
+
+/// A bearer token, an `[[auth.tokens]]` table of the configuration file.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Token {
+    /// Whose it is, as the principal `token:NAME`.
+    pub name: String,
+    /// The SHA-256 of the token, in hexadecimal: the file is no secret, if the token is random.
+    pub sha256: Hash,
+}
+
+/// A SHA-256.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Hash([u8; 32]);
+
+/// Why a text is no SHA-256.
+#[derive(Debug, thiserror::Error)]
+#[error("a SHA-256 is 64 hexadecimal digits")]
+pub struct InvalidHash;
+
+/// A proof of who calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Credential {
+    /// Who it is.
+    pub(super) principal: Principal,
+    /// When the proof runs out, if it does.
+    pub(super) expires: Option<SystemTime>,
+}
+
+/// Why a caller could not be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum InvalidCredential {
+    /// It shows none, and must.
+    Missing,
+    /// It shows one that is not known, or malformed.
+    Unknown,
+    /// It shows one that has run out.
+    Expired,
+}
+
+/// Tells who calls.
+#[derive(Debug)]
+pub struct Authenticator {
+    tokens: Vec<(Hash, Principal)>,
+    jwt: Option<Jwt>,
+    admits_anonymous: bool,
+}
+
+impl Config {
+    /// Whether callers can prove anything by a bearer token.
+    #[must_use]
+    pub fn has_tokens(&self) -> bool {
+        !self.tokens.is_empty() || self.jwt.is_some()
+    }
+
+    /// Reads the files that are named, and again when they change. `has_certificates` tells whether connections prove callers.
+    ///
+    /// # Errors
+    /// [`FileError`].
+    pub async fn build(self, has_certificates: bool, every: Duration) -> Result<Authenticator, FileError> {
+        let admits_anonymous = self.allow_anonymous || !(self.has_tokens() || has_certificates);
+        let jwt = match self.jwt {
+            Some(jwt) => Some(jwt.load(every).await?),
+            None => None,
+        };
+        let tokens = self.tokens.into_iter().map(|token| (token.sha256, Principal::token(&token.name))).collect();
+        Ok(Authenticator { tokens, jwt, admits_anonymous })
+    }
+}
+
+impl Authenticator {
+    /// Tells who calls: by its bearer token, which says more than the certificate of a connection that many callers may
+    /// share, else by that, and else nobody.
+    pub(super) fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        peer: Option<&Credential>,
+    ) -> Result<Credential, InvalidCredential> {
+        let mut given = headers.get_all(AUTHORIZATION).iter();
+        let credential = match (given.next(), given.next()) {
+            (None, _) => peer.cloned().or_else(|| self.admits_anonymous.then(Credential::anonymous)),
+            (Some(given), None) => {
+                let given = given.to_str().map_err(|_not_ascii| InvalidCredential::Unknown)?;
+                Some(self.bearer(bearer(given).ok_or(InvalidCredential::Unknown)?)?)
+            }
+            (Some(_), Some(_)) => return Err(InvalidCredential::Unknown),
+        };
+        let credential = credential.ok_or(InvalidCredential::Missing)?;
+        let has_expired = credential.expires.is_some_and(|expires| expires <= SystemTime::now());
+        if has_expired { Err(InvalidCredential::Expired) } else { Ok(credential) }
+    }
+
+    fn bearer(&self, token: &str) -> Result<Credential, InvalidCredential> {
+        let hash = Sha256::digest(token.as_bytes());
+        let mut known = None;
+        // All are compared, and each to its end, so that the time it takes says nothing.
+        for (Hash(expected), principal) in &self.tokens {
+            if bool::from(expected.ct_eq(&hash)) {
+                known = Some(principal);
+            }
+        }
+        match (known, &self.jwt) {
+            (Some(principal), _) => Ok(Credential { principal: principal.clone(), expires: None }),
+            (None, Some(jwt)) => jwt.verify(token, hash.into()),
+            (None, None) => Err(InvalidCredential::Unknown),
+        }
+    }
+}
+
+impl Credential {
+    fn anonymous() -> Self {
+        Self { principal: Principal::anonymous(), expires: None }
+    }
+}
+
+/// The token of an `authorization` header, whose scheme may be written in any case.
+fn bearer(header: &str) -> Option<&str> {
+    let (scheme, token) = header.split_once(' ')?;
+    Some(token.trim()).filter(|token| scheme.eq_ignore_ascii_case("bearer") && !token.is_empty())
+}
+
+impl TryFrom<String> for Hash {
+    type Error = InvalidHash;
+
+    fn try_from(text: String) -> Result<Self, InvalidHash> {
+        let digit = |letter: char| letter.to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        let digits: Option<Vec<u8>> = text.chars().map(digit).collect();
+        let (bytes, []) = digits.as_deref().ok_or(InvalidHash)?.as_chunks::<2>() else { return Err(InvalidHash) };
+        let bytes: Vec<u8> = bytes.iter().map(|[high, low]| high << 4 | low).collect();
+        bytes.try_into().map(Self).map_err(|_wrong_length| InvalidHash)
+    }
+}
+
+impl fmt::Debug for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hash(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash(token: &str) -> Hash {
+        Hash(Sha256::digest(token.as_bytes()).into())
+    }
+
+    async fn authenticator(allow_anonymous: bool, names: &[&str]) -> Authenticator {
+        let token = |name: &&str| Token { name: (*name).to_owned(), sha256: hash(&format!("{name}-secret")) };
+        let config = Config { allow_anonymous, tokens: names.iter().map(token).collect(), ..Config::default() };
+        config.build(false, Duration::from_secs(1)).await.unwrap()
+    }
+
+    fn told(
+        authenticator: &Authenticator,
+        headers: &[&str],
+        peer: Option<&Credential>,
+    ) -> Result<String, InvalidCredential> {
+        let headers = headers.iter().map(|value| (AUTHORIZATION, value.parse().unwrap())).collect();
+        authenticator.authenticate(&headers, peer).map(|credential| credential.principal.to_string())
+    }
+
+    #[tokio::test]
+    async fn a_bearer_token_tells_whose_it_is() {
+        let known = authenticator(false, &["ci", "orders"]).await;
+        assert_eq!(told(&known, &["Bearer orders-secret"], None).unwrap(), "token:orders");
+        assert_eq!(told(&known, &["bearer ci-secret"], None).unwrap(), "token:ci");
+        for unknown in
+            [&["Bearer nobody"][..], &["ci-secret"], &["Basic ci-secret"], &["Bearer "], &["Bearer ci-secret"; 2]]
+        {
+            assert_eq!(told(&known, unknown, None), Err(InvalidCredential::Unknown), "{unknown:?}");
+        }
+        assert_eq!(told(&known, &[], None), Err(InvalidCredential::Missing));
+    }
+
+    #[tokio::test]
+    async fn who_proves_nothing_is_anonymous_where_that_is_allowed_or_nobody_can_prove_anything() {
+        assert_eq!(told(&authenticator(true, &["ci"]).await, &[], None).unwrap(), "anonymous");
+        assert_eq!(told(&authenticator(false, &[]).await, &[], None).unwrap(), "anonymous");
+        let wrong = told(&authenticator(true, &["ci"]).await, &["Bearer wrong"], None);
+        assert_eq!(wrong, Err(InvalidCredential::Unknown), "a wrong proof is not none");
+    }
+
+    #[tokio::test]
+    async fn a_certificate_proves_a_caller_until_it_expires_and_a_token_says_more() {
+        let known = authenticator(false, &["ci"]).await;
+        let expires = |expires| Credential { principal: Principal::dns("orders.internal"), expires: Some(expires) };
+        let good = expires(SystemTime::now() + Duration::from_mins(1));
+        assert_eq!(told(&known, &[], Some(&good)).unwrap(), "dns:orders.internal");
+        assert_eq!(told(&known, &["Bearer ci-secret"], Some(&good)).unwrap(), "token:ci");
+        assert_eq!(told(&known, &[], Some(&expires(SystemTime::now()))), Err(InvalidCredential::Expired));
+    }
+
+    #[test]
+    fn a_hash_is_what_sha256sum_prints() {
+        let text = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
+        assert_eq!(Hash::try_from(text.to_owned()).unwrap(), hash("secret"));
+        assert_eq!(Hash::try_from(text.to_uppercase()).unwrap(), hash("secret"));
+        for wrong in ["", "2bb8", &text[1..], &text.replace('2', "x"), &format!("{text}00")] {
+            assert!(Hash::try_from(wrong.to_owned()).is_err(), "{wrong}");
+        }
+        assert_eq!(format!("{:?}", hash("secret")), "Hash(…)");
+    }
+}

@@ -1,0 +1,90 @@
+use std::convert::Infallible;
+
+use http_body_util::BodyExt as _;
+use tonic_types::StatusExt as _;
+use tower::{ServiceExt as _, service_fn};
+
+use super::*;
+
+fn config(change: impl FnOnce(&mut Config)) -> LimitsLayer {
+    let mut config = Config { max_calls: 3, max_calls_per_principal: 2, ..Config::default() };
+    change(&mut config);
+    config.build()
+}
+
+/// Calls, and gives the answer, which counts until it is dropped.
+async fn call(limits: &LimitsLayer, principal: Option<&str>, path: &str) -> Response<LimitedBody<tonic::body::Body>> {
+    let answer = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(tonic::body::Body::empty())) });
+    let mut request = Request::builder().uri(path).body(()).unwrap();
+    request.extensions_mut().extend(
+        principal
+            .map(Principal::token)
+            .map(|principal| {
+                let mut extensions = http::Extensions::new();
+                extensions.insert(principal);
+                extensions
+            })
+            .unwrap_or_default(),
+    );
+    limits.layer(answer).oneshot(request).await.unwrap()
+}
+
+fn refused<B>(answer: &Response<B>) -> Option<(Code, String)> {
+    let status = Status::from_header_map(answer.headers())?;
+    assert!(status.get_details_retry_info().unwrap().retry_delay.unwrap() > Duration::ZERO);
+    let is_pushed_back = status.metadata().get("grpc-retry-pushback-ms").is_some();
+    assert_eq!(is_pushed_back, status.code() == Code::ResourceExhausted);
+    Some((status.code(), status.get_details_error_info().unwrap().reason))
+}
+
+#[tokio::test]
+async fn one_principal_cannot_take_what_others_need() {
+    let limits = config(|_| {});
+    let first = call(&limits, Some("greedy"), "/a").await;
+    let _second = call(&limits, Some("greedy"), "/a").await;
+    let third = call(&limits, Some("greedy"), "/a").await;
+    assert_eq!(refused(&third), Some((Code::ResourceExhausted, "CALLER_QUOTA".to_owned())));
+    let quota = Status::from_header_map(third.headers()).unwrap().get_details_quota_failure().unwrap();
+    assert_eq!((&*quota.violations[0].subject, limits.calls()), ("token:greedy", 2));
+    let _other = call(&limits, Some("modest"), "/a").await;
+    assert_eq!(refused(&call(&limits, Some("late"), "/a").await), Some((Code::Unavailable, "OVERLOADED".to_owned())));
+    first.into_body().collect().await.unwrap();
+    assert_eq!(refused(&call(&limits, Some("greedy"), "/a").await), None);
+    assert_eq!(limits.0.by_principal.lock().unwrap().len(), 2, "who has no call is forgotten");
+}
+
+#[tokio::test]
+async fn health_is_told_whatever_is_going_on() {
+    let limits = config(|config| config.max_calls = 0);
+    assert_eq!(refused(&call(&limits, None, HEALTH_CHECK).await), None);
+    assert_eq!(refused(&call(&limits, None, HEALTH_WATCH).await), None);
+    assert!(refused(&call(&limits, None, "/a").await).is_some());
+    assert_eq!(limits.calls(), 0, "who was refused does not count");
+}
+
+#[tokio::test]
+async fn those_who_watch_health_take_nothing_from_callers() {
+    let limits = config(|_| {});
+    let mut watches = Vec::new();
+    for _ in 0..MAX_WATCHES {
+        watches.push(call(&limits, None, HEALTH_WATCH).await);
+    }
+    assert!(watches.iter().all(|watch| refused(watch).is_none()));
+    let refused_ = refused(&call(&limits, None, HEALTH_WATCH).await);
+    assert_eq!(refused_, Some((Code::Unavailable, "OVERLOADED".to_owned())));
+    assert_eq!(refused(&call(&limits, Some("caller"), "/a").await), None);
+    assert_eq!(refused(&call(&limits, None, HEALTH_CHECK).await), None);
+    watches.pop();
+    assert_eq!(refused(&call(&limits, None, HEALTH_WATCH).await), None);
+}
+
+#[tokio::test]
+async fn a_principal_calls_as_often_as_it_may_and_others_do_not_suffer() {
+    let limits = config(|config| (config.calls_per_second, config.burst) = (NonZeroU32::new(1), NonZeroU32::new(2)));
+    for _ in 0..2 {
+        assert_eq!(refused(&call(&limits, Some("quick"), "/a").await), None);
+    }
+    let expected = Some((Code::ResourceExhausted, "CALLER_QUOTA".to_owned()));
+    assert_eq!(refused(&call(&limits, Some("quick"), "/a").await), expected);
+    assert_eq!(refused(&call(&limits, Some("slow"), "/a").await), None);
+}
