@@ -22,6 +22,7 @@ use prost::Message as _;
 use ssm_gateway::{
     app::App,
     config::Config,
+    edge::Address,
     proto::{
         StreamInstanceInformationRequest, StreamInstanceInformationResponse,
         instance_information_service_client::InstanceInformationServiceClient,
@@ -67,14 +68,14 @@ impl Drop for Simulator {
 
 async fn gateway(endpoint: &str) -> SocketAddr {
     let mut config = Config::default();
-    config.edge.listen.set_port(0);
+    config.edge.listen = Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)));
     config.upstream.region = Some("us-east-1".to_owned());
     config.upstream.endpoint_url = Some(endpoint.to_owned());
     config.upstream.simulated_credentials = true;
     config.upstream.requests_per_second = 1e6;
     let app = App::build(config).await.unwrap();
-    let addr = app.addr();
-    tokio::spawn(app.serve(std::future::pending()));
+    let Address::Tcp(addr) = *app.addr() else { panic!("it is a port") };
+    tokio::spawn(app.serve(futures_util::stream::pending()));
     addr
 }
 

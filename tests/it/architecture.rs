@@ -18,9 +18,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("edge", &["model"]),
     ("telemetry", &[]),
     ("simulator", &[]),
-    ("config", &["edge", "listing", "model", "telemetry", "upstream"]),
+    ("config", &["edge", "listing", "model", "service", "telemetry", "upstream"]),
     ("app", &["config", "edge", "listing", "model", "proto", "service", "upstream"]),
-    ("cli", &["app", "config", "proto", "simulator", "telemetry"]),
+    ("cli", &["app", "config", "edge", "proto", "simulator", "telemetry"]),
 ];
 
 /// A name from outside, and the modules that may know it.
@@ -28,8 +28,10 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("aws_sdk_ssm", &["upstream"]),
     ("aws_sdk_sts", &["upstream"]),
     ("aws_config", &["upstream"]),
-    ("tonic::Status", &["service", "edge", "cli"]),
+    ("tonic::Status", &["service", "edge", "app", "cli"]),
     ("axum", &["simulator"]),
+    ("tokio_rustls", &["edge"]),
+    ("jsonwebtoken", &["edge"]),
 ];
 
 fn sources() -> Vec<PathBuf> {

@@ -150,13 +150,18 @@ async fn limits_of_members_come_first_and_are_reported_together() {
 #[tokio::test]
 async fn an_error_stays_small_whatever_was_sent() {
     let (gateway, _simulator) = simulated(1).await;
-    let status = gateway.describe(filtered(vec![filter("", &[]); 50_000])).await.unwrap_err();
-    assert!(status.message().starts_with("100000 validation errors detected: "), "{}", status.message());
+    let status = gateway.describe(filtered(vec![filter("", &[]); 100])).await.unwrap_err();
+    assert!(status.message().starts_with("200 validation errors detected: "), "{}", status.message());
     assert_eq!(refusal(&status).1.len(), 8);
-    let request = DescribeInstanceInformationRequest { target: "x".repeat(500_000), ..Default::default() };
-    let unknown = gateway.describe(request).await.unwrap_err();
+    let many = gateway.describe(filtered(vec![filter("", &[]); 101])).await.unwrap_err();
+    assert_eq!((many.code(), many.message()), (Code::InvalidArgument, "filters must be 100 at most, not 101"));
+    assert_eq!(many.get_details_bad_request().unwrap().field_violations[0].field, "filters");
+    let named = |len| DescribeInstanceInformationRequest { target: "x".repeat(len), ..Default::default() };
+    let unknown = gateway.describe(named(256)).await.unwrap_err();
     assert_eq!(unknown.code(), Code::NotFound);
-    for status in [status, unknown] {
+    let long = gateway.describe(named(500_000)).await.unwrap_err();
+    assert_eq!((long.code(), long.message()), (Code::InvalidArgument, "target must be 256 bytes at most"));
+    for status in [status, unknown, long] {
         assert!(status.message().len() <= 1024 && status.details().len() <= 4096, "{}", status.details().len());
     }
 }

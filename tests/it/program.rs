@@ -2,50 +2,104 @@
 
 use std::{
     collections::HashSet,
-    io::{BufRead as _, BufReader, Read as _},
+    io::{BufRead as _, BufReader},
     net::SocketAddr,
-    process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio},
-    sync::atomic::{AtomicUsize, Ordering},
+    process::{Child, ChildStdout, Command, Output, Stdio},
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
     time::Duration,
 };
 
 use ssm_gateway::{
     config::Target,
-    simulator::{self, Failure, FailureKind, Faults, Scope},
+    simulator::{self, Failure, FailureKind, Faults, Scope, Simulator},
 };
 
-use crate::support::{Gateway, failing, failing_as, run, simulated, tool};
+use crate::{
+    proofs::Folder,
+    support::{Gateway, PATIENCE, failing, failing_as, run, simulated, simulated_with, tool},
+};
 
-const SSM_GATEWAY: &str = env!("CARGO_BIN_EXE_ssm-gateway");
+pub(crate) const SSM_GATEWAY: &str = env!("CARGO_BIN_EXE_ssm-gateway");
 
 /// A running `ssm-gateway serve`; dropping it kills it.
 pub(crate) struct Program {
     pub(crate) addr: SocketAddr,
     child: Child,
-    log: BufReader<ChildStderr>,
-    head: String,
+    /// The lines of its log, which end with it.
+    lines: mpsc::Receiver<String>,
+    log: String,
 }
 
 impl Program {
     /// Starts the command, whose standard error is piped, and waits until it listens.
     pub(crate) fn start(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
-        let log = BufReader::new(child.stderr.take().unwrap());
-        let mut program = Self { addr: SocketAddr::from(([127, 0, 0, 1], 0)), child, log, head: String::new() };
-        while !program.head.contains("listening") {
-            assert_ne!(program.log.read_line(&mut program.head).unwrap(), 0, "it ended: {}", program.head);
-        }
-        let addr = program.head.split("127.0.0.1:").last().unwrap();
+        let (log, (sender, lines)) = (BufReader::new(child.stderr.take().unwrap()), mpsc::channel());
+        std::thread::spawn(move || log.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        let mut program = Self { addr: SocketAddr::from(([127, 0, 0, 1], 0)), child, lines, log: String::new() };
+        program.until("listening");
+        let addr = program.log.split("127.0.0.1:").last().unwrap();
         let port: String = addr.chars().take_while(char::is_ascii_digit).collect();
         program.addr.set_port(port.parse().unwrap());
         program
     }
 
+    /// The program in front of a simulator, with what its file says, on this address; `before` is for the shell that starts it.
+    pub(crate) fn in_front_of(
+        simulator: &Simulator,
+        folder: &Folder,
+        config: &str,
+        listen: &str,
+        before: &str,
+    ) -> Self {
+        let (file, url) = (folder.write("gateway.toml", config), simulator.url());
+        let serve = format!("{SSM_GATEWAY} serve --listen {listen} --region us-east-1 --endpoint-url {url} --config");
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{before} exec {serve} {}", file.display())]);
+        command.envs([("AWS_ACCESS_KEY_ID", "key"), ("AWS_SECRET_ACCESS_KEY", "secret")]).stderr(Stdio::piped());
+        Self::start(command)
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Reads its log on until it says this.
+    pub(crate) fn until(&mut self, what: &str) {
+        let mut is_said = false;
+        while !is_said {
+            let line = self.lines.recv_timeout(PATIENCE);
+            let line = line.unwrap_or_else(|error| panic!("{error} before {what:?}: {}", self.log));
+            is_said = line.contains(what);
+            self.log += &line;
+            self.log += "\n";
+        }
+    }
+
+    /// Sends it a signal, such as TERM.
+    pub(crate) fn signal(&self, name: &str) {
+        run(Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]));
+    }
+
     /// Stops it by SIGTERM, and gives all that it logged.
-    pub(crate) fn stop(mut self) -> String {
-        run(Command::new("kill").args(["-TERM", &self.child.id().to_string()]));
-        let mut log = std::mem::take(&mut self.head);
-        self.log.read_to_string(&mut log).unwrap();
+    pub(crate) fn stop(self) -> String {
+        self.signal("TERM");
+        self.stopped()
+    }
+
+    /// Waits for its end, and gives all that it logged.
+    pub(crate) fn stopped(mut self) -> String {
+        let mut log = std::mem::take(&mut self.log);
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) => log = log + &line + "\n",
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(mpsc::RecvTimeoutError::Timeout) => panic!("it does not end: {log}"),
+            }
+        }
         assert!(self.child.wait().unwrap().success());
         log
     }
@@ -142,8 +196,6 @@ async fn a_failure_is_one_sentence_and_an_exit_code() {
     assert_eq!(stderr, "error: the gateway answered InvalidArgument: UnknownKey filter Key is invalid.\n");
     fails(&["--filter", "Color"], 2, "a filter is KEY=VALUE[,VALUE...]");
     fails(&["--server", "127.0.0.1:1"], 2, "cannot be used multiple times");
-    let https = Command::new(SSM_GATEWAY).args(["list", "--server", "https://127.0.0.1:1"]).output().unwrap();
-    assert!(String::from_utf8_lossy(&https.stderr).contains("without TLS"), "what is asked for is not left out");
     simulator.set_faults(failing(FailureKind::Hang));
     fails(&["--timeout", "200ms"], 1, "error: the gateway did not answer in the time given\n");
     let output = Command::new(SSM_GATEWAY).args(["list", "--server", "127.0.0.1:1"]).output().unwrap();
@@ -179,9 +231,12 @@ fn a_configuration_is_checked_without_serving() {
     assert_eq!((&*stdout, code), ("  prod-eu in eu-west-1\n* prod-us in us-east-1\n", Some(0)));
     let prod = "[targets.prod]\nregion = \"eu-west-1\"\n";
     for (content, told) in [
-        ("default_target = \"prod\"".to_owned(), "default_target is prod, and there is no such target"),
-        (format!("{prod}role_arn = \"SsmReader\""), "target prod: \"SsmReader\" is not the ARN of a role"),
-        (format!("{prod}sts_endpoint_url = \"sts\""), "target prod: \"sts\" is not an endpoint URL"),
+        ("default_target = \"prod\"".to_owned(), "line 1: default_target is prod, and there is no such target"),
+        (
+            format!("{prod}role_arn = \"SsmReader\""),
+            "line 3: targets.prod.role_arn is wrong: \"SsmReader\" is not the ARN",
+        ),
+        (format!("{prod}sts_endpoint_url = \"sts\""), "line 3: targets.prod.sts_endpoint_url is wrong: \"sts\" is not"),
         (format!("{prod}ttl = \"often\""), "line 3"),
         ("[targets.'prod*']".to_owned(), "a target's name consists of letters"),
     ] {
@@ -189,6 +244,29 @@ fn a_configuration_is_checked_without_serving() {
         assert_eq!(code, Some(1));
         assert!(stderr.contains(told), "{stderr}");
     }
+}
+
+#[test]
+fn an_address_that_others_can_reach_is_not_served_to_everybody_unless_that_is_said() {
+    let check = |flags: &[&str], variable: Option<&str>| {
+        let mut command = Command::new(SSM_GATEWAY);
+        command.args(["check", "--listen", "0.0.0.0:50051", "--region", "eu-west-1"]).args(flags);
+        let output = command.envs(variable.map(|variable| (variable, "true"))).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, stderr) = check(&[], None);
+    assert_eq!(code, Some(1));
+    assert!(stderr.starts_with("error: edge.listen is 0.0.0.0:50051, where everybody could call"), "{stderr}");
+    assert_eq!(check(&["--allow-anonymous"], None).0, Some(0));
+    assert_eq!(check(&[], Some("SSM_GATEWAY_ALLOW_ANONYMOUS")).0, Some(0));
+    let token = format!("[[auth.tokens]]\nname = 'ci'\nsha256 = '{}'\n[[allow]]\nprincipal = '*'\n", "0".repeat(64));
+    let folder = Folder::new();
+    let file = folder.write("gateway.toml", format!("[upstream]\nregion = 'eu-west-1'\n{token}"));
+    let (code, stderr) = check(&["--config", file.to_str().unwrap()], None);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("others could read tokens"), "{stderr}");
+    let flags = ["--allow-plaintext-tokens", "--config", file.to_str().unwrap()];
+    assert_eq!(check(&flags, None).0, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -231,7 +309,7 @@ async fn list_says_of_each_node_which_target_it_is_of_and_ends_with_what_could_n
 #[test]
 fn help_teaches_every_command() {
     let help = run(Command::new(SSM_GATEWAY).arg("--help"));
-    for command in ["serve", "check", "simulate", "demo", "list", "targets"] {
+    for command in ["serve", "check", "simulate", "demo", "list", "targets", "health"] {
         assert!(help.contains(command));
         let help = run(Command::new(SSM_GATEWAY).args([command, "--help"]));
         assert!(help.lines().count() > 8 && !help.contains('`'), "{help}");
@@ -311,4 +389,31 @@ async fn a_listing_that_breaks_off_is_not_taken_for_whole() {
     let output = list(gateway.addr, &["--output", "jsonl"]);
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(stdout(&output).lines().count(), 50);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_tells_by_its_exit_code() {
+    let delayed = |config: &mut ssm_gateway::config::Config| config.edge.drain_delay = Duration::from_hours(1);
+    let (gateway, _simulator) = simulated_with(1, delayed).await;
+    let health = |server: &str, flags: &[&str]| {
+        let output = Command::new(SSM_GATEWAY).args(["health", "--server", server]).args(flags).output().unwrap();
+        let printed = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(printed).unwrap())
+    };
+    let addr = gateway.addr.to_string();
+    for flags in [&[][..], &["--service", ssm_gateway::service::SERVICE_NAME]] {
+        assert_eq!(health(&addr, flags), (Some(0), "SERVING\n".to_owned()));
+    }
+    let (code, printed) = health(&addr, &["--service", "nobody"]);
+    assert_eq!((code, printed.contains("no such service")), (Some(1), true), "{printed}");
+    gateway.stop();
+    let mut told = health(&addr, &[]);
+    while told.0 == Some(0) {
+        told = health(&addr, &[]);
+    }
+    assert_eq!(told, (Some(1), "error: the gateway says NOT_SERVING\n".to_owned()));
+    // One that accepts, and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let told = health(&silent.local_addr().unwrap().to_string(), &["--timeout", "300ms"]);
+    assert_eq!(told, (Some(1), "error: the gateway did not answer in the time given\n".to_owned()));
 }

@@ -1,14 +1,13 @@
 //! The server around the RPCs: health, reflection, request IDs, drain.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::stream;
 use ssm_gateway::{
-    proto::{DescribeInstanceInformationRequest, StreamInstanceInformationRequest},
-    service::SERVICE_NAME,
-    simulator::{FailureKind, Faults},
+    proto::{DescribeInstanceInformationRequest, ListTargetsRequest, target_service_client::TargetServiceClient},
+    service::{SERVICE_NAME, TARGET_SERVICE_NAME},
+    simulator::FailureKind,
 };
-use tokio::{io::AsyncReadExt as _, net::TcpStream};
 use tonic::{Code, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 use tonic_types::StatusExt as _;
@@ -16,14 +15,13 @@ use tonic_types::StatusExt as _;
 use crate::support::{Gateway, failing, simulated, simulated_with, within};
 
 async fn health(gateway: &Gateway) -> HealthClient<Channel> {
-    let endpoint = Channel::from_shared(format!("http://{}", gateway.addr)).unwrap();
-    HealthClient::new(endpoint.connect().await.unwrap())
+    HealthClient::new(gateway.channel().await)
 }
 
 #[tokio::test]
 async fn health_is_told_for_the_server_and_the_service() {
     let (gateway, _simulator) = simulated(1).await;
-    for service in ["", SERVICE_NAME] {
+    for service in ["", SERVICE_NAME, TARGET_SERVICE_NAME] {
         let request = HealthCheckRequest { service: service.to_owned() };
         let answer = within(health(&gateway).await.check(request)).await.unwrap().into_inner();
         assert_eq!(answer.status(), ServingStatus::Serving);
@@ -33,10 +31,22 @@ async fn health_is_told_for_the_server_and_the_service() {
 }
 
 #[tokio::test]
+async fn a_watch_of_a_service_that_is_not_known_stays_open() {
+    let (gateway, _simulator) = simulated(1).await;
+    let request = HealthCheckRequest { service: "nobody".to_owned() };
+    let mut watch = within(health(&gateway).await.watch(request)).await.unwrap().into_inner();
+    assert_eq!(within(watch.message()).await.unwrap().unwrap().status(), ServingStatus::ServiceUnknown);
+    let more = tokio::time::timeout(Duration::from_millis(50), watch.message()).await;
+    assert!(more.is_err(), "it neither ends nor says more: {more:?}");
+    gateway.stop();
+    assert_eq!(within(watch.message()).await.unwrap_err().code(), Code::Unavailable);
+}
+
+#[tokio::test]
 async fn reflection_answers_old_clients_and_new_ones_alike() {
     use tonic_reflection::pb::{v1, v1alpha};
     let (gateway, _simulator) = simulated(1).await;
-    let channel = Channel::from_shared(format!("http://{}", gateway.addr)).unwrap().connect().await.unwrap();
+    let channel = gateway.channel().await;
     // The contract's own file, and the one that describes the details of errors.
     for symbol in [SERVICE_NAME, "google.rpc.ErrorInfo"] {
         let ask = v1::server_reflection_request::MessageRequest::FileContainingSymbol(symbol.to_owned());
@@ -84,14 +94,14 @@ async fn an_error_before_any_handler_has_its_error_info_too() {
     use ssm_gateway::proto::DescribeInstanceInformationResponse;
     use tonic::codegen::http::uri::PathAndQuery;
     let (gateway, _simulator) = simulated(1).await;
-    let channel = Channel::from_shared(format!("http://{}", gateway.addr)).unwrap().connect().await.unwrap();
+    let channel = gateway.channel().await;
     let mut grpc = tonic::client::Grpc::new(channel);
     let large = || DescribeInstanceInformationRequest { target: "x".repeat(2 << 20), ..Default::default() };
     for (path, reason) in [
         ("/ssm_gateway.v1.InstanceInformationService/StopEverything", "UNIMPLEMENTED"),
         ("/ssm_gateway.v1.InstanceInformationService/x/DescribeInstanceInformation", "UNIMPLEMENTED"),
         ("/ssm_gateway.v1.Nobody/Nothing", "UNIMPLEMENTED"),
-        ("/ssm_gateway.v1.InstanceInformationService/DescribeInstanceInformation", "OUT_OF_RANGE"),
+        ("/ssm_gateway.v1.InstanceInformationService/DescribeInstanceInformation", "REQUEST_TOO_LARGE"),
     ] {
         let codec =
             tonic_prost::ProstCodec::<DescribeInstanceInformationRequest, DescribeInstanceInformationResponse>::default(
@@ -108,7 +118,7 @@ async fn an_error_before_any_handler_has_its_error_info_too() {
 async fn a_request_that_is_no_message_is_an_invalid_argument() {
     use tonic::codegen::http::uri::PathAndQuery;
     let (gateway, _simulator) = simulated(1).await;
-    let channel = Channel::from_shared(format!("http://{}", gateway.addr)).unwrap().connect().await.unwrap();
+    let channel = gateway.channel().await;
     let mut grpc = tonic::client::Grpc::new(channel);
     within(grpc.ready()).await.unwrap();
     let path = PathAndQuery::from_static("/ssm_gateway.v1.InstanceInformationService/DescribeInstanceInformation");
@@ -121,50 +131,35 @@ async fn a_request_that_is_no_message_is_an_invalid_argument() {
 }
 
 #[tokio::test]
-async fn a_drain_lets_calls_in_flight_finish_and_takes_no_more() {
-    let (mut gateway, simulator) = simulated(120).await;
-    simulator.set_faults(Faults { latency: Duration::from_millis(100), ..Faults::default() });
-    let mut client = gateway.client.clone();
-    let mut pages = within(client.stream_instance_information(StreamInstanceInformationRequest::default()))
-        .await
-        .unwrap()
-        .into_inner();
-    let mut watch = health(&gateway).await;
-    let request = HealthCheckRequest { service: SERVICE_NAME.to_owned() };
-    let mut watch = within(watch.watch(request)).await.unwrap().into_inner();
-    assert_eq!(within(watch.message()).await.unwrap().unwrap().status(), ServingStatus::Serving);
-    gateway.stop();
-    assert_eq!(within(watch.message()).await.unwrap().unwrap().status(), ServingStatus::NotServing);
-    drop(watch);
-    let mut nodes = 0;
-    while let Some(page) = within(pages.message()).await.unwrap() {
-        nodes += page.instance_information_list.len();
+async fn requests_may_be_compressed_to_every_service_and_answers_are_not_however_they_are_asked_for() {
+    use tonic::codec::CompressionEncoding::{Gzip, Zstd};
+    let (gateway, _simulator) = simulated(60).await;
+    for encoding in [Gzip, Zstd] {
+        let client = gateway.client.clone().send_compressed(encoding).accept_compressed(Gzip).accept_compressed(Zstd);
+        let request = DescribeInstanceInformationRequest { max_results: Some(50), ..Default::default() };
+        let answer = within(client.clone().describe_instance_information(request)).await.unwrap();
+        assert!(!answer.metadata().contains_key("grpc-encoding"), "compressing costs more than all else");
+        assert_eq!(answer.into_inner().instance_information_list.len(), 50);
+        let targets = TargetServiceClient::new(gateway.channel().await);
+        let mut targets = targets.send_compressed(encoding).accept_compressed(encoding);
+        let answer = within(targets.list_targets(ListTargetsRequest {})).await.unwrap();
+        assert!(!answer.metadata().contains_key("grpc-encoding"));
+        let mut health = health(&gateway).await.send_compressed(encoding);
+        assert!(within(health.check(HealthCheckRequest::default())).await.is_ok());
     }
-    assert_eq!(nodes, 120);
-    drop((pages, client));
-    let addr = gateway.addr;
-    within(gateway.stopped()).await;
-    assert!(TcpStream::connect(addr).await.is_err());
 }
 
 #[tokio::test]
-async fn a_stuck_peer_does_not_hold_the_drain_beyond_its_time() {
-    let (mut gateway, simulator) =
-        simulated_with(5, |config| config.edge.drain_timeout = Duration::from_millis(300)).await;
-    simulator.set_faults(failing(FailureKind::Hang));
-    let mut stuck = TcpStream::connect(gateway.addr).await.unwrap();
-    let mut client = gateway.client.clone();
-    let call = tokio::spawn(async move {
-        client.describe_instance_information(DescribeInstanceInformationRequest::default()).await
-    });
-    while simulator.stats().calls == 0 {
-        tokio::task::yield_now().await;
+async fn a_request_that_is_too_large_is_not_to_be_tried_again_whatever_the_service() {
+    let (gateway, _simulator) = simulated_with(1, |config| config.service.max_request_size = 2048).await;
+    let large = DescribeInstanceInformationRequest { target: "x".repeat(4096), ..Default::default() };
+    let by_us = gateway.describe(large).await.unwrap_err();
+    // Whoever asks about health proves nothing, so that these are bounded by themselves.
+    let by_tonic = HealthCheckRequest { service: "x".repeat(1100) };
+    let by_tonic = within(health(&gateway).await.check(by_tonic)).await.unwrap_err();
+    for status in [by_us, by_tonic] {
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert_eq!(status.get_details_error_info().unwrap().reason, "REQUEST_TOO_LARGE");
+        assert_eq!(status.metadata().get("grpc-retry-pushback-ms").unwrap(), "-1");
     }
-    let started = Instant::now();
-    gateway.stop();
-    gateway.stopped().await;
-    assert!((300..10_000).contains(&started.elapsed().as_millis()), "{:?}", started.elapsed());
-    assert!(within(call).await.unwrap().is_err());
-    let mut rest = Vec::new();
-    let _closed = within(stuck.read_to_end(&mut rest)).await;
 }

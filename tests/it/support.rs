@@ -8,9 +8,11 @@ use std::{
     time::Duration,
 };
 
+use futures_util::stream;
 use ssm_gateway::{
-    app::App,
+    app::{App, Signal},
     config::Config,
+    edge::{Address, LimitsLayer},
     listing::Listings,
     proto::{
         DescribeInstanceInformationRequest, DescribeInstanceInformationResponse, InstanceInformation,
@@ -19,11 +21,11 @@ use ssm_gateway::{
     },
     simulator::{self, Failure, FailureKind, Faults, Simulator},
 };
-use tokio::{sync::oneshot, task::JoinHandle, time};
+use tokio::{sync::mpsc, task::JoinHandle, time};
 use tonic::{Status, transport::Channel};
 
 /// The longest that a test waits for anything; far longer than it takes.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) type Client = InstanceInformationServiceClient<Channel>;
 
@@ -32,29 +34,40 @@ pub(crate) struct Gateway {
     pub(crate) addr: SocketAddr,
     pub(crate) client: Client,
     pub(crate) listings: Listings,
-    stop: Option<oneshot::Sender<()>>,
+    pub(crate) limits: LimitsLayer,
+    signals: mpsc::UnboundedSender<Signal>,
     serving: JoinHandle<()>,
 }
 
 impl Gateway {
     /// In front of `endpoint`, with quick retries and what `configure` changes.
     pub(crate) async fn at(endpoint: &str, configure: impl FnOnce(&mut Config)) -> Self {
-        let mut config = Config::default();
-        config.edge.listen.set_port(0);
-        config.upstream.region = Some("us-east-1".to_owned());
-        config.upstream.endpoint_url = Some(endpoint.to_owned());
-        config.upstream.simulated_credentials = true;
-        config.upstream.requests_per_second = 1e6;
-        config.upstream.retry_backoff = Duration::from_millis(1);
+        let mut config = config(endpoint);
         configure(&mut config);
+        Self::serving(config, async |addr| Channel::from_shared(format!("http://{addr}")).unwrap().connect().await)
+            .await
+    }
+
+    /// With this configuration, and a client over the channel that `connect` opens.
+    pub(crate) async fn serving(
+        config: Config,
+        connect: impl AsyncFnOnce(SocketAddr) -> Result<Channel, tonic::transport::Error>,
+    ) -> Self {
         let app = App::build(config).await.unwrap();
-        let (addr, listings) = (app.addr(), app.listings().clone());
-        let (stop, stopped) = oneshot::channel();
-        let serving = tokio::spawn(app.serve(async {
-            let _dropped = stopped.await;
-        }));
-        let client = Client::connect(format!("http://{addr}")).await.unwrap().max_decoding_message_size(usize::MAX);
-        Self { addr, client, listings, stop: Some(stop), serving }
+        let addr = match app.addr() {
+            Address::Tcp(addr) => *addr,
+            Address::Unix(_) => SocketAddr::from(([0, 0, 0, 0], 0)),
+        };
+        let (listings, limits) = (app.listings().clone(), app.limits().clone());
+        let (signals, mut sent) = mpsc::unbounded_channel();
+        let serving = tokio::spawn(app.serve(stream::poll_fn(move |cx| sent.poll_recv(cx))));
+        let client = Client::new(connect(addr).await.unwrap()).max_decoding_message_size(usize::MAX);
+        Self { addr, client, listings, limits, signals, serving }
+    }
+
+    /// A connection of its own, without TLS.
+    pub(crate) async fn channel(&self) -> Channel {
+        within(Channel::from_shared(format!("http://{}", self.addr)).unwrap().connect()).await.unwrap()
     }
 
     /// One page.
@@ -92,8 +105,12 @@ impl Gateway {
     }
 
     /// Tells it to stop, as a signal would; await [`Gateway::stopped`] for the end.
-    pub(crate) fn stop(&mut self) {
-        drop(self.stop.take());
+    pub(crate) fn stop(&self) {
+        self.tell(Signal::Stop);
+    }
+
+    pub(crate) fn tell(&self, signal: Signal) {
+        self.signals.send(signal).unwrap();
     }
 
     /// Waits until it has drained.
@@ -106,6 +123,18 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         self.serving.abort();
     }
+}
+
+/// In front of `endpoint`, on a free port of loopback, with quick retries.
+pub(crate) fn config(endpoint: &str) -> Config {
+    let mut config = Config::default();
+    config.edge.listen = Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)));
+    config.upstream.region = Some("us-east-1".to_owned());
+    config.upstream.endpoint_url = Some(endpoint.to_owned());
+    config.upstream.simulated_credentials = true;
+    config.upstream.requests_per_second = 1e6;
+    config.upstream.retry_backoff = Duration::from_millis(1);
+    config
 }
 
 /// A gateway in front of a simulator with `nodes` nodes.

@@ -57,7 +57,10 @@ fn an_endpoint_that_is_no_url_is_refused_at_the_start() {
         let output = serve(&[("AWS_REGION", "eu-central-1")], &["--endpoint-url", url]).output().unwrap();
         assert_eq!(output.status.code(), Some(1));
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(stderr.starts_with(&format!("error: target default: {url:?} is not an endpoint URL")), "{stderr}");
+        assert!(
+            stderr.starts_with(&format!("error: upstream.endpoint_url is wrong: {url:?} is not an endpoint URL")),
+            "{stderr}"
+        );
     }
 }
 

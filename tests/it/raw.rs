@@ -1,0 +1,112 @@
+//! HTTP/2 by hand, for peers that no library would be.
+
+use std::{net::SocketAddr, time::Duration};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::TcpStream,
+    time,
+};
+
+use crate::support::within;
+
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) const DATA: u8 = 0;
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const RST_STREAM: u8 = 3;
+pub(crate) const SETTINGS: u8 = 4;
+pub(crate) const PING: u8 = 6;
+pub(crate) const GOAWAY: u8 = 7;
+pub(crate) const CONTINUATION: u8 = 9;
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
+const ACK: u8 = 1;
+
+pub(crate) const STREAM: &str = "/ssm_gateway.v1.InstanceInformationService/StreamInstanceInformation";
+
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let [_, a, b, c] = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&[a, b, c, kind, flags][..], &stream.to_be_bytes(), payload].concat()
+}
+
+/// A field of headers, which is added to no table.
+pub(crate) fn field(name: &str, value: &str) -> Vec<u8> {
+    let text = |text: &str| [&[u8::try_from(text.len()).unwrap()][..], text.as_bytes()].concat();
+    [vec![0], text(name), text(value)].concat()
+}
+
+/// The headers of a call.
+pub(crate) fn headers(path: &str) -> Vec<u8> {
+    // `:method: POST` and `:scheme: http` are in the static table.
+    let rest = [(":path", path), (":authority", "localhost"), ("content-type", "application/grpc"), ("te", "trailers")];
+    [vec![0x83, 0x86], rest.iter().flat_map(|(name, value)| field(name, value)).collect()].concat()
+}
+
+/// A whole call with an empty message.
+pub(crate) fn call(stream: u32, path: &str) -> Vec<u8> {
+    [frame(HEADERS, END_HEADERS, stream, &headers(path)), frame(DATA, END_STREAM, stream, &[0; 5])].concat()
+}
+
+/// A connection whose peer is the test.
+pub(crate) struct Raw<IO = TcpStream>(pub(crate) IO);
+
+/// A frame that was received.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    pub(crate) kind: u8,
+    pub(crate) flags: u8,
+    pub(crate) payload: Vec<u8>,
+}
+
+impl Raw {
+    /// Connects, and says nothing.
+    pub(crate) async fn silent(addr: SocketAddr) -> Self {
+        let stream = within(TcpStream::connect(addr)).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self(stream)
+    }
+
+    /// Connects, and greets with these settings.
+    pub(crate) async fn greeting(addr: SocketAddr, settings: &[u8]) -> Self {
+        let mut raw = Self::silent(addr).await;
+        raw.send(&[PREFACE, &frame(SETTINGS, 0, 0, settings)].concat()).await.unwrap();
+        raw
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> Raw<IO> {
+    pub(crate) async fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.0.write_all(bytes).await
+    }
+
+    /// The next frame; none at the end, however it came.
+    pub(crate) async fn next(&mut self) -> Option<Frame> {
+        let mut header = [0; 9];
+        within(self.0.read_exact(&mut header)).await.ok()?;
+        let [a, b, c, kind, flags, ..] = header;
+        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        within(self.0.read_exact(&mut payload)).await.ok()?;
+        Some(Frame { kind, flags, payload })
+    }
+
+    /// The next frame of this kind; pings and settings are acknowledged meanwhile.
+    pub(crate) async fn next_of(&mut self, kind: u8) -> Option<Frame> {
+        loop {
+            let frame_ = self.next().await?;
+            if matches!(frame_.kind, PING | SETTINGS) && frame_.flags & ACK == 0 {
+                let payload = if frame_.kind == PING { &frame_.payload[..] } else { &[] };
+                let _gone = self.send(&frame(frame_.kind, ACK, 0, payload)).await;
+            }
+            if frame_.kind == kind {
+                return Some(frame_);
+            }
+        }
+    }
+
+    /// How long it takes until the connection is closed, reading all that comes.
+    pub(crate) async fn closed(&mut self) -> Duration {
+        let started = time::Instant::now();
+        while self.next().await.is_some() {}
+        started.elapsed()
+    }
+}

@@ -1,0 +1,353 @@
+//! TLS, from both sides.
+
+use std::{
+    net::SocketAddr,
+    process::{Command, Output},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use ssm_gateway::{
+    model::Method,
+    proto::{DescribeInstanceInformationRequest, StreamInstanceInformationRequest},
+    simulator::{self, Faults, Simulator},
+};
+use tokio::{net::TcpStream, time};
+use tokio_rustls::{
+    TlsConnector,
+    client::TlsStream,
+    rustls::{
+        ClientConfig, ProtocolVersion, RootCertStore, SupportedProtocolVersion,
+        pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
+        version,
+    },
+};
+use tonic::Code;
+use tonic_types::StatusExt as _;
+
+use crate::{
+    program::{Program, SSM_GATEWAY},
+    proofs::{Authority, Issued, Secured, allow, token},
+    raw::{GOAWAY, PREFACE, Raw, SETTINGS, frame},
+    support::{Client, Gateway, config, within},
+};
+
+/// A gateway that speaks TLS, and lets everybody call who proves anything.
+async fn secured(nodes: usize, require_client_cert: bool) -> (Gateway, Secured, Simulator) {
+    let simulator = simulator::Config { nodes, ..simulator::Config::default() }.start().await.unwrap();
+    let secured = Secured::new();
+    let mut config = config(&simulator.url());
+    secured.configure(&mut config);
+    config.edge.tls.as_mut().unwrap().require_client_cert = require_client_cert;
+    config.auth.tokens = vec![token("ci")];
+    config.allow = vec![allow("*", &[], &[]), allow("dns:nothing.internal", &[Method::ListTargets], &[])];
+    let connect = async |addr: SocketAddr| secured.endpoint(addr.port(), Some("spiffe://acme/tests")).connect().await;
+    (Gateway::serving(config, connect).await, secured, simulator)
+}
+
+/// A connection in this version, by hand.
+async fn connect(
+    port: u16,
+    authority: &Authority,
+    version: &'static SupportedProtocolVersion,
+    identity: Option<&Issued>,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
+    let client = ClientConfig::builder_with_protocol_versions(&[version]);
+    let client = client.with_root_certificates(roots);
+    let mut client = match identity {
+        None => client.with_no_client_auth(),
+        Some(Issued { cert, key }) => {
+            let cert = CertificateDer::from_pem_slice(cert.as_bytes()).unwrap();
+            client.with_client_auth_cert(vec![cert], PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap()).unwrap()
+        }
+    };
+    client.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let socket = TcpStream::connect(("127.0.0.1", port)).await?;
+    let name = ServerName::try_from("localhost").unwrap();
+    TlsConnector::from(Arc::new(client)).connect(name, socket).await
+}
+
+/// A handshake of this version, and the certificate that was shown.
+async fn handshake(
+    port: u16,
+    authority: &Authority,
+    version: &'static SupportedProtocolVersion,
+) -> std::io::Result<(ProtocolVersion, Vec<u8>, CertificateDer<'static>)> {
+    let connection = connect(port, authority, version, None).await?;
+    let (_, tls) = connection.get_ref();
+    let shown = tls.peer_certificates().unwrap()[0].clone().into_owned();
+    Ok((tls.protocol_version().unwrap(), tls.alpn_protocol().unwrap().to_vec(), shown))
+}
+
+#[tokio::test]
+async fn tls_is_spoken_in_both_versions_that_are_safe_and_only_for_http2() {
+    let (gateway, secured, _simulator) = secured(1, false).await;
+    for (version, name) in [(&version::TLS12, ProtocolVersion::TLSv1_2), (&version::TLS13, ProtocolVersion::TLSv1_3)] {
+        let (spoken, protocol, _) = within(handshake(gateway.addr.port(), &secured.authority, version)).await.unwrap();
+        assert_eq!((spoken, &*protocol), (name, &b"h2"[..]));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handshake_waits_for_nothing_but_the_peer() {
+    let (gateway, secured, _simulator) = secured(1, false).await;
+    for version in [&version::TLS12, &version::TLS13] {
+        let mut quickest = Duration::MAX;
+        for _ in 0..5 {
+            let started = Instant::now();
+            within(handshake(gateway.addr.port(), &secured.authority, version)).await.unwrap();
+            quickest = quickest.min(started.elapsed());
+        }
+        assert!(quickest < Duration::from_millis(150), "{version:?} took {quickest:?}: the kernel held it back");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_is_used_no_longer_than_its_certificate_lasts() {
+    let (gateway, secured, _simulator) = secured(1, false).await;
+    let soon = secured.authority.issue_until(&["spiffe://acme/brief"], SystemTime::now() + Duration::from_millis(2500));
+    let connection = within(connect(gateway.addr.port(), &secured.authority, &version::TLS13, Some(&soon))).await;
+    let mut raw = Raw(connection.unwrap());
+    let started = Instant::now();
+    raw.send(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await.unwrap();
+    assert!(raw.next_of(GOAWAY).await.is_some(), "so that its client connects with a new one");
+    assert!(started.elapsed() < Duration::from_secs(10));
+}
+
+#[tokio::test]
+async fn a_spiffe_id_names_a_caller_before_any_dns_name() {
+    let (simulator, secured) = (simulator::Config::default().start().await.unwrap(), Secured::new());
+    let both = secured.authority.issue(&["orders.internal", "spiffe://acme/orders"]);
+    let mut config = config(&simulator.url());
+    secured.configure(&mut config);
+    config.allow = vec![allow("dns:*", &[], &[])];
+    let connect = async |addr: SocketAddr| secured.endpoint_as(addr.port(), Some(&both)).connect().await;
+    let gateway = Gateway::serving(config, connect).await;
+    let status = gateway.describe(DescribeInstanceInformationRequest::default()).await.unwrap_err();
+    assert_eq!(status.message(), "no rule of the gateway allows spiffe://acme/orders anything");
+}
+
+#[tokio::test]
+async fn another_authority_of_callers_is_used_when_its_file_changes() {
+    let (gateway, secured, _simulator) = secured(1, false).await;
+    let other = Authority::new();
+    let theirs = other.issue(&["spiffe://other/orders"]);
+    let call = async || {
+        let channel = secured.endpoint_as(gateway.addr.port(), Some(&theirs)).connect().await.ok()?;
+        Client::new(channel).describe_instance_information(DescribeInstanceInformationRequest::default()).await.ok()
+    };
+    assert!(within(call()).await.is_none());
+    secured.folder.write("ca.pem", [secured.authority.pem(), other.pem()].concat());
+    within(async { while call().await.is_none() {} }).await;
+}
+
+#[tokio::test]
+async fn a_certificate_of_somebody_elses_authority_or_of_another_time_is_refused() {
+    let (gateway, secured, _simulator) = secured(1, false).await;
+    let forged = Authority::new().issue(&["spiffe://acme/tests"]);
+    let past = secured.authority.issue_until(&["spiffe://acme/tests"], SystemTime::now() - Duration::from_mins(1));
+    for identity in [forged, past] {
+        let endpoint = secured.endpoint_as(gateway.addr.port(), Some(&identity));
+        // In TLS 1.3 a client is done before the server has looked.
+        let called = async {
+            let channel = endpoint.connect().await.ok()?;
+            let mut client = Client::new(channel);
+            client.describe_instance_information(DescribeInstanceInformationRequest::default()).await.ok()
+        };
+        assert!(within(called).await.is_none());
+    }
+}
+
+#[tokio::test]
+async fn who_shows_no_certificate_may_have_a_token_unless_certificates_are_required() {
+    for require in [false, true] {
+        let (gateway, secured, _simulator) = secured(1, require).await;
+        let call = async {
+            let channel = secured.endpoint(gateway.addr.port(), None).connect().await.ok()?;
+            let request = crate::proofs::with_token(DescribeInstanceInformationRequest::default(), "ci-secret");
+            Client::new(channel).describe_instance_information(request).await.ok()
+        };
+        assert_eq!(within(call).await.is_none(), require);
+        assert!(gateway.describe(DescribeInstanceInformationRequest::default()).await.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_names_nobody_proves_nothing() {
+    let (gateway, secured, _simulator) = secured(1, false).await;
+    let nobody = secured.authority.issue(&["https://acme/not-spiffe"]);
+    let channel = within(secured.endpoint_as(gateway.addr.port(), Some(&nobody)).connect()).await.unwrap();
+    let request = DescribeInstanceInformationRequest::default();
+    let status = within(Client::new(channel).describe_instance_information(request)).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unauthenticated);
+    assert_eq!(status.get_details_error_info().unwrap().metadata["cause"], "missing");
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_its_callers_certificate_expires() {
+    let (gateway, secured, simulator) = secured(500, false).await;
+    simulator.set_faults(Faults { latency: Duration::from_millis(500), ..Faults::default() });
+    // A certificate's times are whole seconds, downwards.
+    let soon = secured.authority.issue_until(&["spiffe://acme/brief"], SystemTime::now() + Duration::from_millis(2500));
+    let channel = within(secured.endpoint_as(gateway.addr.port(), Some(&soon)).connect()).await.unwrap();
+    let request = StreamInstanceInformationRequest::default();
+    let mut pages = within(Client::new(channel).stream_instance_information(request)).await.unwrap().into_inner();
+    let status = loop {
+        match within(pages.message()).await {
+            Ok(page) => assert!(page.is_some(), "it ended by itself"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(status.get_details_error_info().unwrap().metadata["cause"], "expired");
+}
+
+/// Renews the certificate again and again under load, for so long. Tells how many calls were made, and how many certificates
+/// were shown.
+async fn rotate(lasts: Duration) -> (usize, usize) {
+    let (gateway, secured, _simulator) = secured(200, false).await;
+    let (secured, calls, is_over) =
+        (Arc::new(secured), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let port = gateway.addr.port();
+    // Calls on one connection, and calls each on a connection of its own.
+    let mut loads = tokio::task::JoinSet::new();
+    for is_new in [false, true, true, true] {
+        let (secured, calls, is_over) = (Arc::clone(&secured), Arc::clone(&calls), Arc::clone(&is_over));
+        let kept = gateway.client.clone();
+        loads.spawn(async move {
+            while !is_over.load(Relaxed) {
+                let mut client = if is_new {
+                    let channel = within(secured.endpoint(port, Some("spiffe://acme/tests")).connect()).await;
+                    Client::new(channel.expect("no handshake fails"))
+                } else {
+                    kept.clone()
+                };
+                let request = StreamInstanceInformationRequest::default();
+                let mut pages = within(client.stream_instance_information(request)).await.unwrap().into_inner();
+                while within(pages.message()).await.unwrap().is_some() {}
+                calls.fetch_add(1, Relaxed);
+            }
+        });
+    }
+    let (started, mut shown) = (Instant::now(), std::collections::HashSet::new());
+    while started.elapsed() < lasts {
+        secured.renew();
+        time::sleep(Duration::from_millis(20)).await;
+        let (.., certificate) = within(handshake(port, &secured.authority, &version::TLS13)).await.unwrap();
+        shown.insert(certificate.to_vec());
+    }
+    is_over.store(true, Relaxed);
+    while let Some(load) = within(loads.join_next()).await {
+        load.expect("no call is dropped");
+    }
+    (calls.load(Relaxed), shown.len())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_are_renewed_without_a_failed_handshake_or_a_dropped_call() {
+    let (calls, shown) = rotate(Duration::from_secs(2)).await;
+    assert!(calls > 20 && shown > 5, "{calls} calls, {shown} certificates");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: half a minute"]
+async fn long_certificates_are_renewed_without_a_failed_handshake_or_a_dropped_call() {
+    let (calls, shown) = rotate(Duration::from_secs(30)).await;
+    println!("{calls} calls, {shown} certificates");
+    assert!(calls > 1000 && shown > 100, "{calls} calls, {shown} certificates");
+}
+
+/// The program with this configuration for TLS, in front of nothing.
+fn program(secured: &Secured, more: &str) -> Program {
+    let path = |name: &str| secured.folder.path(name).display().to_string();
+    let content = format!(
+        "[edge]\nlisten = '127.0.0.1:0'\nreload_interval = '5ms'\n[edge.tls]\ncert = '{}'\nkey = '{}'\nclient_ca = '{}'\n\
+         [upstream]\nregion = 'us-east-1'\n{more}",
+        path("cert.pem"),
+        path("key.pem"),
+        path("ca.pem")
+    );
+    let file = secured.folder.write("gateway.toml", content);
+    let mut command = Command::new(SSM_GATEWAY);
+    command.args(["serve", "--config"]).arg(file).stderr(std::process::Stdio::piped());
+    Program::start(command)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_new_certificate_is_not_used_and_that_is_said() {
+    let secured = Secured::new();
+    let mut program = program(&secured, "[[allow]]\nprincipal = '*'\n");
+    let port = program.addr.port();
+    let before = within(handshake(port, &secured.authority, &version::TLS13)).await.unwrap().2;
+    secured.folder.write("cert.pem", "not a certificate");
+    program.until("the old ones stay in use");
+    assert_eq!(within(handshake(port, &secured.authority, &version::TLS13)).await.unwrap().2, before);
+    let other = Authority::new().issue(&["localhost"]);
+    secured.folder.write("cert.pem", other.cert);
+    time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(
+        within(handshake(port, &secured.authority, &version::TLS13)).await.unwrap().2,
+        before,
+        "the key is another's"
+    );
+    secured.renew();
+    program.until("are used from now on");
+    assert_ne!(within(handshake(port, &secured.authority, &version::TLS13)).await.unwrap().2, before);
+    assert!(!program.stop().contains("PRIVATE"));
+}
+
+fn client(secured: &Secured, command: &str, port: u16, flags: &[&str]) -> Output {
+    let server = format!("https://localhost:{port}");
+    let mut client = Command::new(SSM_GATEWAY);
+    client.args([command, "--server", &server]).args(flags).current_dir(secured.folder.path(""));
+    client.output().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_command_that_calls_can_prove_who_calls() {
+    let (gateway, secured, _simulator) = secured(7, false).await;
+    let me = secured.authority.issue(&["spiffe://acme/person"]);
+    secured.folder.write("me.pem", me.cert);
+    secured.folder.write("me.key", me.key);
+    secured.folder.write("token", "ci-secret\n");
+    secured.folder.write("wrong", "wrong");
+    let run = |command: &str, flags: &str| {
+        let flags: Vec<&str> = flags.split_whitespace().collect();
+        let output = client(&secured, command, gateway.addr.port(), &flags);
+        (
+            output.status.code(),
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)),
+        )
+    };
+    for proof in ["--cert me.pem --key me.key", "--token-file token"] {
+        let (code, printed) = run("list", &format!("--tls-ca ca.pem {proof} --output csv"));
+        assert_eq!((code, printed.lines().count()), (Some(0), 8), "{printed}");
+        assert_eq!(run("targets", &format!("--tls-ca ca.pem {proof}")).0, Some(0));
+    }
+    assert_eq!(run("health", "--tls-ca ca.pem"), (Some(0), "SERVING\n".to_owned()));
+    for (flags, told) in [
+        ("--tls-ca ca.pem", "the call has no credential"),
+        ("--tls-ca ca.pem --token-file wrong", "no bearer token that the gateway knows"),
+        ("--tls-ca me.pem", "could not reach a gateway"),
+        ("--token-file token", "could not reach a gateway"),
+        ("--tls-ca nothing.pem", "could not read nothing.pem"),
+        ("--tls-ca ca.pem --token-file ca.pem", "ca.pem holds no bearer token"),
+    ] {
+        let (code, printed) = run("targets", flags);
+        assert_eq!(code, Some(1), "{flags}");
+        assert!(printed.contains(told), "{flags}: {printed}");
+    }
+    assert_eq!(run("targets", "--cert me.pem").0, Some(2), "a certificate needs its key");
+    let plain = |server: &str, flags: &[&str]| {
+        let mut client = Command::new(SSM_GATEWAY);
+        let output =
+            client.args(["targets", "--server", server]).args(flags).current_dir(secured.folder.path("")).output();
+        String::from_utf8(output.unwrap().stderr).unwrap()
+    };
+    assert!(plain("http://127.0.0.1:1", &["--tls-ca", "ca.pem"]).contains("is not spoken to in TLS"));
+    assert!(plain("http://192.0.2.1:1", &["--token-file", "token"]).contains("others could read the token"));
+}
