@@ -11,7 +11,7 @@
 //! | [`upstream`] | the port that listings ask, and the SSM adapter behind it |
 //! | [`listing`] | one walk upstream for any number of readers: freshness, failures, memory, cursors |
 //! | [`service`] | the RPCs and the status mapping |
-//! | [`edge`] | listener, sockets and drain, deadlines, the line that is logged of a call |
+//! | [`edge`] | listener, TLS and drain; who calls, how much, how long; the line that is logged of a call |
 //! | [`telemetry`] | logs |
 //! | [`config`] | the configuration file |
 //! | [`app`] | puts them together |

@@ -128,7 +128,7 @@ fn keys(file: &Path, jwks: &[u8]) -> Result<Keys, FileError> {
 }
 
 impl Jwt {
-    /// Tells whose token it is, which has this SHA-256. One that has run out since it was seen first is told all the same.
+    /// Tells whose token it is, by this SHA-256 if it was seen before, and when it runs out, which may have been since.
     pub(super) fn verify(&self, token: &str, hash: [u8; 32]) -> Result<Credential, InvalidCredential> {
         let keys = self.keys.get();
         let verified = || keys.verified.lock().unwrap_or_else(PoisonError::into_inner);
