@@ -136,6 +136,7 @@ impl App {
         for target in live.listings.targets() {
             info!(name = %target.name(), region = target.region(), "target");
         }
+        live.warn();
         info!(addr = %listener.addr(), "listening");
         let serving = listener.serve(service.clone(), stages.clone());
         // A configuration may take its time to be used, and a signal to stop must not wait for that.
@@ -157,6 +158,7 @@ impl App {
                     Ok(()) => {
                         service.replace(live.service());
                         live.listings.forget_others();
+                        live.warn();
                         info!(targets = live.listings.targets().count(), "the configuration is in use");
                     }
                     Err(error) => {
@@ -193,6 +195,8 @@ impl Live {
 
     /// Takes over another configuration whole, or not at all. Targets and limits that it does not change go on as they are.
     async fn reload(&mut self, mut config: Config) -> Result<(), AppError> {
+        // What is used after a restart only must be good, too.
+        config.edge.check_files().await?;
         let fixed = config.keep_fixed(&self.config)?;
         let old = self.config.targets();
         let mut targets = Vec::new();
@@ -213,6 +217,12 @@ impl Live {
             warn!(table, "the table has changed, and is used after a restart");
         }
         Ok(())
+    }
+
+    fn warn(&self) {
+        for warning in self.config.unmatched() {
+            warn!("{warning}");
+        }
     }
 
     fn service(

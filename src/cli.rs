@@ -85,6 +85,8 @@ enum CliError {
     Connect(String, #[source] tonic::transport::Error),
     #[error("the gateway answered {code:?}: {message}", code = .0.code(), message = .0.message())]
     Call(Box<tonic::Status>),
+    #[error("the connection to the gateway broke")]
+    Broken(#[source] Box<tonic::Status>),
     #[error("the gateway did not answer in the time given")]
     Timeout,
     #[error("could not read the gateway's answer")]
@@ -131,6 +133,11 @@ impl Cli {
             }
         }
     }
+}
+
+/// What came of a call: what the gateway answered, or what broke on the way.
+fn failed(status: tonic::Status) -> CliError {
+    if status.source().is_some() { CliError::Broken(status.into()) } else { CliError::Call(status.into()) }
 }
 
 /// Each time the process is told to stop, by Ctrl-C or SIGTERM.

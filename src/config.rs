@@ -173,6 +173,21 @@ impl Config {
         }
     }
 
+    /// What is allowed about targets that there are none of: more likely a mistake than meant.
+    #[must_use]
+    pub fn unmatched(&self) -> Vec<String> {
+        let targets = self.targets();
+        let is_unmatched = |pattern: &&String| !targets.keys().any(|target| target.matches(pattern));
+        let rules = self.allow.iter().enumerate().filter_map(|(index, rule)| Some((index, rule.targets.as_ref()?)));
+        let unmatched = rules.flat_map(|(index, patterns)| {
+            patterns
+                .iter()
+                .filter(is_unmatched)
+                .map(move |pattern| format!("allow.{index}.targets: no target is meant by {pattern:?}"))
+        });
+        unmatched.collect()
+    }
+
     /// Every target with all that it inherits.
     #[must_use]
     pub fn targets(&self) -> BTreeMap<TargetName, (upstream::Config, listing::Config)> {

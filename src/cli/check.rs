@@ -17,6 +17,9 @@ impl Args {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let config = self.settings.read()?;
         App::check_files(&config).await?;
+        for warning in config.unmatched() {
+            writeln!(io::stderr(), "warning: {warning}")?;
+        }
         let default = config.default_target();
         for target in App::targets(&config).await? {
             let star = if default.as_ref() == Some(target.name()) { '*' } else { ' ' };

@@ -6,6 +6,7 @@ use std::{
 use super::{
     CliError,
     client::Server,
+    failed,
     list::Client,
     output::{Format, Output},
     stop_signals,
@@ -79,7 +80,7 @@ The first rows:"
 
 async fn first_rows(client: &mut Client) -> Result<(), CliError> {
     let request = DescribeInstanceInformationRequest { max_results: Some(ROWS), ..Default::default() };
-    let answer = client.describe_instance_information(request).await.map_err(|status| CliError::Call(status.into()))?;
+    let answer = client.describe_instance_information(request).await.map_err(failed)?;
     let mut output = Output::new(Format::Table, false, io::stdout().lock())?;
     for node in &answer.into_inner().instance_information_list {
         output.node("default", node)?;

@@ -6,7 +6,7 @@ use std::{
 use tokio::time;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
-use super::{CliError, client::Server};
+use super::{CliError, client::Server, failed};
 
 /// Ask a running gateway whether it serves.
 ///
@@ -31,7 +31,7 @@ impl Args {
     async fn ask(self) -> Result<(), CliError> {
         let mut client = HealthClient::new(self.server.connect().await?);
         let request = HealthCheckRequest { service: self.service };
-        let answer = client.check(request).await.map_err(|status| CliError::Call(status.into()))?.into_inner();
+        let answer = client.check(request).await.map_err(failed)?.into_inner();
         let status = answer.status();
         if status != ServingStatus::Serving {
             return Err(CliError::NotServing(status.as_str_name().to_owned()));

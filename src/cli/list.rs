@@ -14,6 +14,7 @@ use tonic_types::StatusExt as _;
 use super::{
     CliError,
     client::{Connection, Server},
+    failed,
     output::{Format, Output},
 };
 use crate::proto::{
@@ -76,14 +77,19 @@ impl FromStr for Filter {
 
 impl Args {
     pub(super) async fn run(self) -> Result<(), CliError> {
+        let mut last = None;
         // The call ends with the future that makes it, at the gateway too.
         match self.timeout {
-            None => self.list().await,
-            Some(timeout) => time::timeout(timeout, self.list()).await.unwrap_or(Err(CliError::Timeout)),
+            None => self.list(&mut last).await,
+            Some(timeout) => match time::timeout(timeout, self.list(&mut last)).await {
+                Ok(outcome) => outcome,
+                Err(_elapsed) => Err(last.unwrap_or(CliError::Timeout)),
+            },
         }
     }
 
-    async fn list(self) -> Result<(), CliError> {
+    /// Leaves in `last` why it waits, while it does.
+    async fn list(self, last: &mut Option<CliError>) -> Result<(), CliError> {
         let mut client = Client::new(self.server.connect().await?).max_decoding_message_size(usize::MAX);
         // Where several may be meant, each node says which it is of.
         let has_targets = self.target.len() > 1 || self.target.iter().any(|target| target.contains('*'));
@@ -111,6 +117,7 @@ impl Args {
                     let Some(delay) = status.get_details_retry_info().and_then(|info| info.retry_delay) else {
                         break Err(CliError::Call(status));
                     };
+                    *last = Some(CliError::Call(status));
                     time::sleep(delay).await;
                     request.resume_tokens = listing.tokens.values().cloned().collect();
                 }
@@ -146,7 +153,6 @@ impl<W: io::Write> Listing<W> {
         begin: &mut impl FnMut() -> Result<Output<W>, CliError>,
         progress: &mut Progress,
     ) -> Result<(), CliError> {
-        let failed = |status: tonic::Status| CliError::Call(status.into());
         self.unreachable.clear();
         let mut pages = client.stream_instance_information(request).await.map_err(failed)?.into_inner();
         let output = match &mut self.output {

@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use clap::builder::BoolishValueParser;
+
 use crate::{
     config::{Config, ConfigError},
     edge::Address,
@@ -15,11 +17,14 @@ pub(super) struct Settings {
     /// The address to listen on: IP:PORT, or unix:PATH [default: 127.0.0.1:50051].
     #[arg(long, value_name = "ADDR", env = "SSM_GATEWAY_LISTEN")]
     listen: Option<Address>,
-    /// Admit callers who prove nothing, wherever they are.
-    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", env = "SSM_GATEWAY_ALLOW_ANONYMOUS")]
+    /// Admit callers who prove nothing, though others could or they come from other machines; on loopback, where nobody can prove
+    /// anything, they are admitted anyway.
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_parser = BoolishValueParser::new(), env = "SSM_GATEWAY_ALLOW_ANONYMOUS")]
     allow_anonymous: Option<bool>,
     /// Take bearer tokens over connections that others could read.
-    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", env = "SSM_GATEWAY_ALLOW_PLAINTEXT_TOKENS")]
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_parser = BoolishValueParser::new(), env = "SSM_GATEWAY_ALLOW_PLAINTEXT_TOKENS")]
     allow_plaintext_tokens: Option<bool>,
     /// The AWS region to ask [default: AWS's own variables and files].
     #[arg(long, env = "SSM_GATEWAY_REGION")]

@@ -5,7 +5,7 @@ use std::{
 
 use tokio::time;
 
-use super::{CliError, client::Server};
+use super::{CliError, client::Server, failed};
 use crate::proto::{ListTargetsRequest, Target, TargetState, target_service_client::TargetServiceClient};
 
 /// List the targets of a running gateway, and how they are.
@@ -30,7 +30,7 @@ impl Args {
     async fn list(self) -> Result<(), CliError> {
         let mut client = TargetServiceClient::new(self.server.connect().await?);
         let answer = client.list_targets(ListTargetsRequest {}).await;
-        let targets = answer.map_err(|status| CliError::Call(status.into()))?.into_inner().targets;
+        let targets = answer.map_err(failed)?.into_inner().targets;
         let width = targets.iter().map(|target| target.name.len()).chain([4]).max().unwrap_or_default();
         writeln!(io::stdout(), "  {:width$}  {:14}  {:12}  LAST ANSWERED", "NAME", "REGION", "STATE")?;
         for target in &targets {

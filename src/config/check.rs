@@ -63,14 +63,15 @@ fn access(config: &Config) -> Result<(), Wrong> {
     if !is_local && !config.has_authentication() && !auth.allow_anonymous {
         let rule = format!(
             "is {}, where everybody could call: let callers prove who they are by [auth] or edge.tls.client_ca, or say \
-             allow_anonymous",
+             allow_anonymous (--allow-anonymous)",
             edge.listen
         );
         return Err(wrong(&["edge", "listen"], rule));
     }
     if !is_local && is_plain && auth.has_tokens() && !auth.allow_plaintext_tokens {
         let rule = format!(
-            "is {} without [edge.tls], so that others could read tokens: say allow_plaintext_tokens if they cannot",
+            "is {} without [edge.tls], so that others could read tokens: say \
+             allow_plaintext_tokens (--allow-plaintext-tokens) if they cannot",
             edge.listen
         );
         return Err(wrong(&["edge", "listen"], rule));
@@ -82,6 +83,9 @@ fn access(config: &Config) -> Result<(), Wrong> {
         let index = index.to_string();
         if rule.principal.is_empty() {
             return Err(wrong(&["allow", &index, "principal"], "must not be empty"));
+        }
+        if let Some(why) = unprovable(config, &rule.principal) {
+            return Err(wrong(&["allow", &index, "principal"], format!("is {:?}, {why}", rule.principal)));
         }
         times_at(&["allow", &index], &[("min_max_age", rule.min_max_age, false)])?;
     }
@@ -106,6 +110,25 @@ fn access(config: &Config) -> Result<(), Wrong> {
         }
     }
     times_at(&["auth", "jwt"], &[("clock_skew", jwt.clock_skew, false)])
+}
+
+/// Why no caller can be this principal, or any that the glob means.
+fn unprovable(config: &Config, principal: &str) -> Option<&'static str> {
+    let (auth, has_certs) = (&config.auth, config.has_client_certs());
+    let is_anonymous_admitted = auth.allow_anonymous || !config.has_authentication();
+    let (is_provable, why) = match principal.split_once(':') {
+        Some((kind, _)) if kind.contains('*') => (true, ""),
+        None if principal.contains('*') => (true, ""),
+        Some(("spiffe" | "dns", _)) => (has_certs, "which only edge.tls.client_ca could prove"),
+        Some(("jwt", _)) => (auth.jwt.is_some(), "which only [auth.jwt] could prove"),
+        Some(("token", name)) => {
+            let is_known = name.contains('*') || auth.tokens.iter().any(|token| token.name == name);
+            (is_known, "and there is no such token in [[auth.tokens]]")
+        }
+        None if principal == "anonymous" => (is_anonymous_admitted, "who is not admitted: say auth.allow_anonymous"),
+        _ => (false, "which is none of spiffe://…, dns:…, jwt:…, token:…, anonymous and *"),
+    };
+    (!is_provable).then_some(why)
 }
 
 fn limits(config: &Config) -> Result<(), Wrong> {
@@ -254,6 +277,13 @@ mod tests {
             (format!("{tls}{client_ca}"), Some("allow")),
             (format!("{token}{token}{rule}"), Some("auth.tokens.0.sha256")),
             ("[[allow]]\nprincipal = ''".to_owned(), Some("allow.0.principal")),
+            ("[[allow]]\nprincipal = 'anonymous'".to_owned(), None),
+            (format!("{token}[[allow]]\nprincipal = 'anonymous'"), Some("allow.0.principal")),
+            (format!("{token}[[allow]]\nprincipal = 'token:cj'"), Some("allow.0.principal")),
+            (format!("{token}[[allow]]\nprincipal = 'token:*'"), None),
+            (format!("{token}[[allow]]\nprincipal = 'sipffe://acme/orders'"), Some("allow.0.principal")),
+            (format!("{token}[[allow]]\nprincipal = 'spiffe://acme/orders'"), Some("allow.0.principal")),
+            (format!("{token}[[allow]]\nprincipal = 'jwt:alice'"), Some("allow.0.principal")),
             (format!("{rule}[auth.jwt]\njwks = 'j'\nissuer = 'i'\naudiences = []"), Some("auth.jwt.audiences")),
             ("[edge]\nlisten = 'unix:/run/a'".to_owned(), None),
         ] {

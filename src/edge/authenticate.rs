@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tonic::{Code, Status};
 use tonic_types::ErrorDetails;
 use tower::{Layer, Service};
+use tracing::Span;
 
 use super::{
     credential::{Authenticator, Credential, InvalidCredential},
@@ -60,6 +61,7 @@ where
         let peer = request.extensions_mut().remove::<Credential>();
         match self.authenticator.authenticate(request.headers(), peer.as_ref()) {
             Ok(Credential { principal, expires }) => {
+                Span::current().record("principal", principal.as_str());
                 request.extensions_mut().insert(principal);
                 let left = expires.map(|expires| expires.duration_since(SystemTime::now()).unwrap_or_default());
                 if let Some(at) = left.and_then(|left| Instant::now().checked_add(left)) {
@@ -75,9 +77,10 @@ where
 /// Tells why a caller was refused, and no more of its credential than that.
 pub(super) fn unauthenticated(invalid: InvalidCredential) -> Status {
     let (cause, message) = match invalid {
-        InvalidCredential::Missing => {
-            ("missing", "the call has no credential: a client certificate, or a bearer token in its authorization")
-        }
+        InvalidCredential::Missing => (
+            "missing",
+            "the call has no credential: a client certificate for a name, or a bearer token in its authorization",
+        ),
         InvalidCredential::Unknown => ("unknown", "the call's authorization is no bearer token that the gateway knows"),
         InvalidCredential::Expired => ("expired", "the caller's credential has expired: call with a new one"),
     };

@@ -10,8 +10,9 @@ use http_body::{Body, Frame};
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 use tower::{Layer, Service};
-use tracing::{Span, info, info_span};
+use tracing::{Span, field::Empty, info, info_span};
 
 const REQUEST_ID: &str = "x-request-id";
 /// How much of a method's name is written.
@@ -20,7 +21,7 @@ const MAX_METHOD: usize = 128;
 const MAX_REQUEST_ID: usize = 128;
 
 /// Gives every call an `x-request-id`, the caller's own where it is usable, and writes one line when the call ends: the
-/// ID, the method, the status, the time it took. Nothing of what was asked or answered is in it.
+/// ID, the method, who called, the status and why, the time it took. Nothing of what was asked or answered is in it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CallLogLayer;
 
@@ -55,6 +56,8 @@ struct Call {
     started: Instant,
     /// Unknown until the status is seen: a caller that goes away before never sees it.
     code: Option<Code>,
+    /// Of an error: its `ErrorInfo`'s reason, and the cause among its metadata.
+    reason: Option<(String, Option<String>)>,
 }
 
 impl<S> Layer<S> for CallLogLayer {
@@ -81,8 +84,9 @@ where
         let request_id = request_id(request.headers());
         // Whoever calls, by whatever name, fills no log.
         let method = request.uri().path().get(..MAX_METHOD).unwrap_or(request.uri().path());
-        let span = info_span!("call", method, request_id = request_id.to_str().unwrap_or_default());
-        let call = Call { request_id, span, started: Instant::now(), code: None };
+        let id = request_id.to_str().unwrap_or_default();
+        let span = info_span!("call", method, request_id = id, principal = Empty);
+        let call = Call { request_id, span, started: Instant::now(), code: None, reason: None };
         let inner = call.span.in_scope(|| self.inner.call(request));
         CallLogFuture { inner, call: Some(call) }
     }
@@ -137,6 +141,7 @@ impl Call {
             && let Some(status) = Status::from_header_map(headers)
         {
             self.code = Some(status.code());
+            self.reason = status.get_details_error_info().map(|mut info| (info.reason, info.metadata.remove("cause")));
         }
     }
 }
@@ -148,7 +153,8 @@ impl Drop for Call {
         }
         let status = self.code.map_or_else(|| "cut off".to_owned(), |code| format!("{code:?}"));
         let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.span.in_scope(|| info!(status, micros, "call ended"));
+        let (reason, cause) = self.reason.take().unzip();
+        self.span.in_scope(|| info!(status, reason, cause = cause.flatten(), micros, "call ended"));
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::{
 };
 use tonic::Status;
 use tower::{Service, ServiceExt as _};
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::{
     Config,
@@ -57,7 +57,7 @@ where
                     let peer = tls::peer(io.get_ref().1);
                     self.speak(io, &socket, peer, greeting).await;
                 }
-                Ok(Err(error)) => debug!(error = &error as &dyn std::error::Error, "TLS handshake failed"),
+                Ok(Err(error)) => info!(error = &error as &dyn std::error::Error, "a TLS handshake failed"),
                 Err(_too_late) => debug!("TLS handshake took too long"),
             },
             () = self.stages.reached(Stage::GoingAway) => {}

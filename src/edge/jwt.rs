@@ -12,6 +12,7 @@ use jsonwebtoken::{
 };
 use lru::LruCache;
 use serde::Deserialize;
+use tracing::debug;
 
 use super::{
     credential::{Credential, InvalidCredential},
@@ -143,6 +144,7 @@ impl Jwt {
     fn verify_signature(&self, token: &str, keys: &[Key]) -> Result<Credential, InvalidCredential> {
         let header = decode_header(token).map_err(|_malformed| InvalidCredential::Unknown)?;
         if !self.algorithms.contains(&header.alg) {
+            debug!(algorithm = ?header.alg, "a JWT was refused: it may not be signed so");
             return Err(InvalidCredential::Unknown);
         }
         let name = format!("{:?}", header.alg);
@@ -158,7 +160,7 @@ impl Jwt {
             match decode::<Claims>(token, &key.decoding, &validation) {
                 Ok(token) => return self.credential(&token.claims),
                 Err(error) if *error.kind() == ErrorKind::ExpiredSignature => why = InvalidCredential::Expired,
-                Err(_) => {}
+                Err(error) => debug!(error = &error as &dyn std::error::Error, "a JWT was refused"),
             }
         }
         Err(why)

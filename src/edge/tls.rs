@@ -56,8 +56,14 @@ impl Config {
 
     fn server(&self, contents: &[Vec<u8>]) -> Result<ServerConfig, FileError> {
         let [cert, key, rest @ ..] = contents else { return Err(wrong(&self.cert, "is missing")) };
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| wrong(&self.key, error))?;
+        let key = PrivateKeyDer::from_pem_slice(key);
+        let key = key.map_err(|_none| wrong(&self.key, "it holds no private key in PEM"))?;
         let certs = certificates(&self.cert, cert)?;
+        let validity = certs.first().and_then(|cert| Some(X509Certificate::from_der(cert).ok()?.1.validity().clone()));
+        if let Some(validity) = validity.filter(|validity| !validity.is_valid()) {
+            let rule = format!("it is valid from {} to {} only", validity.not_before, validity.not_after);
+            return Err(wrong(&self.cert, rule));
+        }
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
         let builder = builder.with_safe_default_protocol_versions().map_err(|error| wrong(&self.cert, error))?;
@@ -85,7 +91,7 @@ impl Config {
 fn certificates(file: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, FileError> {
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let certificates = certificates.map_err(|error| wrong(file, error))?;
-    if certificates.is_empty() { Err(wrong(file, "holds no certificate in PEM")) } else { Ok(certificates) }
+    if certificates.is_empty() { Err(wrong(file, "it holds no certificate in PEM")) } else { Ok(certificates) }
 }
 
 fn wrong(file: &Path, what: impl Display) -> FileError {

@@ -2,13 +2,16 @@
 
 use std::process::{Command, Stdio};
 
+use sha2::{Digest as _, Sha256};
 use ssm_gateway::{
     proto::{DescribeInstanceInformationRequest, StreamInstanceInformationRequest},
-    simulator::{FailureKind, Faults},
+    simulator::{self, FailureKind, Faults},
 };
+use tonic::Code;
 
 use crate::{
     program::Program,
+    proofs::{Folder, Issuer, with_token},
     support::{Client, failing, simulated, within},
 };
 
@@ -53,4 +56,50 @@ async fn no_address_and_no_host_name_is_ever_logged() {
             assert!(secret.is_empty() || !log.contains(secret), "the log has {secret}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_calls_and_why_a_call_is_refused_is_logged_and_no_credential_is() {
+    let (simulator, folder) = (simulator::Config::default().start().await.unwrap(), Folder::new());
+    let (issuer, stranger) = (Issuer::new("one"), Issuer::new("one"));
+    let jwks = folder.write("jwks.json", issuer.jwks());
+    let ci: String = Sha256::digest("ci-secret").iter().flat_map(|byte| [byte >> 4, byte & 15]).map(hex).collect();
+    let config = format!(
+        "[[auth.tokens]]\nname = 'ci'\nsha256 = '{ci}'\n[auth.jwt]\njwks = '{}'\nissuer = 'https://issuer'\n\
+         audiences = ['ssm-gateway']\n[[allow]]\nprincipal = 'token:ci'\n[log]\nfilter = 'trace'\n",
+        jwks.display()
+    );
+    let program = Program::in_front_of(&simulator, &folder, &config, "127.0.0.1:0", "");
+    let mut client = within(Client::connect(format!("http://{}", program.addr))).await.unwrap();
+    let (known, unknown) = (issuer.token("alice", |_, _| {}), stranger.token("alice", |_, _| {}));
+    let tokens = ["ci-secret", "wrong-secret", &known, &unknown];
+    let mut codes = Vec::new();
+    for token in tokens {
+        let request = with_token(DescribeInstanceInformationRequest::default(), token);
+        codes.push(
+            within(client.describe_instance_information(request))
+                .await
+                .map_or_else(|status| status.code(), |_| Code::Ok),
+        );
+    }
+    assert_eq!(codes, [Code::Ok, Code::Unauthenticated, Code::PermissionDenied, Code::Unauthenticated]);
+    drop(client);
+    let log = program.stop();
+    let ended: Vec<&str> = log.lines().filter(|line| line.contains("call ended")).collect();
+    for (line, parts) in ended.iter().zip([
+        &["principal=\"token:ci\"", "status=\"Ok\""][..],
+        &["reason=\"UNAUTHENTICATED\"", "cause=\"unknown\""],
+        &["principal=\"jwt:alice\"", "reason=\"CALLER_NOT_ALLOWED\"", "cause=\"principal\""],
+        &["reason=\"UNAUTHENTICATED\""],
+    ]) {
+        assert!(parts.iter().all(|part| line.contains(part)), "{line}");
+    }
+    assert!(log.contains("a JWT was refused"), "{log}");
+    for token in tokens {
+        assert!(!log.contains(token) && !log.contains(token.rsplit('.').next().unwrap()), "the log has {token}");
+    }
+}
+
+fn hex(digit: u8) -> char {
+    char::from_digit(u32::from(digit), 16).unwrap()
 }

@@ -247,6 +247,15 @@ fn a_configuration_is_checked_without_serving() {
 }
 
 #[test]
+fn a_rule_about_targets_that_there_are_none_of_is_warned_of() {
+    let content =
+        "[targets.prod]\nregion = 'eu-west-1'\n[[allow]]\nprincipal = 'anonymous'\ntargets = ['pr*', 'prd-*']\n";
+    let (stdout, stderr, code) = with_config("check", content);
+    assert_eq!((&*stdout, code), ("* prod in eu-west-1\n", Some(0)));
+    assert_eq!(stderr, "warning: allow.0.targets: no target is meant by \"prd-*\"\n");
+}
+
+#[test]
 fn an_address_that_others_can_reach_is_not_served_to_everybody_unless_that_is_said() {
     let check = |flags: &[&str], variable: Option<&str>| {
         let mut command = Command::new(SSM_GATEWAY);
@@ -259,6 +268,7 @@ fn an_address_that_others_can_reach_is_not_served_to_everybody_unless_that_is_sa
     assert!(stderr.starts_with("error: edge.listen is 0.0.0.0:50051, where everybody could call"), "{stderr}");
     assert_eq!(check(&["--allow-anonymous"], None).0, Some(0));
     assert_eq!(check(&[], Some("SSM_GATEWAY_ALLOW_ANONYMOUS")).0, Some(0));
+    assert_eq!(check(&["--allow-anonymous=false"], Some("SSM_GATEWAY_ALLOW_ANONYMOUS")).0, Some(1), "flags win");
     let token = format!("[[auth.tokens]]\nname = 'ci'\nsha256 = '{}'\n[[allow]]\nprincipal = '*'\n", "0".repeat(64));
     let folder = Folder::new();
     let file = folder.write("gateway.toml", format!("[upstream]\nregion = 'eu-west-1'\n{token}"));

@@ -5,6 +5,7 @@ use std::{process::Command, time::Duration};
 use ssm_gateway::{
     app::Signal,
     config::{Config, Target},
+    edge::TlsConfig,
     proto::{
         DescribeInstanceInformationRequest, ListTargetsRequest, StreamInstanceInformationRequest,
         target_service_client::TargetServiceClient,
@@ -104,6 +105,11 @@ async fn a_configuration_that_cannot_be_used_changes_nothing() {
     Issuer::new("one").configure(&mut keyless, &Folder::new());
     keyless.allow = vec![allow("*", &[], &[])];
     gateway.tell(Signal::Reload(Box::new(keyless)));
+    let mut certless = targets(&simulator, &[("b", "us-east-1")]);
+    let nothing = std::path::PathBuf::from("/nothing");
+    certless.edge.tls =
+        Some(TlsConfig { cert: nothing.clone(), key: nothing, client_ca: None, require_client_cert: false });
+    gateway.tell(Signal::Reload(Box::new(certless)));
     let mut marked = targets(&simulator, &[("a", "us-east-1"), ("marker", "us-east-1")]);
     marked.default_target = Some("a".into());
     reload(&gateway, marked).await;

@@ -307,6 +307,19 @@ fn client(secured: &Secured, command: &str, port: u16, flags: &[&str]) -> Output
     client.output().unwrap()
 }
 
+#[tokio::test]
+async fn a_certificate_that_has_expired_is_not_served_with() {
+    let secured = Secured::new();
+    let past = secured.authority.issue_until(&["localhost"], SystemTime::now() - Duration::from_mins(1));
+    secured.folder.write("key.pem", past.key);
+    secured.folder.write("cert.pem", past.cert);
+    let mut config = config("http://127.0.0.1:1");
+    secured.configure(&mut config);
+    let error = ssm_gateway::app::App::build(config).await.unwrap_err();
+    let why = std::error::Error::source(&error).unwrap().to_string();
+    assert!(why.contains("cert.pem cannot be used: it is valid from"), "{why}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_that_calls_can_prove_who_calls() {
     let (gateway, secured, _simulator) = secured(7, false).await;
@@ -315,6 +328,9 @@ async fn every_command_that_calls_can_prove_who_calls() {
     secured.folder.write("me.key", me.key);
     secured.folder.write("token", "ci-secret\n");
     secured.folder.write("wrong", "wrong");
+    let other = Authority::new().issue(&["spiffe://acme/person"]);
+    secured.folder.write("other.pem", other.cert);
+    secured.folder.write("other.key", other.key);
     let run = |command: &str, flags: &str| {
         let flags: Vec<&str> = flags.split_whitespace().collect();
         let output = client(&secured, command, gateway.addr.port(), &flags);
@@ -336,6 +352,7 @@ async fn every_command_that_calls_can_prove_who_calls() {
         ("--token-file token", "could not reach a gateway"),
         ("--tls-ca nothing.pem", "could not read nothing.pem"),
         ("--tls-ca ca.pem --token-file ca.pem", "ca.pem holds no bearer token"),
+        ("--tls-ca ca.pem --cert other.pem --key other.key", "the connection to the gateway broke"),
     ] {
         let (code, printed) = run("targets", flags);
         assert_eq!(code, Some(1), "{flags}");

@@ -70,8 +70,8 @@ async fn those_who_watch_health_take_nothing_from_callers() {
         watches.push(call(&limits, None, HEALTH_WATCH).await);
     }
     assert!(watches.iter().all(|watch| refused(watch).is_none()));
-    let refused_ = refused(&call(&limits, None, HEALTH_WATCH).await);
-    assert_eq!(refused_, Some((Code::Unavailable, "OVERLOADED".to_owned())));
+    let expected = Some((Code::Unavailable, "OVERLOADED".to_owned()));
+    assert_eq!(refused(&call(&limits, None, HEALTH_WATCH).await), expected);
     assert_eq!(refused(&call(&limits, Some("caller"), "/a").await), None);
     assert_eq!(refused(&call(&limits, None, HEALTH_CHECK).await), None);
     watches.pop();
