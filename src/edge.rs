@@ -57,10 +57,10 @@ pub struct Config {
     pub tls: Option<TlsConfig>,
     /// The most connections at a time.
     pub max_connections: usize,
-    /// How long a peer may take until it speaks HTTP/2, TLS included.
+    /// How long a peer may take for the handshake of TLS.
     #[serde(with = "humantime_serde")]
     pub handshake_timeout: Duration,
-    /// How long a peer may take for what it has begun: a frame, a block of headers, the message of a call.
+    /// How long a peer may take for what it has begun: its greeting, a frame, a block of headers, the message of a call.
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
     /// The most calls at a time on one connection.

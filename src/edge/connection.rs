@@ -9,7 +9,7 @@ use hyper::{body::Incoming, server::conn::http2::Builder, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::{self, Instant},
+    time,
 };
 use tonic::Status;
 use tower::{Service, ServiceExt as _};
@@ -46,16 +46,16 @@ where
 {
     /// Serves a connection to its end.
     pub(super) async fn serve(self: Arc<Self>, socket: Socket) {
-        let greeting = Instant::now() + self.config.handshake_timeout;
         let Some(tls) = &self.tls else {
-            return self.speak(socket.clone(), &socket, None, greeting).await;
+            return self.speak(socket.clone(), &socket, None).await;
         };
-        let handshake = time::timeout_at(greeting, socket.turns(tls.acceptor().accept(socket.clone())));
+        let accepted = socket.turns(tls.acceptor().accept(socket.clone()));
+        let handshake = time::timeout(self.config.handshake_timeout, accepted);
         tokio::select! {
             outcome = handshake => match outcome {
                 Ok(Ok(io)) => {
                     let peer = tls::peer(io.get_ref().1);
-                    self.speak(io, &socket, peer, greeting).await;
+                    self.speak(io, &socket, peer).await;
                 }
                 Ok(Err(error)) => info!(error = &error as &dyn std::error::Error, "a TLS handshake failed"),
                 Err(_too_late) => debug!("TLS handshake took too long"),
@@ -73,7 +73,7 @@ where
     }
 
     /// Speaks HTTP/2 until the peer leaves, is shown out, or is told to go elsewhere and has had the time to.
-    async fn speak<IO>(&self, io: IO, socket: &Socket, peer: Option<Credential>, greeting: Instant)
+    async fn speak<IO>(&self, io: IO, socket: &Socket, peer: Option<Credential>)
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -86,7 +86,7 @@ where
             }
             service.clone().oneshot(request)
         });
-        let io = Frames::new(io, greeting, request_timeout, max_concurrent_streams);
+        let io = Frames::new(io, request_timeout, max_concurrent_streams);
         let has_greeted = io.has_greeted();
         let connection = self.http.serve_connection(TokioIo::new(io), service);
         let mut connection = Box::pin(socket.turns(connection));

@@ -64,11 +64,19 @@ struct Resets {
 }
 
 impl<IO> Frames<IO> {
-    /// Watches a connection whose peer must greet until `greeting`, finish each frame within `timeout`, and may have so many
-    /// calls at a time.
-    pub(super) fn new(io: IO, greeting: Instant, timeout: Duration, max_calls: u32) -> Self {
+    /// Watches a connection whose peer must greet, and then finish each frame, within `timeout`, and may have so many calls at a
+    /// time.
+    pub(super) fn new(io: IO, timeout: Duration, max_calls: u32) -> Self {
         let (unit, resets) = (Unit::new(), Resets::new(max_calls));
-        Self { io, unit, resets, has_greeted: Arc::default(), timeout, due: Some(greeting), sleep: None }
+        Self {
+            io,
+            unit,
+            resets,
+            has_greeted: Arc::default(),
+            timeout,
+            due: Some(Instant::now() + timeout),
+            sleep: None,
+        }
     }
 
     /// Whether the peer has begun to speak HTTP/2, now and later.
@@ -225,7 +233,7 @@ mod tests {
     /// Sends the parts a second apart, and tells how many of them were read before the connection failed, if it did.
     async fn send(parts: &[&[u8]]) -> (usize, bool) {
         let (mut peer, io) = tokio::io::duplex(1 << 20);
-        let mut frames = Frames::new(io, Instant::now() + 3 * SECOND, 2 * SECOND, 100);
+        let mut frames = Frames::new(io, 2 * SECOND, 100);
         let sending = async {
             for part in parts {
                 peer.write_all(part).await.unwrap();
@@ -265,7 +273,7 @@ mod tests {
     async fn a_peer_that_does_not_is_shown_out() {
         let greeting = greeting();
         let drip: Vec<&[u8]> = greeting.chunks(1).collect();
-        assert_eq!(send(&drip).await, (3, true), "three seconds for a greeting");
+        assert_eq!(send(&drip).await, (2, true), "two seconds for a greeting");
         assert_eq!(send(&[]).await, (0, true));
         assert_eq!(send(&[&greeting[..PREFACE]]).await, (1, true));
         let headers = frame(HEADERS, 0, 1);

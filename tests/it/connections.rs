@@ -71,7 +71,7 @@ async fn there_are_no_more_connections_than_may_be_and_the_next_one_is_told_at_o
 
 #[tokio::test]
 async fn who_does_not_greet_in_time_is_shown_out() {
-    let quick = |config: &mut ssm_gateway::config::Config| config.edge.handshake_timeout = Duration::from_millis(300);
+    let quick = |config: &mut ssm_gateway::config::Config| config.edge.request_timeout = Duration::from_millis(300);
     let (gateway, _simulator) = simulated_with(1, quick).await;
     let mut silent = Raw::silent(gateway.addr).await;
     let mut greeting = Raw::silent(gateway.addr).await;
@@ -292,9 +292,8 @@ impl Attacker {
 
 /// Each attacker comes back as often as it likes, for so long, while others call.
 async fn attacked(lasts: Duration) {
-    // All as it is by default, but for greetings: handshakes of TLS need more on a busy machine than attackers get here.
-    let (gateway, _simulator) =
-        simulated_with(60, |config| config.edge.handshake_timeout = Duration::from_millis(1500)).await;
+    // All as it is by default.
+    let (gateway, _simulator) = simulated(60).await;
     describe(&gateway).await;
     for attacker in attackers() {
         let attacks = async {
