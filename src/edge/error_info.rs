@@ -1,6 +1,8 @@
 use std::{collections::HashMap, time::Duration};
 
-use http::Response;
+use bytes::Bytes;
+use http::{HeaderMap, Response};
+use http_body::Frame;
 use tonic::{Code, Status, metadata::MetadataValue};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
@@ -51,6 +53,12 @@ pub(super) fn refusal_with(
         status.metadata_mut().insert("grpc-retry-pushback-ms", millis);
     }
     status
+}
+
+/// The end of a body that ends with this status.
+pub(super) fn trailers(status: &Status) -> Result<Frame<Bytes>, Status> {
+    let mut trailers = HeaderMap::new();
+    status.add_header(&mut trailers).map(|()| Frame::trailers(trailers))
 }
 
 /// `FailedPrecondition` as `FAILED_PRECONDITION`.

@@ -17,7 +17,7 @@ use tower::{Layer, Service};
 use super::{
     authenticate::unauthenticated,
     credential::InvalidCredential,
-    error_info::refusal,
+    error_info::{refusal, trailers},
     stage::{Stage, Stages},
 };
 
@@ -143,8 +143,7 @@ where
             },
         };
         *this = Self::default();
-        let mut trailers = HeaderMap::new();
-        Poll::Ready(Some(status.add_header(&mut trailers).map(|()| Frame::trailers(trailers))))
+        Poll::Ready(Some(trailers(&status)))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -6,13 +6,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use http_body::{Body, Frame};
 use pin_project_lite::pin_project;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
-use super::error_info::refusal;
+use super::error_info::{refusal, trailers};
 
 /// Turns a panic in a call into INTERNAL, streams included; hyper would reset the call. The panic's own line is written by the
 /// process's hook.
@@ -106,8 +106,7 @@ where
         let this = &mut *self;
         catch_unwind(AssertUnwindSafe(|| Pin::new(&mut this.inner).poll_frame(cx))).unwrap_or_else(|_panic| {
             this.inner = B::default();
-            let mut trailers = HeaderMap::new();
-            Poll::Ready(Some(failed().add_header(&mut trailers).map(|()| Frame::trailers(trailers))))
+            Poll::Ready(Some(trailers(&failed())))
         })
     }
 
