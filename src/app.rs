@@ -110,8 +110,7 @@ impl App {
     /// [`AppError::Listen`] and [`AppError::Authenticator`].
     pub async fn check_files(config: &Config) -> Result<(), AppError> {
         config.edge.check_files().await?;
-        config.auth.clone().build(config.has_client_certs(), config.edge.reload_interval).await?;
-        Ok(())
+        authenticator(config).await.map(drop)
     }
 
     /// The address that is bound, with the port that was chosen.
@@ -185,10 +184,13 @@ async fn target(
     Ok(Arc::new(Target::new(name, Arc::new(upstream), listing.ttl, listing.max_stale)))
 }
 
+async fn authenticator(config: &Config) -> Result<Authenticator, AppError> {
+    Ok(config.auth.clone().build(config.has_client_certs(), config.edge.reload_interval).await?)
+}
+
 impl Live {
     async fn build(config: Config, listings: Listings, limits: LimitsLayer, stages: Stages) -> Result<Self, AppError> {
-        let every = config.edge.reload_interval;
-        let authenticator = config.auth.clone().build(config.has_client_certs(), every).await?;
+        let authenticator = authenticator(&config).await?;
         let routes = routes(&config, &listings, &stages)?;
         Ok(Self { config, listings, routes, authenticator: Arc::new(authenticator), limits, stages })
     }

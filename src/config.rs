@@ -108,6 +108,12 @@ pub enum ConfigError {
     },
 }
 
+impl ConfigError {
+    fn value(Wrong { key, rule }: Wrong, source_file: Option<(PathBuf, usize)>) -> Self {
+        Self::Value { source_file, key: key.join("."), rule }
+    }
+}
+
 fn place(written: Option<&(PathBuf, usize)>) -> String {
     written.map(|(path, line)| format!("{}, line {line}: ", path.display())).unwrap_or_default()
 }
@@ -123,9 +129,9 @@ impl Config {
         let mut config: Self = toml::from_str(&text)
             .map_err(|source| ConfigError::Parse { path: path.map(Path::to_owned).unwrap_or_default(), source })?;
         overrides(&mut config);
-        check::check(&config).map_err(|Wrong { key, rule }| {
-            let source_file = path.map(Path::to_owned).zip(line::of(&text, &key));
-            ConfigError::Value { source_file, key: key.join("."), rule }
+        check::check(&config).map_err(|wrong| {
+            let source_file = path.map(Path::to_owned).zip(line::of(&text, &wrong.key));
+            ConfigError::value(wrong, source_file)
         })?;
         Ok(config)
     }
@@ -141,13 +147,8 @@ impl Config {
             ("listing", mem::replace(&mut self.listing, listing) != listing),
             ("log", mem::replace(&mut self.log, running.log.clone()) != running.log),
         ];
-        let wrong = |Wrong { key, rule }: Wrong| ConfigError::Value { source_file: None, key: key.join("."), rule };
-        check::check(self).map_err(wrong)?;
-        // An empty file says so, too, and is more likely a mistake.
-        if running.has_authentication() && !self.has_authentication() && !self.auth.allow_anonymous {
-            let rule = "is gone, and everybody could call: say allow_anonymous, or restart".to_owned();
-            return Err(ConfigError::Value { source_file: None, key: "auth".to_owned(), rule });
-        }
+        let checked = check::check(self).and_then(|()| check::reload(self, running));
+        checked.map_err(|wrong| ConfigError::value(wrong, None))?;
         Ok(tables.into_iter().filter_map(|(table, is_changed)| is_changed.then_some(table)).collect())
     }
 

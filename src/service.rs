@@ -79,7 +79,7 @@ impl Service {
     async fn answer(self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let serving = &*self.0;
         let principal = request.extensions().get().cloned();
-        let caller = |method| Caller::new(&serving.policy, principal.as_ref(), method);
+        let caller = |method| Caller::new(&serving.policy, principal, method);
         match request.uri().path() {
             "/ssm_gateway.v1.InstanceInformationService/DescribeInstanceInformation" => {
                 let caller = caller(Method::DescribeInstanceInformation);

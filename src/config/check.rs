@@ -34,14 +34,22 @@ pub(super) fn check(config: &Config) -> Result<(), Wrong> {
     upstreams(config)
 }
 
+/// Finds what a running gateway must not be told, though it could be started so.
+pub(super) fn reload(config: &Config, running: &Config) -> Result<(), Wrong> {
+    // An empty file says so, too, and is more likely a mistake.
+    let is_opened = running.has_authentication() && !config.has_authentication() && !config.auth.allow_anonymous;
+    let rule = "is gone, and everybody could call: say allow_anonymous, or restart";
+    require(!is_opened, &["auth"], rule)
+}
+
 fn edge(config: &Config) -> Result<(), Wrong> {
     let edge = &config.edge;
-    let number = |key, is_right: bool, rule: &str| if is_right { Ok(()) } else { Err(wrong(&["edge", key], rule)) };
+    let number = |key, is_right, rule| require(is_right, &["edge", key], rule);
     number("max_concurrent_streams", edge.max_concurrent_streams >= 2, "must be at least 2")?;
     number("max_header_list_size", edge.max_header_list_size >= LEAST_HEADERS, "must be at least 1024")?;
     number("max_connections", edge.max_connections > 0, POSITIVE)?;
     times(
-        "edge",
+        &["edge"],
         &[
             ("handshake_timeout", edge.handshake_timeout, true),
             ("request_timeout", edge.request_timeout, true),
@@ -81,13 +89,11 @@ fn access(config: &Config) -> Result<(), Wrong> {
     }
     for (index, rule) in config.allow.iter().enumerate() {
         let index = index.to_string();
-        if rule.principal.is_empty() {
-            return Err(wrong(&["allow", &index, "principal"], "must not be empty"));
-        }
+        require(!rule.principal.is_empty(), &["allow", &index, "principal"], "must not be empty")?;
         if let Some(why) = unprovable(config, &rule.principal) {
             return Err(wrong(&["allow", &index, "principal"], format!("is {:?}, {why}", rule.principal)));
         }
-        times_at(&["allow", &index], &[("min_max_age", rule.min_max_age, false)])?;
+        times(&["allow", &index], &[("min_max_age", rule.min_max_age, false)])?;
     }
     for (index, token) in auth.tokens.iter().enumerate() {
         let is_twice = auth.tokens.iter().skip(index + 1).any(|other| other.sha256 == token.sha256);
@@ -105,11 +111,9 @@ fn access(config: &Config) -> Result<(), Wrong> {
         ("algorithms", jwt.algorithms.is_empty()),
         ("issuer", jwt.issuer.is_empty()),
     ] {
-        if is_empty {
-            return Err(wrong(&["auth", "jwt", key], "must not be empty"));
-        }
+        require(!is_empty, &["auth", "jwt", key], "must not be empty")?;
     }
-    times_at(&["auth", "jwt"], &[("clock_skew", jwt.clock_skew, false)])
+    times(&["auth", "jwt"], &[("clock_skew", jwt.clock_skew, false)])
 }
 
 /// Why no caller can be this principal, or any that the glob means.
@@ -138,15 +142,13 @@ fn limits(config: &Config) -> Result<(), Wrong> {
         ("limits", "max_calls_per_principal", limits.max_calls_per_principal),
         ("service", "max_request_size", service.max_request_size),
     ] {
-        if number == 0 {
-            return Err(wrong(&[table, key], POSITIVE));
-        }
+        require(number > 0, &[table, key], POSITIVE)?;
     }
-    times("limits", &[("max_call_time", limits.max_call_time, true)])
+    times(&["limits"], &[("max_call_time", limits.max_call_time, true)])
 }
 
 fn listings(listing: &listing::Config) -> Result<(), Wrong> {
-    let number = |key, is_right: bool, rule: &str| if is_right { Ok(()) } else { Err(wrong(&["listing", key], rule)) };
+    let number = |key, is_right, rule| require(is_right, &["listing", key], rule);
     let is_bounded = listing.max_listing_bytes.is_none_or(|bytes| bytes <= listing.max_bytes);
     number("jitter_percent", listing.jitter_percent <= 100, "must be at most 100")?;
     number("breaker_failures", listing.breaker_failures > 0, POSITIVE)?;
@@ -154,7 +156,7 @@ fn listings(listing: &listing::Config) -> Result<(), Wrong> {
     number("max_bytes", listing.max_bytes > 0, POSITIVE)?;
     number("max_listing_bytes", is_bounded, "must be at most listing.max_bytes")?;
     times(
-        "listing",
+        &["listing"],
         &[
             ("ttl", listing.ttl, false),
             ("max_stale", listing.max_stale, false),
@@ -170,15 +172,13 @@ fn listings(listing: &listing::Config) -> Result<(), Wrong> {
 
 fn upstreams(config: &Config) -> Result<(), Wrong> {
     let upstream = &config.upstream;
-    if upstream.longest_line == 0 {
-        return Err(wrong(&["upstream", "longest_line"], POSITIVE));
-    }
+    require(upstream.longest_line > 0, &["upstream", "longest_line"], POSITIVE)?;
     let is_written = |upstream: &upstream::Config, table: &[&str]| {
         upstream.check().map_err(|error| wrong(&[table, &[error.key()]].concat(), format!("is wrong: {error}")))
     };
     is_written(upstream, &["upstream"])?;
     times(
-        "upstream",
+        &["upstream"],
         &[
             ("connect_timeout", upstream.connect_timeout, true),
             ("attempt_timeout", upstream.attempt_timeout, true),
@@ -198,17 +198,13 @@ fn upstreams(config: &Config) -> Result<(), Wrong> {
             ("max_stale", max_stale, false),
         ];
         let own: Vec<_> = own.iter().filter_map(|(key, time, least)| Some((*key, (**time)?, *least))).collect();
-        times_at(&table, &own)?;
+        times(&table, &own)?;
     }
     Ok(())
 }
 
-fn times(table: &str, times: &[(&str, Duration, bool)]) -> Result<(), Wrong> {
-    times_at(&[table], times)
-}
-
 /// Checks times, each with whether it must be more than none.
-fn times_at(table: &[&str], times: &[(&str, Duration, bool)]) -> Result<(), Wrong> {
+fn times(table: &[&str], times: &[(&str, Duration, bool)]) -> Result<(), Wrong> {
     for &(key, time, is_positive) in times {
         let rule = match time {
             Duration::ZERO if is_positive => POSITIVE,
@@ -218,6 +214,10 @@ fn times_at(table: &[&str], times: &[(&str, Duration, bool)]) -> Result<(), Wron
         return Err(wrong(&[table, &[key]].concat(), rule));
     }
     Ok(())
+}
+
+fn require(is_right: bool, key: &[&str], rule: &str) -> Result<(), Wrong> {
+    if is_right { Ok(()) } else { Err(wrong(key, rule)) }
 }
 
 fn wrong(key: &[&str], rule: impl Into<String>) -> Wrong {

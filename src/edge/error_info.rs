@@ -18,9 +18,7 @@ pub fn with_error_info<B>(mut answer: Response<B>) -> Response<B> {
         let explained = match status.code() {
             // By tonic of a message that is too large, compressed or not: it will be so the next time, too.
             Code::OutOfRange | Code::ResourceExhausted => {
-                let mut status = refusal(Code::ResourceExhausted, "REQUEST_TOO_LARGE", message, None);
-                status.metadata_mut().insert("grpc-retry-pushback-ms", MetadataValue::from_static("-1"));
-                status
+                refusal(Code::ResourceExhausted, "REQUEST_TOO_LARGE", message, None)
             }
             code => refusal(code, &reason(code), message, None),
         };
@@ -46,11 +44,13 @@ pub(super) fn refusal_with(
         details.set_retry_info(retry_after);
     }
     let mut status = Status::with_error_details(code, message, details);
-    if let (Code::ResourceExhausted, Some(delay)) = (code, retry_after) {
-        // Clients obey this one to the millisecond: without the jitter they would all come back at once.
-        let millis = delay.mul_f64(1.0 + fastrand::f64() / 2.0).as_millis();
-        let millis = MetadataValue::from(u64::try_from(millis).unwrap_or(u64::MAX));
-        status.metadata_mut().insert("grpc-retry-pushback-ms", millis);
+    if code == Code::ResourceExhausted {
+        // Clients obey this one to the millisecond: without the jitter they would all come back at once. A negative one
+        // tells them not to come back.
+        let millis = retry_after.map_or(-1, |delay| {
+            i64::try_from(delay.mul_f64(1.0 + fastrand::f64() / 2.0).as_millis()).unwrap_or(i64::MAX)
+        });
+        status.metadata_mut().insert("grpc-retry-pushback-ms", MetadataValue::from(millis));
     }
     status
 }

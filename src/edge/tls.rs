@@ -11,7 +11,7 @@ use tokio_rustls::{
     TlsAcceptor,
     rustls::{
         RootCertStore, ServerConfig, ServerConnection,
-        crypto::aws_lc_rs,
+        crypto::{CryptoProvider, aws_lc_rs},
         server::{WebPkiClientVerifier, danger::ClientCertVerifier},
     },
 };
@@ -68,7 +68,9 @@ impl Config {
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
         let builder = builder.with_safe_default_protocol_versions().map_err(|error| wrong(&self.cert, error))?;
         let builder = match (&self.client_ca, rest) {
-            (Some(file), [authorities]) => builder.with_client_cert_verifier(self.verifier(file, authorities)?),
+            (Some(file), [authorities]) => {
+                builder.with_client_cert_verifier(self.verifier(file, authorities, provider)?)
+            }
             _ => builder.with_no_client_auth(),
         };
         let mut server = builder.with_single_cert(certs, key).map_err(|error| wrong(&self.cert, error))?;
@@ -76,12 +78,16 @@ impl Config {
         Ok(server)
     }
 
-    fn verifier(&self, file: &Path, authorities: &[u8]) -> Result<Arc<dyn ClientCertVerifier>, FileError> {
+    fn verifier(
+        &self,
+        file: &Path,
+        authorities: &[u8],
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Arc<dyn ClientCertVerifier>, FileError> {
         let mut roots = RootCertStore::empty();
         for authority in certificates(file, authorities)? {
             roots.add(authority).map_err(|error| wrong(file, error))?;
         }
-        let provider = Arc::new(aws_lc_rs::default_provider());
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
         let verifier = if self.require_client_cert { verifier } else { verifier.allow_unauthenticated() };
         verifier.build().map_err(|error| wrong(file, error))

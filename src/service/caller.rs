@@ -15,8 +15,8 @@ pub(super) struct Caller<'a> {
 
 impl<'a> Caller<'a> {
     /// The caller as the edge proved it, among a request's extensions. Who was proven by nobody is anonymous.
-    pub(super) fn new(policy: &'a Policy, principal: Option<&Principal>, method: Method) -> Self {
-        Self { policy, principal: principal.cloned().unwrap_or_else(Principal::anonymous), method }
+    pub(super) fn new(policy: &'a Policy, principal: Option<Principal>, method: Method) -> Self {
+        Self { policy, principal: principal.unwrap_or_else(Principal::anonymous), method }
     }
 
     /// Checks that it may ask about a target, or all that a glob could mean, before anything about them is told. It called

@@ -2,7 +2,6 @@
 
 use std::process::{Command, Stdio};
 
-use sha2::{Digest as _, Sha256};
 use ssm_gateway::{
     proto::{DescribeInstanceInformationRequest, StreamInstanceInformationRequest},
     simulator::{self, FailureKind, Faults},
@@ -11,7 +10,7 @@ use tonic::Code;
 
 use crate::{
     program::Program,
-    proofs::{Folder, Issuer, with_token},
+    proofs::{Folder, Issuer, sha256, with_token},
     support::{Client, failing, simulated, within},
 };
 
@@ -63,7 +62,7 @@ async fn who_calls_and_why_a_call_is_refused_is_logged_and_no_credential_is() {
     let (simulator, folder) = (simulator::Config::default().start().await.unwrap(), Folder::new());
     let (issuer, stranger) = (Issuer::new("one"), Issuer::new("one"));
     let jwks = folder.write("jwks.json", issuer.jwks());
-    let ci: String = Sha256::digest("ci-secret").iter().flat_map(|byte| [byte >> 4, byte & 15]).map(hex).collect();
+    let ci = sha256("ci-secret");
     let config = format!(
         "[[auth.tokens]]\nname = 'ci'\nsha256 = '{ci}'\n[auth.jwt]\njwks = '{}'\nissuer = 'https://issuer'\n\
          audiences = ['ssm-gateway']\n[[allow]]\nprincipal = 'token:ci'\n[log]\nfilter = 'trace'\n",
@@ -98,8 +97,4 @@ async fn who_calls_and_why_a_call_is_refused_is_logged_and_no_credential_is() {
     for token in tokens {
         assert!(!log.contains(token) && !log.contains(token.rsplit('.').next().unwrap()), "the log has {token}");
     }
-}
-
-fn hex(digit: u8) -> char {
-    char::from_digit(u32::from(digit), 16).unwrap()
 }

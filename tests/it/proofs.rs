@@ -143,9 +143,12 @@ impl Secured {
 
 /// What `auth.tokens` says of the token `NAME-secret`.
 pub(crate) fn token(name: &str) -> Token {
-    let hash = Sha256::digest(format!("{name}-secret"));
-    let hash: Vec<String> = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-    Token { name: name.to_owned(), sha256: hash.concat().try_into().unwrap() }
+    Token { name: name.to_owned(), sha256: sha256(&format!("{name}-secret")).try_into().unwrap() }
+}
+
+/// As `sha256sum` prints it.
+pub(crate) fn sha256(token: &str) -> String {
+    Sha256::digest(token).iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
 }
 
 /// A rule for a principal; no methods and no targets are all.
