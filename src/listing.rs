@@ -7,6 +7,7 @@
 mod charge;
 mod choice;
 mod cursor;
+mod fetch_span;
 mod hold_off;
 mod index;
 mod inside;
@@ -17,6 +18,7 @@ mod position;
 mod provenance;
 mod reader;
 mod seat;
+mod status;
 mod target;
 mod walk;
 
@@ -25,16 +27,17 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 pub use self::{
     cursor::InvalidCursor,
     listings::Listings,
-    metrics::Metrics,
+    metrics::{Counts, Durations, Metrics, Outcome},
     position::Taken,
     provenance::{Came, Provenance},
     reader::{Page, Reader, belongs_to},
-    target::{Target, TargetState},
+    status::{ListingState, ListingStatus},
+    target::{LastError, Target, TargetState},
 };
 use crate::{
     model::{Records, TargetName},
@@ -42,7 +45,7 @@ use crate::{
 };
 
 /// How listings are shared, kept and bounded; the `[listing]` table of the configuration file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// How long a listing is fresh for callers who do not say.
@@ -194,11 +197,13 @@ pub struct ReadError {
     pub error: Arc<ListingError>,
     /// How long upstream will not be asked again; absent where waiting is of no use.
     pub retry_after: Option<Duration>,
+    /// Whether its reader waited for a fetch that failed, rather than for none.
+    pub has_waited: bool,
 }
 
 impl From<ListingError> for ReadError {
     fn from(error: ListingError) -> Self {
-        Self { error: Arc::new(error), retry_after: None }
+        Self { error: Arc::new(error), retry_after: None, has_waited: false }
     }
 }
 

@@ -1,16 +1,22 @@
 //! What is asked and what is answered, as plain values: no I/O, no gRPC, no AWS.
 
+mod causes;
 mod freshness;
 mod glob;
+mod notes;
 mod policy;
 mod principal;
 mod query;
 mod record;
 mod target;
+mod token_hash;
 
+pub use causes::Causes;
 pub use freshness::Freshness;
+pub use notes::{CallNotes, Noted};
 pub use policy::{Allow, Denied, Method, Policy};
 pub use principal::Principal;
 pub use query::{Filter, Filters, Query};
 pub use record::{Records, RecordsBuilder};
 pub use target::{InvalidTargetName, TargetName};
+pub use token_hash::{InvalidTokenHash, TokenHash};

@@ -20,6 +20,11 @@ pub trait Upstream: Debug + Send + Sync + 'static {
     /// The AWS region that is asked.
     fn region(&self) -> &str;
 
+    /// How fast it is asked; nothing is known of one that is not paced.
+    fn pace(&self) -> Pace {
+        Pace::default()
+    }
+
     /// Waits for a turn to fetch a page, so that the target is not asked too fast. Dropped, it gives the turn up.
     ///
     /// # Errors
@@ -44,6 +49,21 @@ pub enum Priority {
     Background,
 }
 
+/// How fast a target is asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Pace {
+    /// Requests a second, now.
+    pub rate: f64,
+    /// The most that the rate may be.
+    pub max_rate: f64,
+    /// How many fetches wait for their turn.
+    pub waiting: usize,
+    /// How often a request was sent again so far, after a transient failure.
+    pub retries: u64,
+    /// How many fetches go on though AWS failed them already.
+    pub retrying: usize,
+}
+
 /// One answer from upstream.
 #[derive(Debug, Clone)]
 pub struct UpstreamPage {
@@ -51,4 +71,6 @@ pub struct UpstreamPage {
     pub records: Records,
     /// Where the next page is; absent at the end of the walk.
     pub next_token: Option<String>,
+    /// The ID under which AWS knows the answer.
+    pub request_id: Option<String>,
 }

@@ -40,7 +40,7 @@ impl Held {
         let left = self.until.saturating_duration_since(now);
         let left = self.probed_every.map_or(left, |often| often.min(left));
         let retry_after = (!self.error.is_refusal()).then_some(left);
-        ReadError { error: Arc::clone(&self.error), retry_after }
+        ReadError { error: Arc::clone(&self.error), retry_after, has_waited: false }
     }
 
     /// The same for one that failed by itself, in its own words.

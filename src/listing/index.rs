@@ -106,6 +106,11 @@ impl Index {
         Some(victim)
     }
 
+    /// Every listing, the most recently used first.
+    pub(super) fn all(&self) -> Vec<Arc<Listing>> {
+        self.listings.iter().map(|(_, listing)| Arc::clone(listing)).collect()
+    }
+
     /// Takes out all listings of targets that are none any more.
     pub(super) fn retain(&mut self, is_target: impl Fn(&Arc<Target>) -> bool) -> Vec<Arc<Listing>> {
         let gone = self.listings.iter().filter(|(_, listing)| !is_target(&listing.shared.target));

@@ -11,7 +11,7 @@ use super::{
     cursor::Place,
     listings::Store,
     lock,
-    pages::{KeptPage, Listing, Sent, Step},
+    pages::{KeptPage, Listing, Step},
     position::Taken,
     seat::Seat,
     walk::Walk,
@@ -36,8 +36,8 @@ pub(super) struct Run {
     pub(super) records: VecDeque<Bytes>,
     /// The upstream page that they are just the records of.
     pub(super) whole: Option<Arc<KeptPage>>,
-    /// When the oldest fetch that they came from was sent.
-    pub(super) oldest: Option<Sent>,
+    /// The one of them whose fetch is the oldest.
+    pub(super) oldest: Option<Arc<KeptPage>>,
     pub(super) came: Came,
     /// The page and the record in it that come next.
     pub(super) index: usize,
@@ -166,7 +166,10 @@ impl Run {
         let added = end.saturating_sub(self.offset);
         if added > 0 {
             self.records.push_back(page.records.slice(self.offset..end));
-            self.oldest = self.oldest.filter(|oldest| oldest.at <= page.sent.at).or(Some(page.sent));
+            let is_older = self.oldest.as_ref().is_none_or(|oldest| page.sent.at < oldest.sent.at);
+            if is_older {
+                self.oldest = Some(Arc::clone(&page));
+            }
         }
         (self.index, self.offset) = if end == len { (self.index + 1, 0) } else { (self.index, end) };
         self.whole = (added == len && self.records.len() == 1).then_some(page);

@@ -3,7 +3,7 @@ use std::{
     future::Future,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
 
@@ -14,7 +14,7 @@ use tokio_util::{
 };
 use tracing::warn;
 
-use super::{Config, Head, Metrics, Target, Wall, index::Index, lock};
+use super::{Config, Counts, Head, Target, Wall, index::Index, lock};
 use crate::model::TargetName;
 
 /// All listings. Cheap to clone; when the last clone and the last reader are gone, walks are cancelled.
@@ -31,7 +31,7 @@ pub(super) struct Store {
     pub(super) config: Config,
     pub(super) head: Head,
     pub(super) wall: Wall,
-    pub(super) metrics: Metrics,
+    evictions: AtomicU64,
     /// The bytes of all listings, those that only their readers still know included.
     bytes: Arc<AtomicUsize>,
     /// Locked before a listing is, never after.
@@ -48,7 +48,7 @@ impl Config {
             config: self,
             head,
             wall,
-            metrics: Metrics::default(),
+            evictions: AtomicU64::default(),
             index: Mutex::new(Index::new(self, Arc::clone(&bytes))),
             bytes,
             walks: TaskTracker::new(),
@@ -77,10 +77,22 @@ impl Listings {
         let _gone = self.store.index().retain(is_target);
     }
 
-    /// What was done so far.
+    /// What the readers of all targets came to.
     #[must_use]
-    pub fn metrics(&self) -> &Metrics {
-        &self.store.metrics
+    pub fn readers(&self) -> Counts {
+        self.targets().map(|target| target.metrics().readers()).sum()
+    }
+
+    /// How many listings were given up for want of memory.
+    #[must_use]
+    pub fn evictions(&self) -> u64 {
+        self.store.evictions.load(Relaxed)
+    }
+
+    /// The bounds and the times that hold for all.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.store.config
     }
 
     /// The bytes of all listings.
@@ -132,7 +144,7 @@ impl Store {
             if victim.evict() {
                 warn!(target_name = %victim.shared.target.name, "memory ran out under a listing that is read");
             }
-            self.metrics.count_eviction();
+            self.evictions.fetch_add(1, Relaxed);
         }
     }
 

@@ -1,84 +1,181 @@
 use std::{
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    collections::BTreeMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
-use super::{Came, Provenance};
+use tokio::time::Instant;
 
-/// What listings did so far, as they do it: each reader is counted once, by its first page.
+use super::{Came, Provenance, ReadError, lock};
+
+/// What came of a reader: of its first page, or of the error in its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The page was there, and fresh.
+    Hit,
+    /// It caused a fetch and waited for it.
+    Miss,
+    /// It waited for a fetch that another had caused.
+    Coalesced,
+    /// The page was older than it asked for.
+    Stale,
+    /// It was told at once the error that stands for an answer of upstream.
+    Refused,
+    /// It waited for a fetch that failed.
+    Failed,
+}
+
+/// How many readers came to what, each counted once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts([u64; Outcome::ALL.len()]);
+
+/// The same, while it is counted.
+#[derive(Debug, Default)]
+pub(super) struct Counter([AtomicU64; Outcome::ALL.len()]);
+
+/// What a target's walks and readers did so far, as they do it.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    hits: AtomicU64,
-    misses: AtomicU64,
-    coalesced: AtomicU64,
-    stale: AtomicU64,
-    errors: AtomicU64,
-    evictions: AtomicU64,
-    upstream_calls: AtomicU64,
-    upstream_micros: AtomicU64,
+    pub(super) readers: Counter,
+    /// By what came of them; retries of one page are one fetch.
+    fetches: Mutex<BTreeMap<&'static str, Durations>>,
+    waits: Mutex<Durations>,
+}
+
+/// How long things took, counted by upper bounds.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Durations {
+    /// How many took longer than the bound before, and no longer than this one; the last, longer than all.
+    pub counts: [u64; Self::BOUNDS.len() + 1],
+    /// The time that they took together.
+    pub sum: Duration,
+}
+
+impl Outcome {
+    /// All there are.
+    pub const ALL: [Self; 6] = [Self::Hit, Self::Miss, Self::Coalesced, Self::Stale, Self::Refused, Self::Failed];
+
+    /// Its name in metrics and logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::Coalesced => "coalesced",
+            Self::Stale => "stale",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl From<&Provenance> for Outcome {
+    fn from(page: &Provenance) -> Self {
+        match page.came {
+            _ if page.is_stale => Self::Stale,
+            Came::Hit => Self::Hit,
+            Came::Coalesced => Self::Coalesced,
+            Came::Miss => Self::Miss,
+        }
+    }
+}
+
+impl From<&ReadError> for Outcome {
+    fn from(error: &ReadError) -> Self {
+        if error.has_waited { Self::Failed } else { Self::Refused }
+    }
+}
+
+impl Counts {
+    /// How many came to this.
+    #[must_use]
+    pub fn of(&self, outcome: Outcome) -> u64 {
+        self.0.get(outcome as usize).copied().unwrap_or_default()
+    }
+}
+
+impl std::iter::Sum for Counts {
+    fn sum<I: Iterator<Item = Self>>(counts: I) -> Self {
+        counts.fold(Self::default(), |Self(mut sum), Self(other)| {
+            sum.iter_mut().zip(other).for_each(|(sum, other)| *sum += other);
+            Self(sum)
+        })
+    }
+}
+
+impl Counter {
+    pub(super) fn add(&self, outcome: Outcome) {
+        if let Some(counter) = self.0.get(outcome as usize) {
+            counter.fetch_add(1, Relaxed);
+        }
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        Counts(self.0.each_ref().map(|counter| counter.load(Relaxed)))
+    }
+}
+
+impl Durations {
+    /// The bounds, in seconds.
+    pub const BOUNDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+    /// How many there were.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    fn add(&mut self, took: Duration) {
+        let bucket = Self::BOUNDS.partition_point(|bound| *bound < took.as_secs_f64());
+        if let Some(count) = self.counts.get_mut(bucket) {
+            *count += 1;
+        }
+        self.sum += took;
+    }
 }
 
 impl Metrics {
-    /// Readers whose page was there, and fresh.
-    pub fn hits(&self) -> u64 {
-        self.hits.load(Relaxed)
+    /// What its readers came to.
+    #[must_use]
+    pub fn readers(&self) -> Counts {
+        self.readers.counts()
     }
 
-    /// Readers who caused a fetch and waited for it.
-    pub fn misses(&self) -> u64 {
-        self.misses.load(Relaxed)
+    /// How long its fetches took, by what came of them: `answered`, or the [kind](crate::upstream::UpstreamError::kind) of failure.
+    #[must_use]
+    pub fn fetches(&self) -> BTreeMap<&'static str, Durations> {
+        lock(&self.fetches).clone()
     }
 
-    /// Readers who waited for a fetch that another had caused.
-    pub fn coalesced(&self) -> u64 {
-        self.coalesced.load(Relaxed)
+    /// How long they waited for their turn.
+    #[must_use]
+    pub fn waits(&self) -> Durations {
+        *lock(&self.waits)
     }
 
-    /// Readers whose page was older than they asked for.
-    pub fn stale(&self) -> u64 {
-        self.stale.load(Relaxed)
+    pub(super) fn fetched(&self, outcome: &'static str, since: Instant) {
+        lock(&self.fetches).entry(outcome).or_default().add(since.elapsed());
     }
 
-    /// Readers who got an error in place of their first page.
-    pub fn errors(&self) -> u64 {
-        self.errors.load(Relaxed)
+    pub(super) fn waited(&self, since: Instant) {
+        lock(&self.waits).add(since.elapsed());
     }
+}
 
-    /// Listings given up for want of memory.
-    pub fn evictions(&self) -> u64 {
-        self.evictions.load(Relaxed)
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// Pages asked of upstream, those that failed included; retries of one page are one.
-    pub fn upstream_calls(&self) -> u64 {
-        self.upstream_calls.load(Relaxed)
-    }
-
-    /// The time that upstream took for them, all together.
-    pub fn upstream_time(&self) -> Duration {
-        Duration::from_micros(self.upstream_micros.load(Relaxed))
-    }
-
-    /// Counts a reader by its first page, or by the error in its place.
-    pub(super) fn count(&self, first: Option<&Provenance>) {
-        let counter = match first {
-            None => &self.errors,
-            Some(page) if page.is_stale => &self.stale,
-            Some(page) => match page.came {
-                Came::Hit => &self.hits,
-                Came::Coalesced => &self.coalesced,
-                Came::Miss => &self.misses,
-            },
-        };
-        counter.fetch_add(1, Relaxed);
-    }
-
-    pub(super) fn count_eviction(&self) {
-        self.evictions.fetch_add(1, Relaxed);
-    }
-
-    pub(super) fn count_upstream_call(&self, took: Duration) {
-        self.upstream_calls.fetch_add(1, Relaxed);
-        self.upstream_micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
+    #[test]
+    fn a_duration_counts_up_to_its_bound_as_prometheus_has_it() {
+        let mut durations = Durations::default();
+        for millis in [0, 5, 6, 10_000, 10_001] {
+            durations.add(Duration::from_millis(millis));
+        }
+        assert_eq!(durations.counts, [2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1]);
+        assert_eq!((durations.count(), durations.sum), (5, Duration::from_millis(20_012)));
     }
 }

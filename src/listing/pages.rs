@@ -18,8 +18,10 @@ use super::{
     charge::Charge,
     choice::Candidate,
     cursor::{Cursor, Place},
+    fetch_span::Origin,
     hold_off::{Held, HoldOff},
     lock,
+    metrics::Counter,
     position::Position,
 };
 use crate::model::{Query, Records};
@@ -47,6 +49,8 @@ pub(super) struct Listing {
     /// How long it is fresh for readers who do not say.
     pub(super) ttl: Duration,
     pub(super) state: Mutex<State>,
+    /// What its readers came to.
+    pub(super) readers: Counter,
     /// Wakes all readers that wait: a page came, or a failure, or the end.
     pub(super) news: Notify,
     /// Tells the walk that a reader came or left.
@@ -70,6 +74,7 @@ pub(super) struct KeptPage {
     pub(super) records: Records,
     pub(super) cursor_len: usize,
     pub(super) sent: Sent,
+    pub(super) origin: Origin,
 }
 
 /// When a fetch was sent: by the clock that measures ages, and by the one that callers know.
@@ -84,8 +89,8 @@ pub(super) struct Sent {
 pub(super) struct State {
     /// When the first fetch was sent.
     pub(super) started: Option<Instant>,
-    /// When the last successful fetch was sent.
-    pub(super) last: Option<Sent>,
+    /// When the last successful fetch was sent, and what it was.
+    pub(super) last: Option<(Sent, Origin)>,
     /// The pages that are kept, and how many before them are not any more.
     pub(super) pages: VecDeque<Arc<KeptPage>>,
     pub(super) trimmed: usize,
@@ -96,7 +101,7 @@ pub(super) struct State {
     pub(super) is_advancing: bool,
     /// How often a fetch failed, and how it last did: readers inside may ask again when the hold-off is over.
     pub(super) failures: u64,
-    failure: Option<Held>,
+    failure: Option<(Held, Option<Origin>)>,
     /// Its readers, by their seats.
     pub(super) readers: Slab<Position>,
     /// How many pages readers have read.
@@ -164,6 +169,7 @@ impl Listing {
             first,
             ttl,
             state: Mutex::new(state),
+            readers: Counter::default(),
             news: Notify::new(),
             seated: Notify::new(),
         }
@@ -188,8 +194,8 @@ impl Listing {
     pub(super) fn place(&self, index: usize, offset: usize) -> Result<Cursor, ListingError> {
         let state = lock(&self.state);
         let Some(page) = state.page(index) else {
-            return match (&state.end, state.last) {
-                (Some(End::Complete), Some(last)) => Ok(Cursor::End(last.as_of)),
+            return match (&state.end, &state.last) {
+                (Some(End::Complete), Some((last, _))) => Ok(Cursor::End(last.as_of)),
                 _ if state.is_evicted() => Err(ListingError::Evicted),
                 _ => Ok(self.before(&state.next)),
             };
@@ -205,9 +211,9 @@ impl Listing {
         Cursor::At(Place { listing: self.id, token, pages_before: number, offset: 0, last_id: None })
     }
 
-    /// When the last successful fetch was sent.
-    pub(super) fn last(&self) -> Option<Sent> {
-        lock(&self.state).last
+    /// When the last successful fetch was sent, and what it was.
+    pub(super) fn last(&self) -> Option<(Sent, Origin)> {
+        lock(&self.state).last.clone()
     }
 
     /// How many pages its readers have read.
@@ -308,16 +314,23 @@ impl State {
     }
 
     /// Breaks off for now: new readers stay out, and those inside may ask again when the hold-off is over.
-    pub(super) fn fail(&mut self, failure: Held) {
-        if self.failure.replace(failure).is_none() {
+    pub(super) fn fail(&mut self, failure: Held, origin: Option<Origin>) {
+        if self.failure.replace((failure, origin)).is_none() {
             self.charge.add(ERROR);
         }
         self.failures += 1;
     }
 
-    /// What a reader is told of the last failure.
+    /// What a reader who waited for it is told of the last failure.
     pub(super) fn failed(&self, now: Instant) -> Option<ReadError> {
-        self.failure.as_ref().map(|failure| failure.told(now))
+        let (failure, origin) = self.failure.as_ref()?;
+        origin.iter().for_each(Origin::link);
+        Some(ReadError { has_waited: true, ..failure.told(now) })
+    }
+
+    /// How many bytes of memory it takes.
+    pub(super) fn bytes(&self) -> usize {
+        self.charge.bytes()
     }
 
     /// Breaks off for good, unless it came to its end before.
@@ -366,6 +379,6 @@ impl KeptPage {
     /// How many bytes of memory it takes, roughly, the allocations around it included.
     fn size(&self) -> usize {
         const AROUND: usize = 128;
-        size_of::<Self>() + self.step.size() + self.records.size() + AROUND
+        size_of::<Self>() + self.step.size() + self.records.size() + self.origin.size() + AROUND
     }
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tokio::time::{self, Instant};
 
 use super::{
-    Came, InvalidCursor, Listings, OpenError, Provenance, ReadError, Target,
+    Came, InvalidCursor, Listings, OpenError, Outcome, Provenance, ReadError, Target,
     cursor::{self, Cursor},
     inside::{Inside, Run},
     listings::Store,
@@ -44,6 +44,8 @@ pub struct Page {
     pub cursor_len: usize,
     /// How the records came.
     pub provenance: Provenance,
+    /// The ID under which AWS knows the oldest answer that they are of.
+    pub aws_request_id: Option<Arc<str>>,
 }
 
 /// Tells how many bytes there are, never what: records hold addresses and host names.
@@ -132,7 +134,11 @@ impl Reader {
             outcome = self.try_read(limit).await;
         }
         if !mem::replace(&mut self.is_counted, true) {
-            self.listings.metrics().count(outcome.as_ref().ok().map(|page| &page.provenance));
+            let outcome = outcome.as_ref().map_or_else(Outcome::from, |page| Outcome::from(&page.provenance));
+            self.target.metrics.readers.add(outcome);
+            if let Some(inside) = &self.inside {
+                inside.seat.listing().readers.add(outcome);
+            }
         }
         outcome
     }
@@ -170,7 +176,9 @@ impl Reader {
         }
         let listing = inside.seat.listing();
         let is_empty = oldest.is_none() && index == 0;
-        let oldest = oldest.or_else(|| listing.last()).unwrap_or_else(|| Sent::now(store.wall));
+        let oldest = oldest.map(|page| (page.sent, page.origin.aws_request_id.clone()));
+        let oldest = oldest.or_else(|| listing.last().map(|(sent, origin)| (sent, origin.aws_request_id)));
+        let (oldest, aws_request_id) = oldest.unwrap_or_else(|| (Sent::now(store.wall), None));
         let max_age = self.freshness.max_age.unwrap_or(listing.ttl);
         let max_age = if is_empty { max_age.min(store.config.negative_ttl) } else { max_age };
         let provenance = Provenance {
@@ -188,15 +196,16 @@ impl Reader {
         };
         self.is_at_end = inside.seat.rest(index, now);
         (inside.index, inside.offset, inside.sought) = (index, offset, None);
-        Ok(page)
+        Ok(Page { aws_request_id, ..page })
     }
 }
 
 impl KeptPage {
     /// The page as a whole, as it stands in memory.
     fn ready(&self, provenance: Provenance) -> Page {
-        let head_len = self.records.head_len() - self.cursor_len;
-        Page { parts: [self.records.with_head()].into(), head_len, cursor_len: self.cursor_len, provenance }
+        let (cursor_len, parts) = (self.cursor_len, [self.records.with_head()].into());
+        let head_len = self.records.head_len() - cursor_len;
+        Page { parts, head_len, cursor_len, provenance, aws_request_id: None }
     }
 }
 
@@ -211,7 +220,7 @@ fn put_together(
     let cursor = Bytes::from(cursor.to_text(query.fingerprint(), (store.wall)()));
     let cursor_len = cursor.len();
     records.push_front(cursor);
-    Page { parts: records, head_len: 0, cursor_len, provenance }
+    Page { parts: records, head_len: 0, cursor_len, provenance, aws_request_id: None }
 }
 
 /// The page of a reader whose cursor stands at the end; `as_of` is that of the answer which said so.

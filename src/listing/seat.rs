@@ -1,4 +1,7 @@
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
 
 use tokio::time::Instant;
 
@@ -17,6 +20,8 @@ use super::{
 pub(super) struct Seat {
     listing: Arc<Listing>,
     number: usize,
+    /// The page whose fetch the call was linked to last.
+    linked: AtomicUsize,
 }
 
 /// What a reader finds when it looks for a page.
@@ -50,7 +55,7 @@ impl Seat {
             listing.seated.notify_one();
         }
         let number = state.readers.insert(Position { at, wants: 0, waits_for: Some(at), taken });
-        Self { listing: Arc::clone(listing), number }
+        Self { listing: Arc::clone(listing), number, linked: AtomicUsize::new(usize::MAX) }
     }
 
     pub(super) fn listing(&self) -> &Arc<Listing> {
@@ -71,8 +76,21 @@ impl Seat {
             // Made before the look: news that comes in between is not missed.
             let news = self.listing.news.notified();
             match self.look(index, ahead, &mut failures, store)? {
-                Look::Page(page) => return Ok((Some(page), came)),
-                Look::End => return Ok((None, came)),
+                Look::Page(page) => {
+                    // Once, however many parts it is read in.
+                    if self.linked.swap(index, Relaxed) != index {
+                        page.origin.link();
+                    }
+                    return Ok((Some(page), came));
+                }
+                Look::End => {
+                    // An answer without nodes is of a fetch, too.
+                    let is_unlinked = self.linked.swap(index, Relaxed) == usize::MAX;
+                    if let Some((_, origin)) = self.listing.last().filter(|_| is_unlinked || came != Came::Hit) {
+                        origin.link();
+                    }
+                    return Ok((None, came));
+                }
                 Look::Wait { caused } => came = came.max(if caused { Came::Miss } else { Came::Coalesced }),
             }
             news.await;
@@ -107,7 +125,9 @@ impl Seat {
             match &state.end {
                 Some(End::Complete) => return Ok(Look::End),
                 _ if index < state.trimmed => return Err(ListingError::Evicted.into()),
-                Some(End::Broken(error)) => return Err(ReadError { error: Arc::clone(error), retry_after: None }),
+                Some(End::Broken(error)) => {
+                    return Err(ReadError { error: Arc::clone(error), retry_after: None, has_waited: false });
+                }
                 None => {
                     let failed = state.failed(now).filter(|_| state.failures > failures);
                     failed.or_else(|| held.as_ref().map(|held| held.told(now))).map_or(Ok(()), Err)?;

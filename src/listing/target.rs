@@ -5,10 +5,10 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
-use super::{Config, ListingError, hold_off::HoldOff, lock};
+use super::{Config, ListingError, Metrics, hold_off::HoldOff, lock};
 use crate::{
     model::TargetName,
-    upstream::{Upstream, UpstreamError},
+    upstream::{Pace, Upstream, UpstreamError},
 };
 
 /// A target, as listings of its queries share it.
@@ -24,6 +24,7 @@ pub struct Target {
     pub(super) hold_off: HoldOff,
     /// Tells the walks in line that the target is held off.
     pub(super) held: Notify,
+    pub(super) metrics: Metrics,
     seen: Mutex<Seen>,
 }
 
@@ -45,12 +46,41 @@ pub enum TargetState {
     Denied,
 }
 
+impl TargetState {
+    /// All there are.
+    pub const ALL: [Self; 6] =
+        [Self::Unused, Self::Ready, Self::Throttled, Self::Unavailable, Self::BreakerOpen, Self::Denied];
+
+    /// Its name in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unused => "unused",
+            Self::Ready => "ready",
+            Self::Throttled => "throttled",
+            Self::Unavailable => "unavailable",
+            Self::BreakerOpen => "breaker_open",
+            Self::Denied => "denied",
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Seen {
     state: TargetState,
     answered: Option<SystemTime>,
     /// How often in a row it was unavailable.
     failures: u32,
+    last_error: Option<LastError>,
+}
+
+/// The last failure of a target.
+#[derive(Debug, Clone)]
+pub struct LastError {
+    /// When it was known.
+    pub at: SystemTime,
+    /// What it was.
+    pub error: Arc<ListingError>,
 }
 
 impl Target {
@@ -63,6 +93,7 @@ impl Target {
             max_stale,
             hold_off: HoldOff::default(),
             held: Notify::new(),
+            metrics: Metrics::default(),
             seen: Mutex::default(),
         }
     }
@@ -83,9 +114,26 @@ impl Target {
         match (self.hold_off.held(now), lock(&self.seen).state) {
             (Some(held), _) if held.told(now).error.is_throttle() => TargetState::Throttled,
             (Some(_), _) => TargetState::BreakerOpen,
+            // AWS failed, and the fetch that knows it goes on for a while.
+            (None, _) if self.pace().retrying > 0 => TargetState::Unavailable,
             (None, TargetState::Throttled) => TargetState::Ready,
             (None, state) => state,
         }
+    }
+
+    /// How fast it is asked.
+    pub fn pace(&self) -> Pace {
+        self.upstream.pace()
+    }
+
+    /// What its walks and readers did so far.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Its last failure, however long ago; refused requests are none.
+    pub fn last_error(&self) -> Option<LastError> {
+        lock(&self.seen).last_error.clone()
     }
 
     /// When AWS last answered, if it was only to refuse a request.
@@ -95,7 +143,8 @@ impl Target {
 
     /// Takes note of an answer.
     pub(super) fn answered(&self, now: SystemTime) {
-        *lock(&self.seen) = Seen { state: TargetState::Ready, answered: Some(now), failures: 0 };
+        let seen = &mut *lock(&self.seen);
+        (seen.state, seen.answered, seen.failures) = (TargetState::Ready, Some(now), 0);
     }
 
     /// Whether it failed so often in a row that it is not this query's failure any more, but the target's.
@@ -104,8 +153,8 @@ impl Target {
     }
 
     /// Takes note of a failure.
-    pub(super) fn failed(&self, error: &ListingError, now: SystemTime) {
-        let (state, is_answer) = match error {
+    pub(super) fn failed(&self, error: &Arc<ListingError>, now: SystemTime) {
+        let (state, is_answer) = match &**error {
             ListingError::Upstream(UpstreamError::Throttled(_)) => (TargetState::Throttled, true),
             ListingError::Upstream(UpstreamError::AccessDenied(_) | UpstreamError::Credentials(..)) => {
                 (TargetState::Denied, false)
@@ -119,6 +168,9 @@ impl Target {
         let seen = &mut *lock(&self.seen);
         seen.failures = if state == TargetState::Unavailable { seen.failures + 1 } else { 0 };
         seen.state = state;
+        if state != TargetState::Ready {
+            seen.last_error = Some(LastError { at: now, error: Arc::clone(error) });
+        }
         seen.answered = seen.answered.filter(|_| !is_answer).or(is_answer.then_some(now));
     }
 }
@@ -163,7 +215,7 @@ mod tests {
             (UpstreamError::Unavailable(None, None), TargetState::Unavailable, Some(now)),
             (UpstreamError::Throttled(aws()), TargetState::Ready, Some(now)),
         ] {
-            target.failed(&ListingError::Upstream(error), now);
+            target.failed(&Arc::new(ListingError::Upstream(error)), now);
             assert_eq!((target.state(), target.last_answered()), (state, answered));
         }
         let throttled = Arc::new(ListingError::Upstream(UpstreamError::Throttled(aws())));

@@ -20,7 +20,7 @@ use futures_util::{
 use prost::Message as _;
 use tokio::time::{self, Instant};
 
-use super::{Came, Config, InvalidCursor, Listings, OpenError, Page, ReadError, Reader, Target, lock};
+use super::{Came, Config, InvalidCursor, Listings, OpenError, Outcome, Page, ReadError, Reader, Target, lock};
 use crate::{
     model::{Filter, Filters, Freshness, Query, Records, RecordsBuilder, TargetName},
     proto::{InstanceInformation, StreamInstanceInformationResponse},
@@ -102,7 +102,7 @@ impl Fake {
         }
         let next = if *lock(&self.repeats_tokens) { index.max(1) } else { index + 1 };
         let next_token = (index + 1 < pages.len()).then(|| format!("{walk}/{next}"));
-        UpstreamPage { records: records.build(), next_token }
+        UpstreamPage { records: records.build(), next_token, request_id: Some(format!("aws-{walk}-{index}")) }
     }
 }
 

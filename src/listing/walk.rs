@@ -1,10 +1,7 @@
 //! The walk from upstream page to upstream page that fills a listing. Our own, not the SDK's paginator: that one takes a
 //! repeated token for the end.
 
-use std::{
-    error::Error,
-    sync::{Arc, MutexGuard},
-};
+use std::sync::{Arc, MutexGuard};
 
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 use tracing::warn;
@@ -12,12 +9,13 @@ use tracing::warn;
 use super::{
     ListingError,
     cursor::Cursor,
+    fetch_span::{FetchSpan, Origin},
     listings::Store,
     lock,
     pages::{End, KeptPage, Listing, Sent, Shared, State, Step},
 };
 use crate::{
-    model::Records,
+    model::{Causes, Records},
     upstream::{AwsError, Priority, UpstreamError, UpstreamPage},
 };
 
@@ -47,12 +45,20 @@ impl Walk {
         let mut turn = self.turn().await;
         while let Some((step, sent)) = self.paced().await {
             let Shared { target, query, .. } = &*self.listing.shared;
+            let span = FetchSpan::start(&target.name, target.region(), step.number);
             let outcome = target.upstream.fetch(query.filters(), step.token.as_deref()).await;
-            self.store.metrics.count_upstream_call(sent.at.elapsed());
+            target.metrics.fetched(outcome.as_ref().map_or_else(UpstreamError::kind, |_| "answered"), sent.at);
             self.has_failed = outcome.is_err();
             match outcome {
-                Ok(page) => self.append(step, sent, page),
-                Err(error) => self.fail(&step, sent, error),
+                Ok(page) => {
+                    let origin = span.end(page.request_id.as_deref(), None);
+                    self.append(step, sent, page, origin);
+                }
+                Err(error) => {
+                    let request_id = error.aws().and_then(|aws| aws.request_id.as_deref());
+                    let origin = span.end(request_id, Some(&error));
+                    self.fail(&step, sent, error, Some(origin));
+                }
             }
             self.listing.news.notify_waiters();
             self.store.make_room();
@@ -84,6 +90,7 @@ impl Walk {
 
     /// The step to fetch, once the target may be asked for it; gives up waiting for that when nobody wants it any more.
     async fn paced(&mut self) -> Option<(Step, Sent)> {
+        let since = Instant::now();
         while let Some(priority) = self.priority() {
             let target = Arc::clone(&self.listing.shared.target);
             let turn = tokio::select! {
@@ -91,10 +98,11 @@ impl Walk {
                 turn = target.upstream.turn(priority) => turn,
                 () = self.outlast(priority) => continue,
             };
+            target.metrics.waited(since);
             if let Err(error) = turn {
                 // A refresh that gets no turn is nobody's failure.
                 if priority == Priority::Interactive {
-                    self.fail(&Step::default(), Sent::now(self.store.wall), error);
+                    self.fail(&Step::default(), Sent::now(self.store.wall), error, None);
                 }
                 self.has_failed = true;
             }
@@ -150,13 +158,14 @@ impl Walk {
     }
 
     /// Takes in the page that a fetch brought, unless the listing was evicted meanwhile.
-    fn append(&self, step: Step, sent: Sent, page: UpstreamPage) {
+    fn append(&self, step: Step, sent: Sent, page: UpstreamPage, origin: Origin) {
         let (listing, store) = (&self.listing, &self.store);
         listing.shared.hold_off.succeed(sent.at);
         listing.shared.target.hold_off.succeed(sent.at);
         listing.shared.target.answered((store.wall)());
         let next = page.next_token.map(|token| Step { token: Some(Arc::from(token)), number: step.number + 1 });
-        let kept = (!page.records.is_empty()).then(|| self.kept(step, sent, &page.records, next.as_ref()));
+        let last = (sent, origin.clone());
+        let kept = (!page.records.is_empty()).then(|| self.kept(step, sent, &page.records, next.as_ref(), origin));
         let mut state = self.state();
         if state.end.is_some() {
             return;
@@ -166,41 +175,42 @@ impl Walk {
             Some(next) if state.follow(&next) => state.next = next,
             Some(_) => return self.give_up(&mut state, ListingError::RepeatedToken, sent.at),
         }
-        state.last = Some(sent);
+        state.last = Some(last);
         if let Some(page) = kept {
             state.push(page, &store.config);
         }
     }
 
     /// Writes once, for all who take the whole page, the cursor behind it and what else goes before its records.
-    fn kept(&self, step: Step, sent: Sent, records: &Records, next: Option<&Step>) -> KeptPage {
+    fn kept(&self, step: Step, sent: Sent, records: &Records, next: Option<&Step>, origin: Origin) -> KeptPage {
         let query = &self.listing.shared.query;
         let cursor = next.map_or(Cursor::End(sent.as_of), |next| self.listing.before(next));
         let cursor = cursor.to_text(query.fingerprint(), (self.store.wall)());
         let head = (self.store.head)(query.target(), sent.as_of, &cursor, records);
-        KeptPage { step, records: records.behind(&head), cursor_len: cursor.len(), sent }
+        KeptPage { step, records: records.behind(&head), cursor_len: cursor.len(), sent, origin }
     }
 
     /// Takes in a failure. What AWS says of a token, or of one that a caller brought, is this walk's alone and not kept: it
     /// says nothing of the query, and is asked again each time.
-    fn fail(&self, step: &Step, sent: Sent, error: UpstreamError) {
+    fn fail(&self, step: &Step, sent: Sent, error: UpstreamError, origin: Option<Origin>) {
         let has_expired = step.token.is_some() && error.aws().is_some_and(AwsError::is_invalid_next_token);
         let error = if has_expired { ListingError::Expired(error) } else { ListingError::Upstream(error) };
+        let error = Arc::new(error);
         self.listing.shared.target.failed(&error, (self.store.wall)());
-        let (error, mut state) = (Arc::new(error), self.state());
+        let mut state = self.state();
         let Shared { target, hold_off, .. } = &*self.listing.shared;
         let is_broken = target.is_broken(&self.store.config);
         let is_of_target = error.is_throttle() || is_broken;
         let (its, other) = if is_of_target { (&target.hold_off, hold_off) } else { (hold_off, &target.hold_off) };
         other.leave(sent.at);
         if has_expired || self.is_tail() && error.is_refusal() {
-            warn!(target_name = %target.name, error = &*error as &dyn Error, "the listing broke off");
+            warn!(target_name = %target.name, error = %Causes(&*error), "the listing broke off");
             its.leave(sent.at);
             return state.break_off(error);
         }
         // To other queries it is the target that fails.
         let told = if is_broken { Arc::new(ListingError::BreakerOpen) } else { Arc::clone(&error) };
-        state.fail(its.fail(told, sent.at, Instant::now(), &self.store.config).saying(error));
+        state.fail(its.fail(told, sent.at, Instant::now(), &self.store.config).saying(error), origin);
         if is_of_target {
             target.held.notify_waiters();
         }
@@ -208,7 +218,7 @@ impl Walk {
 
     /// Breaks off for good: the walk itself is wrong, and going on would not mend it.
     fn give_up(&self, state: &mut State, error: ListingError, sent: Instant) {
-        warn!(target_name = %self.listing.shared.target.name, error = &error as &dyn Error, "the listing broke off");
+        warn!(target_name = %self.listing.shared.target.name, error = %Causes(&error), "the listing broke off");
         let error = Arc::new(error);
         if !self.is_tail() {
             self.listing.shared.hold_off.fail(Arc::clone(&error), sent, Instant::now(), &self.store.config);

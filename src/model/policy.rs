@@ -1,11 +1,11 @@
 use std::{fmt, time::Duration};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Principal, glob};
 
 /// A method that rules speak of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Method {
     /// One page.
     DescribeInstanceInformation,
@@ -16,7 +16,7 @@ pub enum Method {
 }
 
 /// A rule of the policy, an `[[allow]]` table of the configuration file: what it says is allowed, and nothing else is.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Allow {
     /// Whom it allows: a principal, or a glob. Only `anonymous` itself means callers who proved nothing.

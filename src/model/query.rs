@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use sha2::{Digest as _, Sha256};
 
@@ -20,6 +20,21 @@ pub enum Filters {
     Current(Vec<Filter>),
     /// AWS's `InstanceInformationFilterList`.
     Legacy(Vec<Filter>),
+}
+
+/// As people read it: `PingStatus=Online,Inactive tag:Env=prod`.
+impl fmt::Display for Filters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Current(list) | Self::Legacy(list)) = self;
+        if matches!(self, Self::Legacy(_)) {
+            f.write_str("(legacy) ")?;
+        }
+        for (index, Filter { key, values }) in list.iter().enumerate() {
+            let space = if index == 0 { "" } else { " " };
+            write!(f, "{space}{key}={}", values.join(","))?;
+        }
+        Ok(())
+    }
 }
 
 /// What is asked of a target, normalised: the order of filters and of values does not matter, repeats do. Cheap to clone.

@@ -3,7 +3,7 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::glob;
 
@@ -11,8 +11,8 @@ use super::glob;
 const MAX_NAME: usize = 64;
 
 /// The name of a target: a named place to ask, which is a region and credentials.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct TargetName(Arc<str>);
 
 /// Why a text is no target's name.
@@ -55,6 +55,12 @@ impl TryFrom<String> for TargetName {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         let is_name = (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(is_plain);
         if is_name { Ok(Self(name.into())) } else { Err(InvalidTargetName(name)) }
+    }
+}
+
+impl From<TargetName> for String {
+    fn from(name: TargetName) -> Self {
+        name.to_string()
     }
 }
 

@@ -9,6 +9,8 @@ use aws_sdk_ssm::{
 use aws_sdk_sts::operation::assume_role::AssumeRoleError;
 use tracing::warn;
 
+use crate::model::{Causes, TargetName};
+
 pub(super) type OperationError = SdkError<DescribeInstanceInformationError, HttpResponse>;
 type Source = Box<dyn Error + Send + Sync>;
 
@@ -130,6 +132,21 @@ impl UpstreamError {
         }
     }
 
+    /// Its name in metrics and traces.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::InvalidRequest(_) => "invalid_request",
+            Self::Throttled(_) => "throttled",
+            Self::AccessDenied(_) => "access_denied",
+            Self::Credentials(..) => "credentials",
+            Self::Unavailable(..) => "unavailable",
+            Self::Overloaded => "overloaded",
+            Self::Rejected(_) => "rejected",
+            Self::Protocol(_) => "protocol",
+        }
+    }
+
     /// Whether AWS finds fault with what the caller asked, rather than with the gateway or itself.
     pub(super) fn is_about_the_request(&self) -> bool {
         matches!(self, Self::InvalidRequest(_))
@@ -141,10 +158,11 @@ impl UpstreamError {
     }
 
     /// Writes to the log what callers are not told: AWS's own words and the cause.
-    pub(super) fn log(&self, outcome: &'static str) {
+    pub(super) fn log(&self, target: &TargetName, outcome: &'static str) {
         let AwsError { code, message, request_id, .. } = self.aws().cloned().unwrap_or_default();
         warn!(
-            error = self as &dyn Error,
+            target_name = %target,
+            error = %Causes(self),
             aws_error_code = code,
             aws_message = message,
             aws_request_id = request_id,

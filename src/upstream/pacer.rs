@@ -10,7 +10,7 @@ use tokio::{
     time::{self, Instant},
 };
 
-use super::Priority;
+use super::{Pace, Priority};
 
 /// What is left of the rate after AWS throttled.
 const DECREASE: f64 = 0.7;
@@ -110,6 +110,13 @@ impl Pacer {
         Ok(())
     }
 
+    /// How fast the line moves, and how long it is.
+    pub(super) fn pace(&self) -> Pace {
+        let (line, bucket) = (*self.line.borrow(), self.bucket());
+        let rate = bucket.rate_at(Instant::now());
+        Pace { rate, max_rate: bucket.most, waiting: line.interactive + line.background, ..Pace::default() }
+    }
+
     /// Slows down after a call sent at `sent` was throttled; calls that were sent before it fell are one reason with it.
     pub(super) fn throttled(&self, sent: Instant, advice: Option<Duration>) {
         self.bucket().throttled(sent, advice.unwrap_or_default(), Instant::now());
@@ -157,16 +164,25 @@ impl Bucket {
         if now < self.not_before {
             return Err(self.not_before);
         }
-        let elapsed = now.saturating_duration_since(self.counted.max(self.not_before)).as_secs_f64();
+        let (elapsed, rate) = (self.elapsed(now), self.rate_at(now));
         self.counted = now;
         self.tokens = (self.tokens + elapsed * self.rate).min(self.rate.max(1.0));
-        self.rate = (self.rate + elapsed * INCREASE * self.most).min(self.most);
+        self.rate = rate;
         if self.tokens >= 1.0 {
             self.tokens -= 1.0;
             Ok(())
         } else {
             Err(now + Duration::from_secs_f64((1.0 - self.tokens) / self.rate) + Duration::from_millis(1))
         }
+    }
+
+    /// The time in which tokens came and the rate recovered, in seconds.
+    fn elapsed(&self, now: Instant) -> f64 {
+        now.saturating_duration_since(self.counted.max(self.not_before)).as_secs_f64()
+    }
+
+    fn rate_at(&self, now: Instant) -> f64 {
+        (self.rate + self.elapsed(now) * INCREASE * self.most).min(self.most)
     }
 
     fn throttled(&mut self, sent: Instant, advice: Duration, now: Instant) {

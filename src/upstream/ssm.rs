@@ -1,4 +1,8 @@
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    time::Duration,
+};
 
 use aws_config::{
     BehaviorVersion, Region, SdkConfig, retry::RetryConfig, sts::AssumeRoleProvider, timeout::TimeoutConfig,
@@ -6,22 +10,22 @@ use aws_config::{
 use aws_sdk_ssm::{
     Client,
     config::{self, Credentials},
-    operation::describe_instance_information::DescribeInstanceInformationOutput,
+    operation::{RequestId as _, describe_instance_information::DescribeInstanceInformationOutput},
 };
 use futures_util::{FutureExt as _, future::BoxFuture};
 use http::Uri;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::{
     sync::OnceCell,
     time::{self, Instant},
 };
 
 use super::{
-    Priority, Upstream, UpstreamError, UpstreamPage, convert,
+    Pace, Priority, Upstream, UpstreamError, UpstreamPage, convert,
     error::OperationError,
     pacer::{LineIsFull, Pacer},
 };
-use crate::model::Filters;
+use crate::model::{Filters, TargetName};
 
 /// How many records are asked for at a time: AWS's most.
 const PAGE_SIZE: i32 = 50;
@@ -30,7 +34,7 @@ const PAGE_SIZE: i32 = 50;
 const SESSION_NAME: &str = "ssm-gateway";
 
 /// How a target's SSM is reached; the `[upstream]` table of the configuration file says it for all targets.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The AWS region; absent, what the SDK finds in `AWS_REGION`, the profile or the instance's metadata.
@@ -101,6 +105,9 @@ pub enum BuildError {
     /// The endpoint is no URL that can be asked.
     #[error("{1:?} is not an endpoint URL, such as https://ssm.eu-west-1.amazonaws.com")]
     EndpointUrl(&'static str, String),
+    /// The endpoint has a user or a query, which are not used.
+    #[error("an endpoint URL has no user and no query")]
+    Secret(&'static str),
     /// The rate is none.
     #[error("requests_per_second must be more than 0, not {0}")]
     Rate(f64),
@@ -115,7 +122,7 @@ impl BuildError {
     pub fn key(&self) -> &'static str {
         match self {
             Self::NoRegion => "region",
-            Self::EndpointUrl(key, _) => key,
+            Self::EndpointUrl(key, _) | Self::Secret(key) => key,
             Self::Rate(_) => "requests_per_second",
             Self::RoleArn(_) => "role_arn",
         }
@@ -124,8 +131,11 @@ impl BuildError {
 
 /// [`Upstream`] over the AWS SDK. Its calls share one client, with its connections and credentials, which the first makes.
 pub struct Ssm {
+    target: TargetName,
     client: OnceCell<Client>,
     pacer: Pacer,
+    retries: AtomicU64,
+    retrying: AtomicUsize,
     config: Config,
 }
 
@@ -136,8 +146,13 @@ impl Config {
     /// [`BuildError`].
     pub fn check(&self) -> Result<(), BuildError> {
         let is_usable = |url: Uri| matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some();
+        // What stands there could be a secret, and would be of no use.
+        let has_secret = |url: &str| url.contains(['@', '?']);
         let urls = [("endpoint_url", &self.endpoint_url), ("sts_endpoint_url", &self.sts_endpoint_url)];
         for (key, url) in urls.into_iter().filter_map(|(key, url)| Some((key, url.as_ref()?))) {
+            if has_secret(url) {
+                return Err(BuildError::Secret(key));
+            }
             if !url.parse().is_ok_and(is_usable) {
                 return Err(BuildError::EndpointUrl(key, url.clone()));
             }
@@ -151,12 +166,12 @@ impl Config {
         Ok(())
     }
 
-    /// Checks what is written, and finds the region; credentials come from the SDK's default chain, and are loaded by the
+    /// Checks what is written, and finds the region, for the target of this name; credentials come from the SDK's default chain, and are loaded by the
     /// first fetch.
     ///
     /// # Errors
     /// [`BuildError`].
-    pub async fn build(mut self) -> Result<Ssm, BuildError> {
+    pub async fn build(mut self, target: TargetName) -> Result<Ssm, BuildError> {
         self.check()?;
         self.region = self.region.filter(|region| !region.is_empty());
         if self.region.is_none() {
@@ -164,7 +179,14 @@ impl Config {
             self.region = Some(found.ok_or(BuildError::NoRegion)?);
         }
         let pacer = Pacer::new(self.requests_per_second, self.longest_line);
-        Ok(Ssm { client: OnceCell::new(), pacer, config: self })
+        Ok(Ssm {
+            target,
+            client: OnceCell::new(),
+            pacer,
+            retries: AtomicU64::default(),
+            retrying: AtomicUsize::default(),
+            config: self,
+        })
     }
 
     async fn client(&self) -> Client {
@@ -216,6 +238,11 @@ impl Upstream for Ssm {
         self.config.region.as_deref().unwrap_or_default()
     }
 
+    fn pace(&self) -> Pace {
+        let (retries, retrying) = (self.retries.load(Relaxed), self.retrying.load(Relaxed));
+        Pace { retries, retrying, ..self.pacer.pace() }
+    }
+
     fn turn(&self, priority: Priority) -> BoxFuture<'_, Result<(), UpstreamError>> {
         let turn = time::timeout(self.config.fetch_timeout, self.pacer.turn(priority));
         async { turn.await.unwrap_or(Err(LineIsFull)).map_err(|LineIsFull| UpstreamError::Overloaded) }.boxed()
@@ -232,7 +259,7 @@ impl Upstream for Ssm {
             if let Err(error) = &outcome
                 && !error.is_about_the_request()
             {
-                error.log("AWS gave no page");
+                error.log(&self.target, "AWS gave no page");
             }
             outcome
         }
@@ -243,7 +270,7 @@ impl Upstream for Ssm {
 impl Ssm {
     /// Tries until an answer, a lasting failure, or the last retry.
     async fn attempts(&self, filters: &Filters, token: Option<&str>) -> Result<UpstreamPage, UpstreamError> {
-        let mut backoff = self.config.retry_backoff;
+        let (mut backoff, mut retrying) = (self.config.retry_backoff, None);
         for _ in 0..self.config.retries {
             match self.attempt(filters, token).await {
                 Err(error) if error.is_transient() => {
@@ -251,11 +278,13 @@ impl Ssm {
                     if advice >= self.config.fetch_timeout {
                         return Err(error);
                     }
-                    error.log("will ask AWS again");
+                    error.log(&self.target, "will ask AWS again");
+                    retrying.get_or_insert_with(|| Retrying::new(&self.retrying));
                     time::sleep(advice.max(backoff.mul_f64(fastrand::f64()))).await;
                     if self.turn(Priority::Interactive).await.is_err() {
                         return Err(error);
                     }
+                    self.retries.fetch_add(1, Relaxed);
                     backoff *= 2;
                 }
                 outcome => return outcome,
@@ -271,6 +300,7 @@ impl Ssm {
             self.pacer.throttled(sent, aws.retry_after);
         }
         let answer = answer?;
+        let request_id = answer.request_id().map(str::to_owned);
         let nodes = answer.instance_information_list.unwrap_or_default();
         if i32::try_from(nodes.len()).is_ok_and(|nodes| nodes > PAGE_SIZE) {
             return Err(UpstreamError::Protocol("the answer has more nodes than were asked for".into()));
@@ -278,6 +308,7 @@ impl Ssm {
         Ok(UpstreamPage {
             records: convert::records(nodes),
             next_token: answer.next_token.filter(|token| !token.is_empty()),
+            request_id,
         })
     }
 
@@ -298,6 +329,22 @@ impl Ssm {
             )),
         };
         request.set_next_token(token.map(str::to_owned)).send().await
+    }
+}
+
+/// A fetch that goes on though AWS failed it, until this is dropped.
+struct Retrying<'a>(&'a AtomicUsize);
+
+impl<'a> Retrying<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Retrying<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
     }
 }
 

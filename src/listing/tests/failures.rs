@@ -24,7 +24,8 @@ async fn waiters_share_the_failure_and_who_comes_next_gets_it_at_once() {
     assert_eq!(failed(open(&listings)).await.1, Some(750));
     assert_eq!(failed(open_for(&listings, Some(0), None)).await.1, Some(750), "even for who asks now");
     assert_eq!((started.elapsed(), fake.asked()), (Duration::ZERO, 1));
-    assert_eq!(listings.metrics().errors(), 102);
+    let readers = listings.readers();
+    assert_eq!(readers.of(Outcome::Refused) + readers.of(Outcome::Failed), 102);
     time::advance(SECOND).await;
     assert_eq!(came(open(&listings)).await, (Came::Miss, false));
 }

@@ -122,7 +122,7 @@ async fn stale_data_is_given_at_once_while_one_walk_replaces_it() {
     assert_eq!(fake.asked(), 2);
     let page = open(&listings).read(5).await.unwrap();
     assert_eq!((walk(&page), page.provenance.came, page.provenance.is_stale), (2, Came::Hit, false));
-    assert_eq!((listings.metrics().stale(), listings.metrics().hits()), (10, 1));
+    assert_eq!([Outcome::Stale, Outcome::Hit].map(|outcome| listings.readers().of(outcome)), [10, 1]);
 }
 
 #[tokio::test(start_paused = true)]

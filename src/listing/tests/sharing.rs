@@ -16,9 +16,10 @@ async fn a_thousand_readers_share_one_walk() {
     let asked: Vec<_> = lock(&fake.asked).iter().map(|(token, _)| token.clone()).collect();
     assert_eq!(asked, [None, Some("1/1".into()), Some("1/2".into()), Some("1/3".into()), Some("1/4".into())]);
     assert_eq!(lock(&fake.in_flight).most, 1, "one fetch at a time");
-    let metrics = listings.metrics();
-    assert_eq!((metrics.misses(), metrics.coalesced(), metrics.hits()), (1, 999, 0));
-    assert_eq!((metrics.upstream_calls(), metrics.upstream_time()), (5, 5 * LATENCY));
+    let readers = listings.readers();
+    assert_eq!([Outcome::Miss, Outcome::Coalesced, Outcome::Hit].map(|outcome| readers.of(outcome)), [1, 999, 0]);
+    let fetches = listings.target(&TargetName::default_target()).unwrap().metrics().fetches();
+    assert_eq!((fetches["answered"].count(), fetches["answered"].sum), (5, 5 * LATENCY));
 }
 
 #[tokio::test(start_paused = true)]
