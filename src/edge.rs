@@ -1,10 +1,10 @@
-//! Where callers connect: the listener and its drain, TLS, who calls, how much, how long, and a log line a call. A layer a
+//! Where callers connect: the listener and its drain, TLS, who calls, how much, how long, and what is told of every call. A layer a
 //! file.
 
 mod address;
 mod arrival;
 mod authenticate;
-mod call_log;
+mod call;
 mod connection;
 mod credential;
 mod error_info;
@@ -14,11 +14,14 @@ mod jwt;
 mod lifetime;
 mod limits;
 mod listener;
+mod metrics;
+mod observe;
 mod panics;
 mod reloadable;
 mod socket;
 mod stage;
 mod tls;
+mod trace_context;
 mod watched;
 
 use std::{
@@ -26,13 +29,12 @@ use std::{
     time::Duration,
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 pub use self::{
     address::Address,
     arrival::ArrivalLayer,
     authenticate::AuthenticateLayer,
-    call_log::CallLogLayer,
     credential::{Authenticator, Config as AuthConfig, Token},
     error_info::with_error_info,
     health::Health,
@@ -40,6 +42,8 @@ pub use self::{
     lifetime::LifetimeLayer,
     limits::{Config as LimitsConfig, LimitsLayer},
     listener::{ListenError, Listener},
+    metrics::Metrics,
+    observe::ObserveLayer,
     panics::CatchPanicLayer,
     reloadable::Reloadable,
     stage::{Stage, Stages},
@@ -48,7 +52,7 @@ pub use self::{
 };
 
 /// How callers connect; the `[edge]` table of the configuration file.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The address to bind.

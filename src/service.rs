@@ -2,6 +2,7 @@
 
 mod answer;
 mod caller;
+mod compress;
 mod describe;
 mod failure;
 mod provenance;
@@ -18,12 +19,12 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use http::{Request, Response};
-use serde::Deserialize;
+use http::{Extensions, Request, Response};
+use serde::{Deserialize, Serialize};
 use tonic::{Status, body::Body, server::NamedService};
 
-use self::{caller::Caller, describe::describe, request::message, stream::stream};
-pub use self::{stream::page_head, targets::Targets};
+use self::{caller::Caller, compress::Compression, describe::describe, request::message, stream::stream};
+pub use self::{compress::Encoding, stream::page_head, targets::Targets};
 use crate::{
     listing::Listings,
     model::{Method, Policy, TargetName},
@@ -35,19 +36,23 @@ pub const SERVICE_NAME: &str = "ssm_gateway.v1.InstanceInformationService";
 /// The full name of the service that tells of targets.
 pub const TARGET_SERVICE_NAME: &str = "ssm_gateway.v1.TargetService";
 
-/// What requests may be; the `[service]` table of the configuration file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+/// What requests and answers may be; the `[service]` table of the configuration file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The largest request, in bytes, before and after decompression.
     pub max_request_size: usize,
     /// The most filters in one request.
     pub max_filters: usize,
+    /// What answers may be compressed with, the best first; none, they are not.
+    pub compression: Vec<Encoding>,
+    /// The size of the smallest answer that is compressed, in bytes.
+    pub compress_from: usize,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { max_request_size: 1 << 20, max_filters: 100 }
+        Self { max_request_size: 1 << 20, max_filters: 100, compression: Vec::new(), compress_from: 4096 }
     }
 }
 
@@ -78,16 +83,18 @@ impl Service {
 
     async fn answer(self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let serving = &*self.0;
-        let principal = request.extensions().get().cloned();
-        let caller = |method| Caller::new(&serving.policy, principal, method);
+        let max = serving.config.max_request_size;
+        let compression = Compression::of(&serving.config, request.headers());
+        let caller =
+            |method, extensions: &Extensions| Caller::new(&serving.policy, extensions, method).taking(compression);
         match request.uri().path() {
             "/ssm_gateway.v1.InstanceInformationService/DescribeInstanceInformation" => {
-                let caller = caller(Method::DescribeInstanceInformation);
-                describe(serving, &caller, message(request, serving.config.max_request_size).await?).await
+                let caller = caller(Method::DescribeInstanceInformation, request.extensions());
+                describe(serving, &caller, message(request, max).await?).await
             }
             "/ssm_gateway.v1.InstanceInformationService/StreamInstanceInformation" => {
-                let caller = caller(Method::StreamInstanceInformation);
-                stream(serving, &caller, message(request, serving.config.max_request_size).await?).await
+                let caller = caller(Method::StreamInstanceInformation, request.extensions());
+                stream(serving, &caller, message(request, max).await?).await
             }
             _ => Err(Status::unimplemented("the service has no such method")),
         }

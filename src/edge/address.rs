@@ -1,10 +1,10 @@
 use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Where callers connect: `HOST:PORT` with an IP address for the host, or `unix:PATH`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Address {
     /// A TCP address; port 0 takes a free one.
     Tcp(SocketAddr),
@@ -44,6 +44,12 @@ impl TryFrom<String> for Address {
 
     fn try_from(text: String) -> Result<Self, InvalidAddress> {
         text.parse()
+    }
+}
+
+impl From<Address> for String {
+    fn from(address: Address) -> Self {
+        address.to_string()
     }
 }
 

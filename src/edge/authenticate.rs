@@ -11,13 +11,13 @@ use tokio::time::Instant;
 use tonic::{Code, Status};
 use tonic_types::ErrorDetails;
 use tower::{Layer, Service};
-use tracing::Span;
 
 use super::{
     credential::{Authenticator, Credential, InvalidCredential},
     error_info::refusal_with,
     lifetime::Expiry,
 };
+use crate::model::CallNotes;
 
 /// Where health is asked: by those who start and stop the gateway, and prove nothing.
 const HEALTH: &str = "/grpc.health.v1.Health/";
@@ -61,7 +61,9 @@ where
         let peer = request.extensions_mut().remove::<Credential>();
         match self.authenticator.authenticate(request.headers(), peer.as_ref()) {
             Ok(Credential { principal, expires }) => {
-                Span::current().record("principal", principal.as_str());
+                if let Some(notes) = request.extensions().get::<CallNotes>() {
+                    notes.note(|noted| noted.principal = Some(principal.clone()));
+                }
                 request.extensions_mut().insert(principal);
                 let left = expires.map(|expires| expires.duration_since(SystemTime::now()).unwrap_or_default());
                 if let Some(at) = left.and_then(|left| Instant::now().checked_add(left)) {

@@ -6,7 +6,7 @@ use std::{
 use http::{Request, Response};
 use http_body::Body;
 use hyper::{body::Incoming, server::conn::http2::Builder, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time,
@@ -19,10 +19,13 @@ use super::{
     Config,
     credential::Credential,
     frames::Frames,
+    listener::Streams,
+    metrics::Metrics,
     socket::Socket,
     stage::{Stage, Stages},
     tls::{self, Tls},
 };
+use crate::model::Causes;
 
 /// By how much the age of connections varies, so that those which came together do not leave together.
 const AGE_JITTER: f64 = 0.1;
@@ -30,11 +33,12 @@ const AGE_JITTER: f64 = 0.1;
 /// What all connections share.
 #[derive(Debug)]
 pub(super) struct Connections<S> {
-    pub(super) http: Builder<TokioExecutor>,
+    pub(super) http: Builder<Streams>,
     pub(super) service: S,
     pub(super) tls: Option<Tls>,
     pub(super) config: Config,
     pub(super) stages: Stages,
+    pub(super) metrics: Metrics,
 }
 
 impl<S, B> Connections<S>
@@ -57,8 +61,14 @@ where
                     let peer = tls::peer(io.get_ref().1);
                     self.speak(io, &socket, peer).await;
                 }
-                Ok(Err(error)) => info!(error = &error as &dyn std::error::Error, "a TLS handshake failed"),
-                Err(_too_late) => debug!("TLS handshake took too long"),
+                Ok(Err(error)) => {
+                    self.metrics.failed_handshake();
+                    info!(error = %Causes(&error), "a TLS handshake failed");
+                }
+                Err(_too_late) => {
+                    self.metrics.failed_handshake();
+                    debug!("TLS handshake took too long");
+                }
             },
             () = self.stages.reached(Stage::GoingAway) => {}
         }
@@ -92,8 +102,14 @@ where
         let mut connection = Box::pin(socket.turns(connection));
         let (outcome, grace) = tokio::select! {
             outcome = &mut connection => (Some(outcome), Duration::MAX),
-            () = time::sleep(age) => (None, max_connection_age_grace),
-            () = self.stages.reached(Stage::GoingAway) => (None, Duration::MAX),
+            () = time::sleep(age) => {
+                self.metrics.drained("age");
+                (None, max_connection_age_grace)
+            }
+            () = self.stages.reached(Stage::GoingAway) => {
+                self.metrics.drained("stop");
+                (None, Duration::MAX)
+            }
         };
         let outcome = match outcome {
             Some(outcome) => outcome,
@@ -109,7 +125,7 @@ where
             }
         };
         if let Err(error) = outcome {
-            debug!(error = &error as &dyn std::error::Error, "connection ended");
+            debug!(error = %Causes(&error), "connection ended");
         }
     }
 }

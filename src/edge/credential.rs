@@ -1,21 +1,16 @@
-use std::{
-    fmt,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, header::AUTHORIZATION};
-use serde::Deserialize;
-use sha2::{Digest as _, Sha256};
-use subtle::ConstantTimeEq as _;
+use serde::{Deserialize, Serialize};
 
 use super::{
     jwt::{self, Jwt},
     watched::FileError,
 };
-use crate::model::Principal;
+use crate::model::{Principal, TokenHash};
 
 /// How callers prove who they are, beside client certificates; the `[auth]` table of the configuration file.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Whether callers who prove nothing are admitted, as `anonymous`. Where nobody can prove anything, and nobody on another
@@ -30,24 +25,14 @@ pub struct Config {
 }
 
 /// A bearer token, an `[[auth.tokens]]` table of the configuration file.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Token {
     /// Whose it is, as the principal `token:NAME`.
     pub name: String,
     /// The SHA-256 of the token, in hexadecimal: the file is no secret, if the token is random.
-    pub sha256: Hash,
+    pub sha256: TokenHash,
 }
-
-/// A SHA-256.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Hash([u8; 32]);
-
-/// Why a text is no SHA-256.
-#[derive(Debug, thiserror::Error)]
-#[error("a SHA-256 is 64 hexadecimal digits")]
-pub struct InvalidHash;
 
 /// A proof of who calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +57,7 @@ pub(super) enum InvalidCredential {
 /// Tells who calls.
 #[derive(Debug)]
 pub struct Authenticator {
-    tokens: Vec<(Hash, Principal)>,
+    tokens: Vec<(TokenHash, Principal)>,
     jwt: Option<Jwt>,
     admits_anonymous: bool,
 }
@@ -122,17 +107,17 @@ impl Authenticator {
     }
 
     fn bearer(&self, token: &str) -> Result<Credential, InvalidCredential> {
-        let hash = Sha256::digest(token.as_bytes());
+        let hash = TokenHash::of(token);
         let mut known = None;
         // All are compared, and each to its end, so that the time it takes says nothing.
-        for (Hash(expected), principal) in &self.tokens {
-            if bool::from(expected.ct_eq(&hash)) {
+        for (expected, principal) in &self.tokens {
+            if *expected == hash {
                 known = Some(principal);
             }
         }
         match (known, &self.jwt) {
             (Some(principal), _) => Ok(Credential { principal: principal.clone(), expires: None }),
-            (None, Some(jwt)) => jwt.verify(token, hash.into()),
+            (None, Some(jwt)) => jwt.verify(token, hash.bytes()),
             (None, None) => Err(InvalidCredential::Unknown),
         }
     }
@@ -150,34 +135,12 @@ fn bearer(header: &str) -> Option<&str> {
     Some(token.trim()).filter(|token| scheme.eq_ignore_ascii_case("bearer") && !token.is_empty())
 }
 
-impl TryFrom<String> for Hash {
-    type Error = InvalidHash;
-
-    fn try_from(text: String) -> Result<Self, InvalidHash> {
-        let digit = |letter: char| letter.to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-        let digits: Option<Vec<u8>> = text.chars().map(digit).collect();
-        let (bytes, []) = digits.as_deref().ok_or(InvalidHash)?.as_chunks::<2>() else { return Err(InvalidHash) };
-        let bytes: Vec<u8> = bytes.iter().map(|[high, low]| high << 4 | low).collect();
-        bytes.try_into().map(Self).map_err(|_wrong_length| InvalidHash)
-    }
-}
-
-impl fmt::Debug for Hash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Hash(…)")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn hash(token: &str) -> Hash {
-        Hash(Sha256::digest(token.as_bytes()).into())
-    }
-
     async fn authenticator(allow_anonymous: bool, names: &[&str]) -> Authenticator {
-        let token = |name: &&str| Token { name: (*name).to_owned(), sha256: hash(&format!("{name}-secret")) };
+        let token = |name: &&str| Token { name: (*name).to_owned(), sha256: TokenHash::of(&format!("{name}-secret")) };
         let config = Config { allow_anonymous, tokens: names.iter().map(token).collect(), ..Config::default() };
         config.build(false, Duration::from_secs(1)).await.unwrap()
     }
@@ -220,16 +183,5 @@ mod tests {
         assert_eq!(told(&known, &[], Some(&good)).unwrap(), "dns:orders.internal");
         assert_eq!(told(&known, &["Bearer ci-secret"], Some(&good)).unwrap(), "token:ci");
         assert_eq!(told(&known, &[], Some(&expires(SystemTime::now()))), Err(InvalidCredential::Expired));
-    }
-
-    #[test]
-    fn a_hash_is_what_sha256sum_prints() {
-        let text = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
-        assert_eq!(Hash::try_from(text.to_owned()).unwrap(), hash("secret"));
-        assert_eq!(Hash::try_from(text.to_uppercase()).unwrap(), hash("secret"));
-        for wrong in ["", "2bb8", &text[1..], &text.replace('2', "x"), &format!("{text}00")] {
-            assert!(Hash::try_from(wrong.to_owned()).is_err(), "{wrong}");
-        }
-        assert_eq!(format!("{:?}", hash("secret")), "Hash(…)");
     }
 }

@@ -20,7 +20,7 @@ pub fn with_error_info<B>(mut answer: Response<B>) -> Response<B> {
             Code::OutOfRange | Code::ResourceExhausted => {
                 refusal(Code::ResourceExhausted, "REQUEST_TOO_LARGE", message, None)
             }
-            code => refusal(code, &reason(code), message, None),
+            code => refusal(code, name(code), message, None),
         };
         // A status that cannot be written leaves the one that was.
         let _written = explained.add_header(answer.headers_mut());
@@ -62,15 +62,26 @@ pub(super) fn trailers(status: &Status) -> Result<Frame<Bytes>, Status> {
 }
 
 /// `FailedPrecondition` as `FAILED_PRECONDITION`.
-fn reason(code: Code) -> String {
-    let mut reason = String::new();
-    for letter in format!("{code:?}").chars() {
-        if letter.is_ascii_uppercase() && !reason.is_empty() {
-            reason.push('_');
-        }
-        reason.push(letter.to_ascii_uppercase());
+pub(super) fn name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
     }
-    reason
 }
 
 #[cfg(test)]

@@ -11,14 +11,14 @@ use jsonwebtoken::{
     jwk::{JwkSet, PublicKeyUse},
 };
 use lru::LruCache;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tracing::debug;
 
 use super::{
     credential::{Credential, InvalidCredential},
     watched::{FileError, Watched},
 };
-use crate::model::Principal;
+use crate::model::{Causes, Principal};
 
 /// The longest subject that names a caller.
 const MAX_SUBJECT: usize = 255;
@@ -26,7 +26,7 @@ const MAX_SUBJECT: usize = 255;
 const REMEMBERED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9999);
 
 /// Whose JWTs prove a caller; the `[auth.jwt]` table of the configuration file.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The issuer's public keys, a JWKS; used anew when the file changes.
@@ -44,7 +44,7 @@ pub struct Config {
 }
 
 /// How a JWT may be signed: by a private key alone, since whoever can check a shared secret can sign with it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the names of RFC 7518")]
 pub enum SigningAlgorithm {
     ES256,
@@ -160,7 +160,7 @@ impl Jwt {
             match decode::<Claims>(token, &key.decoding, &validation) {
                 Ok(token) => return self.credential(&token.claims),
                 Err(error) if *error.kind() == ErrorKind::ExpiredSignature => why = InvalidCredential::Expired,
-                Err(error) => debug!(error = &error as &dyn std::error::Error, "a JWT was refused"),
+                Err(error) => debug!(error = %Causes(&error), "a JWT was refused"),
             }
         }
         Err(why)

@@ -23,12 +23,12 @@ use governor::{
 use http::{Request, Response};
 use http_body::{Body, Frame};
 use pin_project_lite::pin_project;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, QuotaViolation};
 use tower::{Layer, Service};
 
-use super::error_info::{refusal, refusal_with};
+use super::error_info::refusal_with;
 use crate::model::Principal;
 
 /// When to come back where too much is going on at once.
@@ -44,7 +44,7 @@ const PRINCIPALS: usize = 10_000;
 const SWEEP: usize = 1000;
 
 /// How much callers may ask for; the `[limits]` table of the configuration file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The most calls at a time, of all callers; more are turned away at once.
@@ -150,6 +150,13 @@ impl LimitsLayer {
     pub fn calls(&self) -> usize {
         self.0.calls.load(Relaxed)
     }
+
+    /// Who has calls going on, and how many.
+    #[must_use]
+    pub fn callers(&self) -> Vec<(Principal, usize)> {
+        let by_principal = self.0.by_principal.lock().unwrap_or_else(PoisonError::into_inner);
+        by_principal.iter().map(|(principal, calls)| (principal.clone(), *calls)).collect()
+    }
 }
 
 impl Limits {
@@ -159,7 +166,7 @@ impl Limits {
         let mut permit = Permit { limits: Arc::clone(self), counted: Counted::Call(None) };
         if calls >= self.config.max_calls {
             let message = "the gateway has more calls at a time than it can take";
-            return Err(refusal(Code::Unavailable, "OVERLOADED", message, Some(RETRY_DELAY)));
+            return Err(overloaded("calls", message));
         }
         if let Some(principal) = principal {
             self.check_rate(principal)?;
@@ -176,7 +183,7 @@ impl Limits {
             return Ok(permit);
         }
         let message = "the gateway's health is watched by as many as may be: check it instead";
-        Err(refusal(Code::Unavailable, "OVERLOADED", message, Some(RETRY_DELAY)))
+        Err(overloaded("watches", message))
     }
 
     fn check_rate(&self, principal: &Principal) -> Result<(), Status> {
@@ -223,6 +230,13 @@ impl Drop for Permit {
             }
         }
     }
+}
+
+/// More than the gateway takes.
+fn overloaded(cause: &str, message: &str) -> Status {
+    let cause = HashMap::from([("cause".to_owned(), cause.to_owned())]);
+    let details = ErrorDetails::with_error_info("OVERLOADED", "ssm-gateway", cause);
+    refusal_with(Code::Unavailable, details, message, Some(RETRY_DELAY))
 }
 
 /// A caller that asks for more than its share.

@@ -2,8 +2,8 @@ use std::{fs, io, os::unix::fs::FileTypeExt as _, path::Path, sync::Arc, time::D
 
 use http::{Request, Response};
 use http_body::Body;
-use hyper::{body::Incoming, server::conn::http2};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper::{body::Incoming, rt::Executor, server::conn::http2};
+use hyper_util::rt::TokioTimer;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpListener, UnixListener},
@@ -17,16 +17,20 @@ use tracing::warn;
 use super::{
     Address, Config,
     connection::Connections,
+    metrics::Metrics,
     socket::{Socket, Stream},
     stage::{Stage, Stages},
     tls::Tls,
     watched::FileError,
 };
+use crate::model::Causes;
 
 /// How long to wait after the system could not accept: out of file descriptors, say.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// How often it is said at most that there are too many connections.
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
+/// How long calls that were cut off may take to end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Calls whose callers left before they were begun, on one connection; more are an attack (CVE-2023-44487).
 const MAX_PENDING_RESETS: usize = 20;
 /// Calls that the peer's own mistakes ended, on one connection.
@@ -121,7 +125,7 @@ impl Listener {
     /// Serves HTTP/2 until the stage is no longer serving, then drains: goes on for `drain_delay` while balancers look
     /// elsewhere; takes no connection any more, and tells peers to go away; when three quarters of `drain_timeout` are over,
     /// ends the calls that are left; at its end cuts off what is left.
-    pub async fn serve<S, B>(self, service: S, stages: Stages)
+    pub async fn serve<S, B>(self, service: S, stages: Stages, metrics: Metrics)
     where
         S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
         S::Future: Send + 'static,
@@ -130,17 +134,24 @@ impl Listener {
     {
         let Self { socket, addr, tls, config } = self;
         let (drain_delay, drain_timeout) = (config.drain_delay, config.drain_timeout);
-        let tasks = TaskTracker::new();
+        let (tasks, streams) = (TaskTracker::new(), TaskTracker::new());
         let (max, keepalive) = (config.max_connections, config.keepalive_interval);
-        let connections = Connections { http: http(&config), service, tls, config, stages: stages.clone() };
-        let connections = Arc::new(connections);
+        let (http, stage) = (http(&config, &streams), stages.clone());
+        let connections = Arc::new(Connections { http, service, tls, config, stages: stage, metrics: metrics.clone() });
         let accepting = async {
             let mut warned = None;
             loop {
                 let stream = socket.accept(keepalive).await;
                 if tasks.len() < max {
-                    tasks.spawn(Arc::clone(&connections).serve(Socket::new(stream)));
-                } else if warned.is_none_or(|warned: Instant| warned.elapsed() > WARN_INTERVAL) {
+                    let (accepted, connection) = (metrics.accepted(), Arc::clone(&connections));
+                    tasks.spawn(async move {
+                        connection.serve(Socket::new(stream)).await;
+                        drop(accepted);
+                    });
+                    continue;
+                }
+                metrics.turned_away();
+                if warned.is_none_or(|warned: Instant| warned.elapsed() > WARN_INTERVAL) {
                     warned = Some(Instant::now());
                     warn!(max, "there are as many connections as may be: further ones are closed at once");
                 }
@@ -171,6 +182,9 @@ impl Listener {
         }
         stages.advance(Stage::CutOff);
         tasks.wait().await;
+        // What is told of a call that was cut off is told by its own task.
+        streams.close();
+        within(LAST_WORDS, streams.wait()).await;
     }
 }
 
@@ -197,7 +211,7 @@ impl Bound {
                 Ok(stream) => return stream,
                 Err(error) => {
                     if !std::mem::replace(&mut is_failing, true) {
-                        warn!(error = &error as &dyn std::error::Error, "connections cannot be accepted");
+                        warn!(error = %Causes(&error), "connections cannot be accepted");
                     }
                     time::sleep(ACCEPT_BACKOFF).await;
                 }
@@ -206,8 +220,21 @@ impl Bound {
     }
 }
 
-fn http(config: &Config) -> http2::Builder<TokioExecutor> {
-    let mut http = http2::Builder::new(TokioExecutor::new());
+/// Runs the calls of connections, which go on a moment longer than those.
+#[derive(Debug, Clone)]
+pub(super) struct Streams(TaskTracker);
+
+impl<F> Executor<F> for Streams
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        self.0.spawn(stream);
+    }
+}
+
+fn http(config: &Config, streams: &TaskTracker) -> http2::Builder<Streams> {
+    let mut http = http2::Builder::new(Streams(streams.clone()));
     http.timer(TokioTimer::new())
         .max_concurrent_streams(config.max_concurrent_streams)
         .max_header_list_size(config.max_header_list_size)

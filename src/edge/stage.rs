@@ -21,6 +21,23 @@ pub enum Stage {
     CutOff,
 }
 
+impl Stage {
+    /// All there are, in order.
+    pub const ALL: [Self; 5] = [Self::Serving, Self::NotServing, Self::GoingAway, Self::Ending, Self::CutOff];
+
+    /// Its name in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Serving => "serving",
+            Self::NotServing => "not_serving",
+            Self::GoingAway => "going_away",
+            Self::Ending => "ending",
+            Self::CutOff => "cut_off",
+        }
+    }
+}
+
 /// The stage of the gateway. Whoever has a clone may advance it, and wait for it.
 #[derive(Debug, Clone, Default)]
 pub struct Stages(Arc<Shared>);
@@ -48,6 +65,12 @@ impl Stages {
     #[must_use]
     pub fn is_at(&self, stage: Stage) -> bool {
         self.0.now.load(Relaxed) >= stage as u8
+    }
+
+    /// The stage that is reached.
+    #[must_use]
+    pub fn now(&self) -> Stage {
+        *self.0.changes.borrow()
     }
 
     /// Waits for this stage, or a later one.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
@@ -29,7 +29,7 @@ use crate::model::Principal;
 
 /// The gateway's certificate, and whose certificates prove a caller; the `[edge.tls]` table of the configuration file. All
 /// files are PEM, and used anew when they change.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The gateway's certificate, and those that lead from it to its authority.

@@ -1,22 +1,35 @@
 use std::time::Duration;
 
+use http::Extensions;
 use tonic::Code;
 
-use super::failure::{Failure, GATEWAY};
-use crate::model::{Denied, Method, Policy, Principal, TargetName};
+use super::{
+    compress::Compression,
+    failure::{Failure, GATEWAY},
+};
+use crate::model::{CallNotes, Denied, Method, Policy, Principal, TargetName};
 
-/// Who calls a method, and what the policy lets it ask.
+/// Who calls a method, what the policy lets it ask, and what is noted of the call.
 #[derive(Debug)]
 pub(super) struct Caller<'a> {
     policy: &'a Policy,
     principal: Principal,
     method: Method,
+    pub(super) notes: CallNotes,
+    /// How its answers are compressed, if they are.
+    pub(super) compression: Option<Compression>,
 }
 
 impl<'a> Caller<'a> {
     /// The caller as the edge proved it, among a request's extensions. Who was proven by nobody is anonymous.
-    pub(super) fn new(policy: &'a Policy, principal: Option<Principal>, method: Method) -> Self {
-        Self { policy, principal: principal.unwrap_or_else(Principal::anonymous), method }
+    pub(super) fn new(policy: &'a Policy, extensions: &Extensions, method: Method) -> Self {
+        let principal = extensions.get().cloned().unwrap_or_else(Principal::anonymous);
+        Self { policy, principal, method, notes: extensions.get().cloned().unwrap_or_default(), compression: None }
+    }
+
+    /// The same, whose answers are compressed so.
+    pub(super) fn taking(self, compression: Option<Compression>) -> Self {
+        Self { compression, ..self }
     }
 
     /// Checks that it may ask about a target, or all that a glob could mean, before anything about them is told. It called

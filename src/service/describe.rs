@@ -29,8 +29,9 @@ pub(super) async fn describe(
         .map_err(|error| status::unopened(error, &query, "next_token"))?;
     let page = reader.read(limit).await.map_err(|error| status::unreadable(&error, &query))?;
     let provenance = page.provenance;
+    caller.notes.note(|noted| provenance::note(&page, noted));
     let next_token = (!reader.is_at_end()).then_some(NEXT_TOKEN);
-    let mut response = Answer::new(page, next_token, &()).into_http(None);
+    let mut response = Answer::new(page, next_token, &()).into_http(None, caller.compression);
     provenance::write(&provenance, response.headers_mut());
     Ok(response)
 }
@@ -52,6 +53,7 @@ fn validated(
     let target = validate::target(&request.target, serving.default_target.as_ref())?;
     let freshness = validate::freshness(request.read_options)?;
     caller.may_ask(target.as_str(), &request.target, freshness.max_age)?;
+    caller.notes.note(|noted| noted.target = Some(target.clone()));
     let mut constraints = Constraints::new(serving.config.max_filters);
     let filters = constraints.filters(request.filters)?;
     let legacy = constraints.legacy_filters(request.instance_information_filter_list)?;

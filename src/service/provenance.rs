@@ -2,7 +2,10 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::listing::{Came, Provenance};
+use crate::{
+    listing::{Came, Outcome, Page, Provenance},
+    model::Noted,
+};
 
 const AGE: HeaderName = HeaderName::from_static("age");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -12,6 +15,14 @@ pub(super) fn write(provenance: &Provenance, headers: &mut HeaderMap) {
     headers.insert(AGE, HeaderValue::from(provenance.age.as_secs()));
     // A header of these words and digits cannot be refused.
     headers.extend(HeaderValue::try_from(cache_status(provenance)).ok().map(|value| (CACHE_STATUS, value)));
+}
+
+/// Notes how a page came, unless another was noted before.
+pub(super) fn note(page: &Page, noted: &mut Noted) {
+    if noted.provenance.is_none() {
+        noted.provenance = Some(Outcome::from(&page.provenance).as_str());
+        noted.aws_request_id.clone_from(&page.aws_request_id);
+    }
 }
 
 fn cache_status(provenance: &Provenance) -> String {

@@ -35,7 +35,7 @@ pub(super) fn invalid_cursor(error: InvalidCursor, field: &str) -> Failure {
 }
 
 /// Tells why the query's listing could not be read, and how long AWS will not be asked again.
-pub(super) fn unreadable(ReadError { error, retry_after }: &ReadError, query: &Query) -> Failure {
+pub(super) fn unreadable(ReadError { error, retry_after, .. }: &ReadError, query: &Query) -> Failure {
     let target = query.target().as_str();
     let failure = match &**error {
         ListingError::Expired(source) => {
@@ -52,9 +52,9 @@ pub(super) fn unreadable(ReadError { error, retry_after }: &ReadError, query: &Q
             Failure::new(Code::Unavailable, GATEWAY, "TARGET_UNAVAILABLE", message)
         }
         ListingError::Evicted => {
-            overloaded("the gateway ran out of memory for this listing: go on from your last token")
+            overloaded("memory", "the gateway ran out of memory for this listing: go on from your last token")
         }
-        ListingError::Stalled => overloaded("nothing was taken for too long: go on from your last token"),
+        ListingError::Stalled => overloaded("stalled", "nothing was taken for too long: go on from your last token"),
         ListingError::Interrupted => {
             Failure::new(Code::Internal, GATEWAY, "INTERNAL", "the gateway failed while it asked AWS")
         }
@@ -69,8 +69,8 @@ fn up_to_millis(delay: Duration) -> Duration {
     Duration::from_millis(u64::try_from(delay.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX))
 }
 
-fn overloaded(message: &str) -> Failure {
-    Failure::new(Code::Unavailable, GATEWAY, "OVERLOADED", message)
+fn overloaded(cause: &str, message: &str) -> Failure {
+    Failure::new(Code::Unavailable, GATEWAY, "OVERLOADED", message).with("cause", Some(cause))
 }
 
 fn upstream(error: &UpstreamError, query: &Query) -> Failure {
@@ -99,7 +99,7 @@ fn upstream(error: &UpstreamError, query: &Query) -> Failure {
                 Failure::new(Code::Unavailable, GATEWAY, "TARGET_UNAVAILABLE", message)
             }
         },
-        UpstreamError::Overloaded => overloaded("the gateway has more to ask of this target than AWS takes"),
+        UpstreamError::Overloaded => overloaded("line", "the gateway has more to ask of this target than AWS takes"),
         UpstreamError::Rejected(aws) => in_aws_words(Code::FailedPrecondition, aws, "AWS refused the request"),
         UpstreamError::Protocol(_) => protocol("AWS's answer was not one of DescribeInstanceInformation"),
     }

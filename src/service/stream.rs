@@ -14,13 +14,14 @@ use super::{
     Serving,
     answer::{self, Answer},
     caller::Caller,
+    compress::Compression,
     failure::Failure,
-    status,
+    provenance, status,
     validate::{self, Constraints},
 };
 use crate::{
     listing::{Provenance, Reader, Target},
-    model::{Query, Records, TargetName},
+    model::{CallNotes, Query, Records, TargetName},
     proto::{StreamInstanceInformationRequest, StreamInstanceInformationResponse},
 };
 
@@ -37,7 +38,7 @@ pub(super) async fn stream(
 ) -> Result<Response<Body>, Status> {
     let mut walks = walks(serving, caller, request)?;
     if walks.len() > 1 {
-        return merged(walks).await;
+        return merged(walks, caller.compression).await;
     }
     // In a box, since it moves in and out of the stream with every message.
     let mut walk = Box::new(walks.pop().ok_or_else(no_target)?);
@@ -49,7 +50,7 @@ pub(super) async fn stream(
                 if walk.reader.is_at_end() { Ok(None) } else { Ok(Some((walk.next().await?, walk))) }
             },
         );
-    Ok(first.into_http(Some(rest.boxed())))
+    Ok(first.into_http(Some(rest.boxed()), caller.compression))
 }
 
 /// Not to be seen: a call that means no target was refused.
@@ -72,6 +73,10 @@ fn walks(
     for target in &targets {
         caller.may_ask(target.as_str(), if is_named { target.as_str() } else { "" }, freshness.max_age)?;
     }
+    caller.notes.note(|noted| {
+        noted.targets = targets.len();
+        noted.target = targets.first().filter(|_| targets.len() == 1).cloned();
+    });
     let limit = validate::page_size(request.page_size)?;
     let mut constraints = Constraints::new(config.max_filters);
     let filters = constraints.filters(request.filters)?;
@@ -87,13 +92,14 @@ fn walks(
             .open(&query, freshness, cursor.as_deref())
             .map_err(|error| status::unopened(error, &query, &field.unwrap_or_default()))?;
         let token = cursor.unwrap_or_default().into();
-        walks.push(Walk { reader: reader.reading_ahead().taking(&clock), query, limit, token });
+        let notes = caller.notes.clone();
+        walks.push(Walk { reader: reader.reading_ahead().taking(&clock), query, limit, token, notes });
     }
     Ok(walks)
 }
 
 /// The messages of all walks as they come. A target that fails is told in a message of its own, unless all do.
-async fn merged(walks: Vec<Walk>) -> Result<Response<Body>, Status> {
+async fn merged(walks: Vec<Walk>, compression: Option<Compression>) -> Result<Response<Body>, Status> {
     let targets = walks.len();
     let mut messages = stream::iter(walks).map(Walk::messages).flatten_unordered(WIDTH).boxed();
     let mut failed = Vec::new();
@@ -115,7 +121,7 @@ async fn merged(walks: Vec<Walk>) -> Result<Response<Body>, Status> {
             Err((failure, _)) => Some((Err(failure.into()), (rest, failures + 1))),
         }
     });
-    Ok(first.into_http(Some(rest.boxed())))
+    Ok(first.into_http(Some(rest.boxed()), compression))
 }
 
 /// What goes before the records of a page that is sent to anyone as it stands: fresh, and with the cursor behind it.
@@ -139,6 +145,8 @@ struct Walk {
     limit: usize,
     /// Where to go on after the last message.
     token: Bytes,
+    /// Where the first page is noted, and what could not be reached.
+    notes: CallNotes,
 }
 
 /// A failure, and the message that tells it.
@@ -147,6 +155,7 @@ type Failed = (Failure, Answer);
 impl Walk {
     async fn next(&mut self) -> Result<Answer, Failure> {
         let page = self.reader.read(self.limit).await.map_err(|error| status::unreadable(&error, &self.query))?;
+        self.notes.note(|noted| provenance::note(&page, noted));
         let Provenance { as_of, is_stale, .. } = page.provenance;
         if let Some(first) = page.parts.front() {
             self.token = first.slice(page.head_len..page.head_len + page.cursor_len);
@@ -164,6 +173,7 @@ impl Walk {
             match walk.next().await {
                 Ok(answer) => Some((Ok(answer), Some(walk).filter(|walk| !walk.reader.is_at_end()))),
                 Err(failure) => {
+                    walk.notes.note(|noted| noted.unreachable += 1);
                     let message = StreamInstanceInformationResponse {
                         target: walk.query.target().to_string(),
                         resume_token: String::from_utf8_lossy(&walk.token).into_owned(),

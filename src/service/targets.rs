@@ -28,7 +28,7 @@ impl TargetService for Targets {
         request: Request<ListTargetsRequest>,
     ) -> Result<Response<ListTargetsResponse>, Status> {
         let Serving { listings, default_target, policy, .. } = &*self.0;
-        let caller = Caller::new(policy, request.extensions().get().cloned(), Method::ListTargets);
+        let caller = Caller::new(policy, request.extensions(), Method::ListTargets);
         caller.may_call()?;
         let targets = listings.targets().filter(|target| caller.sees(target.name())).map(|target| proto::Target {
             name: target.name().to_string(),

@@ -1,0 +1,226 @@
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+use tonic::Code;
+
+use super::error_info;
+
+/// The bounds of the buckets of call durations, in seconds, by OpenTelemetry's conventions.
+const BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+/// Methods that are none of ours, by the same conventions.
+const OTHER: &str = "_OTHER";
+/// How many status codes there are.
+const CODES: usize = 17;
+/// Refusals that are the gateway's own, by reason and cause; those that AWS words are counted with its fetches.
+const REFUSALS: [[&str; 2]; 14] = [
+    ["UNAUTHENTICATED", "missing"],
+    ["UNAUTHENTICATED", "unknown"],
+    ["UNAUTHENTICATED", "expired"],
+    ["CALLER_NOT_ALLOWED", "principal"],
+    ["CALLER_NOT_ALLOWED", "method"],
+    ["CALLER_NOT_ALLOWED", "target"],
+    ["CALLER_NOT_ALLOWED", "max_age"],
+    ["CALLER_QUOTA", ""],
+    ["OVERLOADED", "calls"],
+    ["OVERLOADED", "line"],
+    ["OVERLOADED", "memory"],
+    ["OVERLOADED", "stalled"],
+    ["OVERLOADED", "watches"],
+    ["DRAINING", ""],
+];
+
+/// What the edge counts. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Metrics(Arc<Counted>);
+
+#[derive(Debug)]
+struct Counted {
+    calls: HistogramVec,
+    active: IntGaugeVec,
+    refused: IntCounterVec,
+    methods: HashMap<String, Arc<Method>>,
+    other: Arc<Method>,
+    connections: IntGauge,
+    accepted: IntCounter,
+    turned_away: IntCounter,
+    failed_handshakes: IntCounter,
+    drained: IntCounterVec,
+}
+
+/// The calls of one method.
+struct Method {
+    name: String,
+    active: IntGauge,
+    by_code: [OnceLock<Histogram>; CODES],
+}
+
+/// A call, which counts as going on until this is dropped.
+#[derive(Debug)]
+pub(super) struct Counting(Arc<Method>);
+
+/// A connection, which counts as one until this is dropped.
+#[derive(Debug)]
+pub(super) struct Connected(IntGauge);
+
+impl Metrics {
+    /// Counts calls of these methods, by their full names without the first slash, each by its own; all others together.
+    ///
+    /// # Errors
+    /// None but those of the names in here.
+    pub fn new(methods: impl IntoIterator<Item = String>) -> Result<Self, prometheus::Error> {
+        let duration =
+            HistogramOpts::new("rpc_server_call_duration_seconds", "How long calls took, streams to their end.")
+                .const_label("rpc_system_name", "grpc")
+                .buckets(BUCKETS.to_vec());
+        let counter = |name: &str, help: &str| IntCounter::new(name, help);
+        let active = IntGaugeVec::new(Opts::new("ssm_gateway_active_calls", "Calls that go on."), &["rpc_method"])?;
+        let method = |name: String| {
+            let (active, by_code) = (active.with_label_values(&[name.as_str()]), [const { OnceLock::new() }; CODES]);
+            Arc::new(Method { name, active, by_code })
+        };
+        let refused =
+            Opts::new("ssm_gateway_refused_calls_total", "Calls that the gateway itself refused, by its reason.");
+        let refused = IntCounterVec::new(refused, &["reason", "cause"])?;
+        let drained = Opts::new("ssm_gateway_connections_drained_total", "Connections that were told to go elsewhere.");
+        let drained = IntCounterVec::new(drained, &["reason"])?;
+        // There from the start, so that the first of a kind is an increase.
+        for labels in &REFUSALS {
+            refused.with_label_values(labels);
+        }
+        for reason in ["age", "stop"] {
+            drained.with_label_values(&[reason]);
+        }
+        Ok(Self(Arc::new(Counted {
+            calls: HistogramVec::new(duration, &["rpc_method", "rpc_response_status_code"])?,
+            refused,
+            methods: methods.into_iter().map(|name| (format!("/{name}"), method(name))).collect(),
+            other: method(OTHER.to_owned()),
+            active,
+            connections: IntGauge::new("ssm_gateway_connections", "Connections of callers.")?,
+            accepted: counter("ssm_gateway_connections_accepted_total", "Connections that were accepted.")?,
+            turned_away: counter("ssm_gateway_connections_refused_total", "Connections that were one too many.")?,
+            failed_handshakes: counter("ssm_gateway_tls_handshake_failures_total", "TLS handshakes that failed.")?,
+            drained,
+        })))
+    }
+
+    /// Has all of it read by whoever reads this registry.
+    ///
+    /// # Errors
+    /// It is there already.
+    pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
+        let counted = &*self.0;
+        registry.register(Box::new(counted.calls.clone()))?;
+        registry.register(Box::new(counted.active.clone()))?;
+        registry.register(Box::new(counted.refused.clone()))?;
+        registry.register(Box::new(counted.connections.clone()))?;
+        registry.register(Box::new(counted.accepted.clone()))?;
+        registry.register(Box::new(counted.turned_away.clone()))?;
+        registry.register(Box::new(counted.failed_handshakes.clone()))?;
+        registry.register(Box::new(counted.drained.clone()))
+    }
+
+    /// How many calls go on.
+    #[must_use]
+    pub fn active_calls(&self) -> i64 {
+        self.methods().map(|method| method.active.get()).sum()
+    }
+
+    /// How many calls have ended, and how many of them with an error.
+    #[must_use]
+    pub fn ended_calls(&self) -> (u64, u64) {
+        let of = |codes: std::ops::Range<usize>| {
+            let histograms = self.methods().flat_map(|method| method.by_code.get(codes.clone()).unwrap_or_default());
+            histograms.filter_map(OnceLock::get).map(Histogram::get_sample_count).sum::<u64>()
+        };
+        (of(0..CODES), of(1..CODES))
+    }
+
+    /// How many connections there are.
+    #[must_use]
+    pub fn connections(&self) -> i64 {
+        self.0.connections.get()
+    }
+
+    fn methods(&self) -> impl Iterator<Item = &Method> {
+        self.0.methods.values().chain([&self.0.other]).map(|method| &**method)
+    }
+
+    pub(super) fn call(&self, path: &str) -> Counting {
+        let method = self.0.methods.get(path).unwrap_or(&self.0.other);
+        method.active.inc();
+        Counting(Arc::clone(method))
+    }
+
+    /// Counts a call that has ended.
+    pub(super) fn ended(&self, Counting(method): &Counting, code: Code, took: Duration) {
+        if let Some(histogram) = method.by_code.get(code as usize) {
+            let labels = [method.name.as_str(), error_info::name(code)];
+            histogram.get_or_init(|| self.0.calls.with_label_values(&labels)).observe(took.as_secs_f64());
+        }
+    }
+
+    /// Counts a refusal, if it is one of the gateway's own.
+    pub(super) fn refused(&self, reason: &str, cause: Option<&str>) {
+        let labels = [reason, cause.unwrap_or_default()];
+        if REFUSALS.contains(&labels) {
+            self.0.refused.with_label_values(&labels).inc();
+        }
+    }
+
+    pub(super) fn accepted(&self) -> Connected {
+        self.0.accepted.inc();
+        self.0.connections.inc();
+        Connected(self.0.connections.clone())
+    }
+
+    pub(super) fn turned_away(&self) {
+        self.0.turned_away.inc();
+    }
+
+    pub(super) fn failed_handshake(&self) {
+        self.0.failed_handshakes.inc();
+    }
+
+    /// Counts a connection whose peer was told to go elsewhere, because of its `age` or of a `stop`.
+    pub(super) fn drained(&self, reason: &str) {
+        self.0.drained.with_label_values(&[reason]).inc();
+    }
+}
+
+impl fmt::Debug for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Method").field("name", &self.name).field("active", &self.active.get()).finish_non_exhaustive()
+    }
+}
+
+impl Counting {
+    /// The name that it is counted by.
+    pub(super) fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The name of the method; none where it is not one of ours.
+    pub(super) fn method(&self) -> Option<&str> {
+        Some(self.0.name.as_str()).filter(|name| *name != OTHER)
+    }
+}
+
+impl Drop for Counting {
+    fn drop(&mut self) {
+        self.0.active.dec();
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
