@@ -1,0 +1,116 @@
+use std::{env, time::Duration};
+
+use opentelemetry::{
+    Context, KeyValue, global,
+    trace::{Link, SpanKind, TraceId},
+};
+use opentelemetry_otlp::{SpanExporter, WithTonicConfig as _};
+use opentelemetry_sdk::{
+    Resource,
+    trace::{Sampler, SamplingResult, SdkTracerProvider, ShouldSample},
+};
+use serde::{Deserialize, Serialize};
+use tonic::transport::{ClientTlsConfig, Endpoint};
+use tracing::warn;
+
+/// How long the spans that are left may take to be sent at the end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// The most fetches that a call's span is linked to: a stream has one a page.
+const MAX_LINKS: u32 = 1024;
+
+/// Where traces go; the `[trace]` table of the configuration file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The receiver of OTLP over gRPC, such as `http://127.0.0.1:4317`; absent, there are no traces.
+    pub endpoint: Option<String>,
+    /// The share of calls that are traced, from 0 to 1, of those whose caller does not say.
+    pub ratio: f64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { endpoint: None, ratio: 1.0 }
+    }
+}
+
+/// Why traces cannot be sent.
+#[derive(Debug, thiserror::Error)]
+pub enum TraceError {
+    /// The receiver has no address that can be asked.
+    #[error("{0:?} is not the URL of an OTLP receiver, such as http://127.0.0.1:4317")]
+    Endpoint(String, #[source] tonic::transport::Error),
+    /// The exporter could not be made.
+    #[error("traces cannot be exported")]
+    Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
+}
+
+/// The traces of the whole process.
+#[derive(Debug)]
+pub struct Traces(SdkTracerProvider);
+
+impl Config {
+    /// Whether calls are traced at all.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.endpoint.is_some()
+    }
+
+    /// Starts tracing for the whole process, if there is a receiver. Nobody waits for it: spans are sent in batches, and dropped where
+    /// it does not take them.
+    ///
+    /// # Errors
+    /// [`TraceError`].
+    pub fn start(&self) -> Result<Option<Traces>, TraceError> {
+        let Some(url) = &self.endpoint else { return Ok(None) };
+        let failed = |error| TraceError::Endpoint(url.clone(), error);
+        let mut endpoint = Endpoint::from_shared(url.clone()).map_err(failed)?;
+        if url.starts_with("https://") {
+            endpoint = endpoint.tls_config(ClientTlsConfig::new().with_native_roots()).map_err(failed)?;
+        }
+        let exporter = SpanExporter::builder().with_tonic().with_channel(endpoint.connect_lazy()).build()?;
+        let mut resource = Resource::builder();
+        let is_named = env::var("OTEL_RESOURCE_ATTRIBUTES").is_ok_and(|all| all.contains("service.name="));
+        if !is_named && env::var_os("OTEL_SERVICE_NAME").is_none() {
+            resource = resource.with_service_name(env!("CARGO_PKG_NAME"));
+        }
+        let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
+        let provider = SdkTracerProvider::builder()
+            .with_batch_exporter(exporter)
+            .with_sampler(Sampled(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(self.ratio)))))
+            .with_max_links_per_span(MAX_LINKS)
+            .with_resource(resource.with_attribute(version).build())
+            .build();
+        global::set_tracer_provider(provider.clone());
+        Ok(Some(Traces(provider)))
+    }
+}
+
+/// Calls as their callers and the ratio say, and every fetch: they are few, and any call may be linked to them.
+#[derive(Debug, Clone)]
+struct Sampled(Sampler);
+
+impl ShouldSample for Sampled {
+    fn should_sample(
+        &self,
+        parent: Option<&Context>,
+        trace: TraceId,
+        name: &str,
+        kind: &SpanKind,
+        attributes: &[KeyValue],
+        links: &[Link],
+    ) -> SamplingResult {
+        let sampler = if *kind == SpanKind::Client { &Sampler::AlwaysOn } else { &self.0 };
+        sampler.should_sample(parent, trace, name, kind, attributes, links)
+    }
+}
+
+impl Traces {
+    /// Sends what is left.
+    pub async fn stop(self) {
+        let stopped = tokio::task::spawn_blocking(move || self.0.shutdown_with_timeout(LAST_WORDS)).await;
+        if let Ok(Err(error)) = stopped {
+            warn!(%error, "the last spans were not sent");
+        }
+    }
+}
