@@ -19,9 +19,11 @@ use prost::{
 };
 use tonic::{Status, body::Body};
 
+use super::compress::{Compression, ENCODING};
 use crate::listing::Page;
 
-const PREFIX: usize = 5;
+/// The bytes before a message: whether it is compressed, and its length.
+pub(super) const PREFIX: usize = 5;
 /// Up to here an answer is copied into one piece: a frame more costs more than that.
 const COPIED: usize = 4096;
 
@@ -37,6 +39,7 @@ struct AnswerBody {
     frames: VecDeque<Bytes>,
     /// What comes after it; none when the trailers are sent.
     then: Option<Then>,
+    compression: Option<Compression>,
 }
 
 enum Then {
@@ -74,11 +77,20 @@ impl Answer {
     }
 
     /// The response that consists of this answer and those that follow it.
-    pub(super) fn into_http(self, more: Option<Answers>) -> http::Response<Body> {
-        let then = Some(more.map_or(Then::End, Then::More));
-        let mut response = http::Response::new(Body::new(AnswerBody { frames: self.0, then }));
+    pub(super) fn into_http(self, more: Option<Answers>, compression: Option<Compression>) -> http::Response<Body> {
+        let (then, frames) = (Some(more.map_or(Then::End, Then::More)), self.compressed(compression).0);
+        let mut response = http::Response::new(Body::new(AnswerBody { frames, then, compression }));
+        if let Some(compression) = compression {
+            response.headers_mut().insert(ENCODING, compression.name());
+        }
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         response
+    }
+
+    fn compressed(self, compression: Option<Compression>) -> Self {
+        let pieces = self.0.iter().map(|piece| &**piece);
+        let compressed = compression.and_then(|compression| compression.compress(pieces));
+        compressed.map_or(self, |message| Self([message.into()].into()))
     }
 }
 
@@ -122,7 +134,7 @@ impl http_body::Body for AnswerBody {
             };
             let status = match next {
                 Some(Ok(answer)) => {
-                    self.frames = answer.0;
+                    self.frames = answer.compressed(self.compression).0;
                     continue;
                 }
                 Some(Err(status)) => status,
@@ -172,7 +184,7 @@ mod tests {
             came: Came::Hit,
             is_forced: false,
         };
-        Page { parts, head_len: 4, cursor_len: cursor.len(), provenance }
+        Page { parts, head_len: 4, cursor_len: cursor.len(), provenance, aws_request_id: None }
     }
 
     fn answer(ids: &[&str]) -> Answer {
@@ -207,7 +219,7 @@ mod tests {
     #[test]
     fn an_answer_is_its_page_and_its_other_fields_then_the_trailers() {
         let answer = Answer::new(page(&["a", "b"], "cursor", 0), Some(RESUME_TOKEN), &rest("t"));
-        let (messages, trailers) = received(answer.into_http(None));
+        let (messages, trailers) = received(answer.into_http(None, None));
         let message = &messages[0];
         assert_eq!((messages.len(), ids(message)), (1, vec!["a", "b"]));
         assert_eq!((&*message.target, &*message.resume_token), ("t", "cursor"));
@@ -217,7 +229,7 @@ mod tests {
     #[test]
     fn a_stream_is_message_after_message_and_ends_with_its_status() {
         let answers = [Ok(answer(&["b"])), Ok(answer(&["c"])), Err(Status::aborted("gone")), Ok(answer(&["never"]))];
-        let (messages, trailers) = received(answer(&["a"]).into_http(Some(stream::iter(answers).boxed())));
+        let (messages, trailers) = received(answer(&["a"]).into_http(Some(stream::iter(answers).boxed()), None));
         assert_eq!(messages.iter().flat_map(ids).collect::<Vec<_>>(), ["a", "b", "c"]);
         assert_eq!(Status::from_header_map(&trailers).unwrap().code(), Code::Aborted);
     }
@@ -240,18 +252,18 @@ mod tests {
         let head_len = written.len();
         written.extend_from_slice(b"cursor");
         let parts = [vec![written.into()], records].concat().into();
-        let (messages, _) =
-            received(Answer::ready(Page { parts, head_len, cursor_len: 6, provenance }).into_http(None));
+        let page = Page { parts, head_len, cursor_len: 6, provenance, aws_request_id: None };
+        let (messages, _) = received(Answer::ready(page).into_http(None, None));
         assert_eq!((messages.len(), ids(&messages[0]), &*messages[0].target), (1, vec!["a", "b"], "t"));
         assert_eq!(messages[0].resume_token, "cursor");
     }
 
     #[test]
     fn a_body_waits_for_what_is_still_to_come_and_ends_once() {
-        let mut body = answer(&[]).into_http(Some(stream::pending().boxed())).into_body();
+        let mut body = answer(&[]).into_http(Some(stream::pending().boxed()), None).into_body();
         assert!(body.frame().now_or_never().unwrap().unwrap().unwrap().is_data());
         assert!(body.frame().now_or_never().is_none());
-        let mut body = answer(&[]).into_http(None).into_body();
+        let mut body = answer(&[]).into_http(None, None).into_body();
         let frames = [(); 3].map(|()| body.frame().now_or_never().unwrap());
         assert!(matches!(&frames, [Some(Ok(data)), Some(Ok(end)), None] if data.is_data() && end.is_trailers()));
     }
@@ -275,7 +287,7 @@ mod tests {
             });
             let first = answers.next().unwrap();
             let more: Vec<_> = answers.map(Ok).collect();
-            let (messages, _) = received(first.into_http(Some(stream::iter(more).boxed())));
+            let (messages, _) = received(first.into_http(Some(stream::iter(more).boxed()), None));
             let got: Vec<_> = messages.iter().map(|message| (ids(message), &*message.resume_token)).collect();
             let sent: Vec<(Vec<&str>, &str)> = sent
                 .iter()

@@ -1,0 +1,97 @@
+//! Compression of answers, a message at a time: where it is configured, the caller takes it, and the message is large enough.
+
+use std::io;
+
+use flate2::write::GzEncoder;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde::{Deserialize, Serialize};
+
+use super::{Config, answer::PREFIX};
+
+const ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
+pub(super) const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+/// The fastest of both: what they save more at higher levels is little, and costs a multiple.
+const LEVEL: u8 = 1;
+
+/// What answers can be compressed with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Encoding {
+    /// RFC 1952.
+    Gzip,
+    /// RFC 8878.
+    Zstd,
+}
+
+/// How the answers of a call are compressed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Compression {
+    encoding: Encoding,
+    /// The size of the smallest message that is compressed.
+    from: usize,
+}
+
+impl Compression {
+    /// The first of the configured encodings that the caller takes.
+    pub(super) fn of(config: &Config, headers: &HeaderMap) -> Option<Self> {
+        config.compression.first()?;
+        let accepted = headers.get(ACCEPT_ENCODING)?.to_str().ok()?;
+        let is_accepted = |encoding: &&Encoding| accepted.split(',').any(|name| name.trim() == encoding.name());
+        let encoding = *config.compression.iter().find(is_accepted)?;
+        Some(Self { encoding, from: config.compress_from })
+    }
+
+    /// The name to tell the caller.
+    pub(super) fn name(self) -> HeaderValue {
+        HeaderValue::from_static(self.encoding.name())
+    }
+
+    /// The message in these pieces, whose prefix says that it is not compressed, as one piece whose prefix says that it is. None
+    /// where it is too small, or would not become smaller.
+    pub(super) fn compress<'a>(self, pieces: impl Iterator<Item = &'a [u8]> + Clone) -> Option<Vec<u8>> {
+        let size = pieces.clone().map(<[u8]>::len).sum::<usize>().checked_sub(PREFIX)?;
+        if size < self.from {
+            return None;
+        }
+        self.encoding.encode(pieces).ok().filter(|compressed| compressed.len() < size + PREFIX)
+    }
+}
+
+impl Encoding {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        }
+    }
+
+    fn encode<'a>(self, pieces: impl Iterator<Item = &'a [u8]>) -> io::Result<Vec<u8>> {
+        let mut message = vec![1; PREFIX];
+        match self {
+            Self::Gzip => {
+                let mut encoder = GzEncoder::new(&mut message, flate2::Compression::new(LEVEL.into()));
+                write(pieces, &mut encoder)?;
+                encoder.finish()?;
+            }
+            Self::Zstd => {
+                let mut encoder = zstd::Encoder::new(&mut message, LEVEL.into())?;
+                write(pieces, &mut encoder)?;
+                encoder.finish()?;
+            }
+        }
+        let len = u32::try_from(message.len() - PREFIX).map_err(io::Error::other)?;
+        message.splice(1..PREFIX, len.to_be_bytes());
+        Ok(message)
+    }
+}
+
+/// Writes all but the prefix.
+fn write<'a>(pieces: impl Iterator<Item = &'a [u8]>, to: &mut impl io::Write) -> io::Result<()> {
+    let mut left = PREFIX;
+    for piece in pieces {
+        let skipped = left.min(piece.len());
+        to.write_all(piece.get(skipped..).unwrap_or_default())?;
+        left -= skipped;
+    }
+    Ok(())
+}
