@@ -1,0 +1,306 @@
+#![allow(clippy::doc_markdown, reason = "help texts show no Markdown")]
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    path::PathBuf,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use http::{
+    Request, Uri, header,
+    uri::{Authority, Scheme},
+};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use terminal_size::{Height, Width, terminal_size};
+use tokio::{
+    net::TcpStream,
+    time::{self, Instant},
+};
+
+use super::{CliError, client, stop_signals};
+use crate::{
+    admin::{Failure, Listing, Reads, Status, Target},
+    model::Causes,
+};
+
+/// How long to wait for an answer.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// The most listings that are shown.
+const LISTINGS: usize = 20;
+const LEAST_INTERVAL: Duration = Duration::from_millis(10);
+/// To the alternate screen, without a cursor; and back.
+const ENTER: &str = "\u{1b}[?1049h\u{1b}[?25l";
+const LEAVE: &str = "\u{1b}[?25h\u{1b}[?1049l";
+/// To the upper left; and what clears the rest of a line, and of the screen.
+const HOME: &str = "\u{1b}[H";
+const REST_OF_LINE: &str = "\u{1b}[K";
+const REST: &str = "\u{1b}[J";
+
+/// Watch a running gateway: its targets, its listings, its calls.
+///
+/// Asks its admin address again and again, and shows what it tells until Ctrl-C. Where the output is no terminal, prints it
+/// once, as text.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The gateway's admin address.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9464", value_parser = admin,
+        env = "SSM_GATEWAY_ADMIN")]
+    admin: Authority,
+    /// A file with the token of its [admin] table, if it has one.
+    #[arg(long, value_name = "FILE", env = "SSM_GATEWAY_ADMIN_TOKEN_FILE")]
+    admin_token_file: Option<PathBuf>,
+    /// How often to ask; rates are over this time.
+    #[arg(long, value_name = "TIME", value_parser = interval, default_value = "1s")]
+    interval: Duration,
+}
+
+/// What was told, and when.
+struct Sample {
+    status: Status,
+    at: Instant,
+}
+
+impl Args {
+    pub(super) async fn run(self) -> Result<(), CliError> {
+        let before = self.sample().await?;
+        if io::stdout().is_terminal() {
+            return self.watch(before).await;
+        }
+        time::sleep(self.interval).await;
+        let lines = lines(&before, &self.sample().await?);
+        io::stdout().write_all((lines.join("\n") + "\n").as_bytes())?;
+        Ok(())
+    }
+
+    /// Shows it until it is stopped; a gateway that does not answer may come back.
+    async fn watch(&self, mut before: Sample) -> Result<(), CliError> {
+        let mut stops = Box::pin(stop_signals()?);
+        write!(io::stdout(), "{ENTER}")?;
+        let mut shown = lines(&before, &before);
+        let outcome = loop {
+            if let Err(error) = draw(&shown) {
+                break Err(error.into());
+            }
+            let sampling = async {
+                time::sleep(self.interval).await;
+                self.sample().await
+            };
+            let sample = tokio::select! {
+                _ = stops.next() => break Ok(()),
+                sample = sampling => sample,
+            };
+            match sample {
+                Ok(now) => {
+                    shown = lines(&before, &now);
+                    before = now;
+                }
+                Err(error) => {
+                    let why = format!("{}; what it told last:", Causes(&error));
+                    shown.splice(..1, [harmless(&why)]).for_each(drop);
+                }
+            }
+        };
+        write!(io::stdout(), "{LEAVE}")?;
+        io::stdout().flush()?;
+        outcome
+    }
+
+    async fn sample(&self) -> Result<Sample, CliError> {
+        let answer = time::timeout(TIMEOUT, self.get()).await.unwrap_or(Err(CliError::Timeout))?;
+        let status =
+            serde_json::from_slice(&answer).map_err(|error| CliError::Admin(self.admin.clone(), error.into()))?;
+        Ok(Sample { status, at: Instant::now() })
+    }
+
+    /// What `/status` answers.
+    async fn get(&self) -> Result<Bytes, CliError> {
+        let failed = |error: Box<dyn std::error::Error + Send + Sync>| CliError::Admin(self.admin.clone(), error);
+        let (host, port) = (self.admin.as_str(), self.admin.port_u16().map_or(":80", |_| ""));
+        let stream = TcpStream::connect(format!("{host}{port}")).await.map_err(|error| failed(error.into()))?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(error.into()))?;
+        // What becomes of it shows in the answer.
+        tokio::spawn(async { drop(connection.await) });
+        let mut request = Request::get("/status").header(header::HOST, host);
+        if let Some(file) = &self.admin_token_file {
+            if !client::is_local(self.admin.host()) {
+                return Err(CliError::PlaintextAdminToken(self.admin.clone()));
+            }
+            request = request.header(header::AUTHORIZATION, client::authorization(file)?.as_encoded_bytes());
+        }
+        let request = request.body(Empty::<Bytes>::new()).map_err(|error| failed(error.into()))?;
+        let answer = sender.send_request(request).await.map_err(|error| failed(error.into()))?;
+        let status = answer.status();
+        let body = answer.into_body().collect().await.map_err(|error| failed(error.into()))?.to_bytes();
+        if status.is_success() {
+            return Ok(body);
+        }
+        Err(failed(format!("{status}: {}", harmless(String::from_utf8_lossy(&body).trim())).into()))
+    }
+}
+
+/// `http://HOST:PORT`, which is all that the admin address speaks.
+fn admin(url: &str) -> Result<Authority, String> {
+    let parts = url.parse::<Uri>().map(Uri::into_parts).unwrap_or_default();
+    let has_path = parts.path_and_query.is_some_and(|path| path != "/");
+    let authority = parts.authority.filter(|host| !host.as_str().contains('@') && !has_path);
+    let authority = authority.filter(|_| parts.scheme.is_none_or(|scheme| scheme == Scheme::HTTP));
+    authority.ok_or_else(|| "it is not like http://127.0.0.1:9464".to_owned())
+}
+
+/// No shorter than anybody can read.
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if interval < LEAST_INTERVAL { Err("it is less than 10ms".to_owned()) } else { Ok(interval) }
+}
+
+/// Draws as much as the terminal has room for.
+fn draw(lines: &[String]) -> io::Result<()> {
+    let (Width(width), Height(height)) = terminal_size().unwrap_or((Width(80), Height(24)));
+    let (width, height) = (usize::from(width), usize::from(height));
+    let shown = lines.iter().take(height).map(|line| {
+        let line: String = line.chars().take(width).collect();
+        line + REST_OF_LINE
+    });
+    let screen = format!("{HOME}{}{REST}", shown.collect::<Vec<_>>().join("\r\n"));
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(screen.as_bytes())?;
+    stdout.flush()
+}
+
+/// What is shown: totals, and what happened between two samples.
+fn lines(before: &Sample, now: &Sample) -> Vec<String> {
+    let Status { version, stage, unready, calls, memory, targets, listings, listing_count, .. } = &now.status;
+    let seconds = now.at.duration_since(before.at).as_secs_f64();
+    let up = humantime::format_duration(Duration::from_secs(now.status.uptime_seconds));
+    let readiness = unready.as_deref().unwrap_or("ready");
+    let (all, all_before) = (reads(&now.status), reads(&before.status));
+    let mut lines = vec![
+        format!("ssm-gateway {version}, {stage}, up {up}, {readiness}"),
+        format!(
+            "hit ratio {}, {} calls/s, {} active, {} of {} failed, {} connections",
+            share(all, all_before),
+            rate(calls.ended.saturating_sub(before.status.calls.ended), seconds),
+            calls.active,
+            calls.failed,
+            calls.ended,
+            now.status.connections,
+        ),
+        format!("{} of {} MiB of listings, {} evictions", mib(memory.bytes), mib(memory.max_bytes), memory.evictions),
+        String::new(),
+        format!(
+            "{:18} {:12} {:>4} {:>8} {:>11} {:>4} {:>7} {:>9}",
+            "TARGET", "STATE", "HIT", "READS/S", "RATE", "LINE", "ASKED/S", "THROTTLED"
+        ),
+    ];
+    for target in targets {
+        let earlier = before.status.targets.iter().find(|earlier| earlier.name == target.name);
+        lines.push(of_target(target, earlier.unwrap_or(target), seconds));
+        lines.extend(target.last_error.as_ref().filter(|_| target.state != "ready").map(of_failure));
+    }
+    lines.push(String::new());
+    lines.push(format!(
+        "{:18} {:8} {:>7} {:>5} {:>7} {:>7} {:>6}  FILTERS (the {} used last, of {listing_count})",
+        "LISTING OF",
+        "STATE",
+        "AGE",
+        "PAGES",
+        "KIB",
+        "READERS",
+        "READS",
+        listings.len().min(LISTINGS)
+    ));
+    lines.extend(listings.iter().take(LISTINGS).map(of_listing));
+    lines.iter().map(|line| harmless(line)).collect()
+}
+
+/// Callers choose filters, and whoever answers an error: what they say must not steer the terminal.
+fn harmless(line: &str) -> String {
+    line.replace(char::is_control, "\u{fffd}")
+}
+
+fn of_target(target: &Target, before: &Target, seconds: f64) -> String {
+    let Target { name, state, rate: now, max_rate, waiting, throttled, .. } = target;
+    let star = if target.is_default { "*" } else { "" };
+    format!(
+        "{:18} {state:12} {:>4} {:>8} {:>11} {waiting:>4} {:>7} {throttled:>9}",
+        format!("{name}{star}"),
+        share(target.reads, before.reads),
+        rate(target.reads.total().saturating_sub(before.reads.total()), seconds),
+        format!("{now:.1}/{max_rate:.1}"),
+        rate(target.fetches.saturating_sub(before.fetches), seconds),
+    )
+}
+
+fn of_failure(error: &Failure) -> String {
+    let code = error.aws_error_code.as_ref().map(|code| format!(" ({code})")).unwrap_or_default();
+    format!("  {}{code} at {}", error.what, error.at)
+}
+
+fn of_listing(listing: &Listing) -> String {
+    let Listing { target, filters, state, pages, bytes, readers, reads, .. } = listing;
+    let age = listing.age_seconds.map_or_else(|| "-".to_owned(), |age| format!("{age:.1}s"));
+    let filters = if filters.is_empty() { "none" } else { filters };
+    let kib = bytes >> 10;
+    format!("{target:18} {state:8} {age:>7} {pages:>5} {kib:>7} {readers:>7} {:>6}  {filters}", reads.total())
+}
+
+fn reads(status: &Status) -> Reads {
+    status.targets.iter().map(|target| target.reads).sum()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "more digits than anyone reads")]
+fn rate(count: u64, seconds: f64) -> String {
+    if seconds > 0.0 { format!("{:.1}", count as f64 / seconds) } else { "-".to_owned() }
+}
+
+/// The share of reads that AWS was not asked for: of those in between, or of all where there were none.
+fn share(now: Reads, before: Reads) -> String {
+    let between = now.total().saturating_sub(before.total());
+    let (part, whole) = match between {
+        0 => (now.shared(), now.total()),
+        between => (now.shared().saturating_sub(before.shared()), between),
+    };
+    (100 * part).checked_div(whole).map_or_else(|| "-".to_owned(), |percent| format!("{percent}%"))
+}
+
+fn mib(bytes: usize) -> usize {
+    bytes >> 20
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(ended: u64, hit: u64, at: Instant) -> Sample {
+        let reads = Reads { hit, miss: 10, ..Reads::default() };
+        let target =
+            Target { name: "prod".to_owned(), is_default: true, state: "ready".to_owned(), reads, ..Target::default() };
+        let listing =
+            Listing { target: "prod".to_owned(), filters: "tag:a=\u{1b}[2J".to_owned(), ..Listing::default() };
+        let mut status = Status { targets: vec![target], listings: vec![listing], ..Status::default() };
+        status.calls.ended = ended;
+        Sample { status, at }
+    }
+
+    #[test]
+    fn rates_and_shares_are_of_what_happened_between_two_samples() {
+        let at = Instant::now();
+        let lines = lines(&sample(100, 0, at), &sample(300, 90, at + Duration::from_secs(2)));
+        assert!(lines[1].contains("hit ratio 100%, 100.0 calls/s,"), "{}", lines[1]);
+        assert!(lines[5].starts_with("prod*") && lines[5].contains(" 45.0 "), "{}", lines[5]);
+        assert_eq!((rate(5, 0.0).as_str(), share(Reads::default(), Reads::default()).as_str()), ("-", "-"));
+        let reads = Reads { hit: 1, miss: 3, ..Reads::default() };
+        assert_eq!(share(reads, reads), "25%", "of all where nothing happened");
+    }
+
+    #[test]
+    fn what_callers_say_does_not_steer_the_terminal() {
+        let now = sample(0, 0, Instant::now());
+        assert!(lines(&now, &now).iter().all(|line| !line.contains(char::is_control)));
+    }
+}
