@@ -14,8 +14,8 @@ RUN mkdir -p /image/bin /image/etc/ssl/certs /image/lib64 \
 
 FROM scratch
 COPY --from=build /image /
-ENV PATH=/bin SSM_GATEWAY_LISTEN=0.0.0.0:50051
+ENV PATH=/bin SSM_GATEWAY_LISTEN=0.0.0.0:50051 SSM_GATEWAY_ADMIN_LISTEN=0.0.0.0:9464
 USER 65532:65532
-EXPOSE 50051
+EXPOSE 50051 9464
 ENTRYPOINT ["ssm-gateway"]
 CMD ["serve"]

@@ -1,25 +1,40 @@
 //! The composition root: from a configuration to a running gateway. The only place that knows every component.
 
-use std::{sync::Arc, time::SystemTime};
+mod metrics;
+mod view;
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Instant, SystemTime},
+};
+
+use arc_swap::ArcSwap;
 
 use futures_util::{Stream, StreamExt as _, future};
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
+use prometheus::Registry;
 use tokio::sync::mpsc;
 use tonic::{Status, codec::CompressionEncoding, service::Routes};
 use tonic_health::pb::health_server::HealthServer;
 use tower::{Service as TowerService, ServiceBuilder};
 use tracing::{error, info, warn};
 
+use self::view::{Current, View};
 use crate::{
+    admin::{self, Admin},
     config::{Config, ConfigError},
     edge::{
-        self, Address, ArrivalLayer, AuthenticateLayer, Authenticator, CallLogLayer, CatchPanicLayer, FileError,
-        Health, LifetimeLayer, LimitsLayer, ListenError, Listener, Reloadable, Stage, Stages,
+        self, Address, ArrivalLayer, AuthenticateLayer, Authenticator, CatchPanicLayer, FileError, Health,
+        LifetimeLayer, LimitsLayer, ListenError, Listener, ObserveLayer, Reloadable, Stage, Stages,
     },
     listing::{self, Listings, Target},
-    model::TargetName,
+    model::{Causes, TargetName},
     proto::{self, target_service_server::TargetServiceServer},
     service::{self, SERVICE_NAME, Service, Serving, TARGET_SERVICE_NAME, Targets},
     upstream,
@@ -35,6 +50,7 @@ const MAX_HEALTH_REQUEST: usize = 1024;
 #[derive(Debug)]
 pub struct App {
     listener: Listener,
+    admin: Admin,
     live: Live,
 }
 
@@ -46,14 +62,25 @@ struct Live {
     routes: Routes,
     authenticator: Arc<Authenticator>,
     limits: LimitsLayer,
+    lasting: Lasting,
+}
+
+/// What no other configuration changes.
+#[derive(Debug, Clone)]
+struct Lasting {
     stages: Stages,
+    metrics: edge::Metrics,
+    registry: Registry,
+    started: Instant,
+    has_been_ready: Arc<OnceLock<()>>,
+    has_reload_failed: Arc<AtomicBool>,
 }
 
 /// What a running gateway is told.
 #[derive(Debug)]
 pub enum Signal {
-    /// Go on with another configuration.
-    Reload(Box<Config>),
+    /// Go on with another configuration, if it could be read.
+    Reload(Result<Box<Config>, ConfigError>),
     /// Drain, and stop; the second time, stop at once.
     Stop,
 }
@@ -70,6 +97,12 @@ pub enum AppError {
     /// It cannot listen.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// It cannot listen to administrators.
+    #[error(transparent)]
+    Admin(#[from] admin::BindError),
+    /// The metrics have names that Prometheus does not take.
+    #[error("could not count what goes on")]
+    Metrics(#[from] prometheus::Error),
     /// The keys that prove callers cannot be used.
     #[error("what proves callers cannot be used")]
     Authenticator(#[from] FileError),
@@ -87,9 +120,10 @@ impl App {
         let targets = Self::targets(&config).await?;
         let listings = config.listing.build(targets, service::page_head, SystemTime::now);
         let limits = config.limits.build();
-        let live = Live::build(config, listings, limits, Stages::default()).await?;
+        let live = Live::build(config, listings, limits, Lasting::new()?).await?;
         let listener = live.config.edge.clone().bind().await?;
-        Ok(Self { listener, live })
+        let admin = live.config.admin.clone().bind().await?;
+        Ok(Self { listener, admin, live })
     }
 
     /// Builds every target, as for serving. AWS is asked nothing.
@@ -118,6 +152,11 @@ impl App {
         self.listener.addr()
     }
 
+    /// The address that administrators ask at.
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin.addr()
+    }
+
     /// The listings, for a look at what they did.
     pub fn listings(&self) -> &Listings {
         &self.live.listings
@@ -130,14 +169,18 @@ impl App {
 
     /// Serves until it is told to stop, then drains.
     pub async fn serve(self, signals: impl Stream<Item = Signal>) {
-        let Self { listener, mut live } = self;
-        let (stages, service) = (live.stages.clone(), Reloadable::new(live.service()));
+        let Self { listener, admin, mut live } = self;
+        let Lasting { stages, metrics, .. } = live.lasting.clone();
+        let service = Reloadable::new(live.service());
+        let current = Arc::new(Current(ArcSwap::from_pointee(live.view())));
         for target in live.listings.targets() {
             info!(name = %target.name(), region = target.region(), "target");
         }
         live.warn();
+        info!(addr = %admin.addr(), "admin");
         info!(addr = %listener.addr(), "listening");
-        let serving = listener.serve(service.clone(), stages.clone());
+        let answering = admin.serve(Arc::clone(&current) as Arc<dyn admin::Gateway>);
+        let serving = listener.serve(service.clone(), stages.clone(), metrics);
         // A configuration may take its time to be used, and a signal to stop must not wait for that.
         let (configs, mut to_use) = mpsc::unbounded_channel();
         let listening = signals.for_each(|signal| {
@@ -152,26 +195,46 @@ impl App {
             future::ready(())
         });
         let reloading = async {
+            let mut asking = live.view().ask_required();
             while let Some(config) = to_use.recv().await {
-                match live.reload(*config).await {
+                // What was reached is kept, though nobody looked.
+                live.view().is_ready_for_good();
+                let reloaded = match config {
+                    Ok(config) => live.reload(*config).await,
+                    Err(error) => Err(error.into()),
+                };
+                live.lasting.has_reload_failed.store(reloaded.is_err(), Relaxed);
+                match reloaded {
                     Ok(()) => {
                         service.replace(live.service());
+                        current.0.store(Arc::new(live.view()));
+                        asking = live.view().ask_required();
                         live.listings.forget_others();
                         live.warn();
                         info!(targets = live.listings.targets().count(), "the configuration is in use");
                     }
                     Err(error) => {
-                        let error = &error as &dyn std::error::Error;
-                        error!(error, "the configuration cannot be used: the old one stays in use");
+                        let error = Causes(&error);
+                        error!(%error, "the configuration cannot be used: the old one stays in use");
                     }
                 }
             }
+            drop(asking);
         };
         tokio::select! {
             () = serving => {}
-            ((), ()) = future::join(listening, reloading) => {}
+            ((), (), ()) = future::join3(listening, reloading, answering) => {}
         }
         info!("stopped");
+    }
+}
+
+impl Lasting {
+    fn new() -> Result<Self, AppError> {
+        let (metrics, registry) = metrics::counting()?;
+        let (stages, started) = (Stages::default(), Instant::now());
+        let (has_been_ready, has_reload_failed) = (Arc::default(), Arc::default());
+        Ok(Self { stages, metrics, registry, started, has_been_ready, has_reload_failed })
     }
 }
 
@@ -180,7 +243,8 @@ async fn target(
     upstream: upstream::Config,
     listing: listing::Config,
 ) -> Result<Arc<Target>, AppError> {
-    let upstream = Box::pin(upstream.build()).await.map_err(|error| AppError::Upstream(name.clone(), error))?;
+    let upstream =
+        Box::pin(upstream.build(name.clone())).await.map_err(|error| AppError::Upstream(name.clone(), error))?;
     Ok(Arc::new(Target::new(name, Arc::new(upstream), listing.ttl, listing.max_stale)))
 }
 
@@ -189,10 +253,30 @@ async fn authenticator(config: &Config) -> Result<Authenticator, AppError> {
 }
 
 impl Live {
-    async fn build(config: Config, listings: Listings, limits: LimitsLayer, stages: Stages) -> Result<Self, AppError> {
+    async fn build(
+        config: Config,
+        listings: Listings,
+        limits: LimitsLayer,
+        lasting: Lasting,
+    ) -> Result<Self, AppError> {
         let authenticator = authenticator(&config).await?;
-        let routes = routes(&config, &listings, &stages)?;
-        Ok(Self { config, listings, routes, authenticator: Arc::new(authenticator), limits, stages })
+        let routes = routes(&config, &listings, &lasting.stages)?;
+        Ok(Self { config, listings, routes, authenticator: Arc::new(authenticator), limits, lasting })
+    }
+
+    fn view(&self) -> View {
+        let Lasting { stages, metrics, registry, started, has_been_ready, has_reload_failed } = self.lasting.clone();
+        View {
+            config: Arc::new(self.config.clone()),
+            listings: self.listings.clone(),
+            limits: self.limits.clone(),
+            stages,
+            edge: metrics,
+            registry,
+            started,
+            has_been_ready,
+            has_reload_failed,
+        }
     }
 
     /// Takes over another configuration whole, or not at all. Targets and limits that it does not change go on as they are.
@@ -214,7 +298,7 @@ impl Live {
         let listings = self.listings.over(targets);
         let is_same = config.limits.counts_as(&self.config.limits);
         let limits = if is_same { self.limits.clone() } else { config.limits.build() };
-        *self = Self::build(config, listings, limits, self.stages.clone()).await?;
+        *self = Self::build(config, listings, limits, self.lasting.clone()).await?;
         for table in fixed {
             warn!(table, "the table has changed, and is used after a restart");
         }
@@ -238,25 +322,27 @@ impl Live {
     + Send
     + Sync
     + use<> {
+        let Lasting { stages, metrics, .. } = self.lasting.clone();
+        let Config { log, trace, limits, edge, .. } = &self.config;
         ServiceBuilder::new()
-            .layer(CallLogLayer)
+            .layer(ObserveLayer { metrics, slow_call: log.slow_call, is_traced: trace.is_on() })
             .map_response(edge::with_error_info)
             .layer(CatchPanicLayer)
             .layer(AuthenticateLayer(Arc::clone(&self.authenticator)))
             .layer(self.limits.clone())
-            .layer(LifetimeLayer { max: self.config.limits.max_call_time, stages: self.stages.clone() })
-            .layer(ArrivalLayer(self.config.edge.request_timeout))
+            .layer(LifetimeLayer { max: limits.max_call_time, stages })
+            .layer(ArrivalLayer(edge.request_timeout))
             .service(self.routes.clone())
     }
 }
 
-/// Every service. Requests may be compressed; answers are not.
+/// Every service. Requests may be compressed; of answers, only those with nodes in them.
 fn routes(config: &Config, listings: &Listings, stages: &Stages) -> Result<Routes, AppError> {
     let serving = Arc::new(Serving {
         listings: listings.clone(),
         default_target: config.default_target(),
         policy: config.policy(),
-        config: config.service,
+        config: config.service.clone(),
     });
     let max = config.service.max_request_size;
     let targets = TargetServiceServer::new(Targets::new(Arc::clone(&serving)));

@@ -10,11 +10,11 @@ mod serve;
 mod settings;
 mod simulate;
 mod targets;
+mod top;
 
 use std::{
     error::Error,
     io::{self, Write as _},
-    iter,
     path::PathBuf,
     process::ExitCode,
 };
@@ -26,13 +26,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     app::{AppError, Signal},
     config::ConfigError,
-    telemetry::TelemetryError,
+    model::Causes,
+    telemetry::{LogError, TraceError},
 };
 
 /// Tells which machines AWS Systems Manager manages, and how they are, over gRPC.
 ///
 /// `demo` shows it all in one process. `serve` is the gateway: callers speak to it in gRPC, it asks AWS for them; `check`
-/// looks at its configuration. `list`, `targets` and `health` are callers. `simulate` is an SSM without AWS.
+/// looks at its configuration. `list`, `targets` and `health` are callers; `top` watches. `simulate` is an SSM without AWS.
 ///
 /// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done in part: some targets could not be reached.
 #[derive(Debug, Parser)]
@@ -51,6 +52,7 @@ enum Command {
     List(list::Args),
     Targets(targets::Args),
     Health(health::Args),
+    Top(top::Args),
 }
 
 /// The exit code of a command that did what it could.
@@ -62,7 +64,9 @@ enum CliError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
-    Telemetry(#[from] TelemetryError),
+    Log(#[from] LogError),
+    #[error(transparent)]
+    Trace(#[from] TraceError),
     #[error(transparent)]
     App(#[from] AppError),
     #[error("could not simulate SSM on {0}")]
@@ -87,6 +91,10 @@ enum CliError {
     Call(Box<tonic::Status>),
     #[error("the connection to the gateway broke")]
     Broken(#[source] Box<tonic::Status>),
+    #[error("the gateway does not tell its status at {0}")]
+    Admin(http::uri::Authority, #[source] Box<dyn Error + Send + Sync>),
+    #[error("{0} is another machine, and others could read the token on its way: forward a port of this one to it")]
+    PlaintextAdminToken(http::uri::Authority),
     #[error("the gateway did not answer in the time given")]
     Timeout,
     #[error("could not read the gateway's answer")]
@@ -107,28 +115,22 @@ impl Cli {
     /// Runs the command to its end.
     pub async fn run(self) -> ExitCode {
         let outcome = match self.command {
-            Command::Serve(args) => args.run().await,
+            Command::Serve(args) => Box::pin(args.run()).await,
             Command::Simulate(args) => args.run().await,
             Command::Demo(args) => args.run().await,
             Command::List(args) => args.run().await,
             Command::Check(args) => args.run().await,
             Command::Targets(args) => args.run().await,
             Command::Health(args) => args.run().await,
+            Command::Top(args) => args.run().await,
         };
         match outcome {
             Ok(()) => ExitCode::SUCCESS,
             // Whoever read the output has read enough.
             Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
             Err(error) => {
-                let mut sentence = error.to_string();
-                for source in iter::successors(error.source(), |&error| error.source()) {
-                    let source = source.to_string();
-                    if !sentence.contains(&source) {
-                        sentence = format!("{sentence}: {source}");
-                    }
-                }
                 // There is no one left to tell if this fails.
-                let _unheard = writeln!(io::stderr(), "error: {sentence}");
+                let _unheard = writeln!(io::stderr(), "error: {}", Causes(&error));
                 if matches!(error, CliError::Unreachable(_)) { ExitCode::from(PARTIAL) } else { ExitCode::FAILURE }
             }
         }

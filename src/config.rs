@@ -2,6 +2,7 @@
 
 mod check;
 mod line;
+mod redacted;
 
 use std::{
     collections::BTreeMap,
@@ -10,17 +11,17 @@ use std::{
     time::Duration,
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use self::check::Wrong;
 use crate::{
-    edge, listing,
+    admin, edge, listing,
     model::{Allow, Policy, TargetName},
     service, telemetry, upstream,
 };
 
 /// All of the configuration, a TOML table a component.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The target that is asked where none is named; absent, the only one, or the one named `default`.
@@ -33,7 +34,7 @@ pub struct Config {
     pub allow: Vec<Allow>,
     /// How much they may ask for.
     pub limits: edge::LimitsConfig,
-    /// What requests may be.
+    /// What requests and answers may be.
     pub service: service::Config,
     /// How SSM is reached, for all targets that do not say.
     pub upstream: upstream::Config,
@@ -41,12 +42,16 @@ pub struct Config {
     pub listing: listing::Config,
     /// The targets; where there are none, `upstream` is one, named `default`.
     pub targets: BTreeMap<TargetName, Target>,
+    /// Where administrators ask.
+    pub admin: admin::Config,
     /// How to log.
-    pub log: telemetry::Config,
+    pub log: telemetry::LogConfig,
+    /// Where traces go.
+    pub trace: telemetry::TraceConfig,
 }
 
 /// What a target has of its own; all else is as `[upstream]` and `[listing]` say.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Target {
     /// See [`upstream::Config::region`].
@@ -63,6 +68,8 @@ pub struct Target {
     pub external_id: Option<String>,
     /// See [`upstream::Config::session_name`].
     pub session_name: Option<String>,
+    /// Whether the gateway is ready only once this target has answered.
+    pub required: bool,
     /// See [`upstream::Config::requests_per_second`].
     pub requests_per_second: Option<f64>,
     /// See [`upstream::Config::connect_timeout`].
@@ -125,12 +132,19 @@ impl Config {
     /// [`ConfigError`].
     pub fn load(path: Option<&Path>, overrides: impl FnOnce(&mut Self)) -> Result<Self, ConfigError> {
         let read = |path: &Path| fs::read_to_string(path).map_err(|error| ConfigError::Read(path.to_owned(), error));
-        let text = path.map(read).transpose()?.unwrap_or_default();
-        let mut config: Self = toml::from_str(&text)
+        Self::parse(&path.map(read).transpose()?.unwrap_or_default(), path, overrides)
+    }
+
+    /// The same, of a text that was read from `path`.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn parse(text: &str, path: Option<&Path>, overrides: impl FnOnce(&mut Self)) -> Result<Self, ConfigError> {
+        let mut config: Self = toml::from_str(text)
             .map_err(|source| ConfigError::Parse { path: path.map(Path::to_owned).unwrap_or_default(), source })?;
         overrides(&mut config);
         check::check(&config).map_err(|wrong| {
-            let source_file = path.map(Path::to_owned).zip(line::of(&text, &wrong.key));
+            let source_file = path.map(Path::to_owned).zip(line::of(text, &wrong.key));
             ConfigError::value(wrong, source_file)
         })?;
         Ok(config)
@@ -145,6 +159,8 @@ impl Config {
         let tables = [
             ("edge", mem::replace(&mut self.edge, running.edge.clone()) != running.edge),
             ("listing", mem::replace(&mut self.listing, listing) != listing),
+            ("admin", mem::replace(&mut self.admin, running.admin.clone()) != running.admin),
+            ("trace", mem::replace(&mut self.trace, running.trace.clone()) != running.trace),
             ("log", mem::replace(&mut self.log, running.log.clone()) != running.log),
         ];
         let checked = check::check(self).and_then(|()| check::reload(self, running));
@@ -197,6 +213,12 @@ impl Config {
             return [(TargetName::default_target(), inherit(&Target::default()))].into();
         }
         self.targets.iter().map(|(name, target)| (name.clone(), inherit(target))).collect()
+    }
+
+    /// Whether the gateway is ready only once this target has answered.
+    #[must_use]
+    pub fn is_required(&self, target: &TargetName) -> bool {
+        self.targets.get(target).is_some_and(|target| target.required)
     }
 
     /// The target that is asked where none is named, if there is one.

@@ -11,13 +11,15 @@
 //! | [`upstream`] | the port that listings ask, and the SSM adapter behind it |
 //! | [`listing`] | one walk upstream for any number of readers: freshness, failures, memory, cursors |
 //! | [`service`] | the RPCs and the status mapping |
-//! | [`edge`] | listener, TLS and drain; who calls, how much, how long; the line that is logged of a call |
-//! | [`telemetry`] | logs |
+//! | [`edge`] | listener, TLS and drain; who calls, how much, how long; what is told of every call |
+//! | [`telemetry`] | logs and traces |
+//! | [`admin`] | what those who look after it ask: metrics, probes, how it is |
 //! | [`config`] | the configuration file |
 //! | [`app`] | puts them together |
 //! | [`simulator`] | an SSM of our own, for trying and testing |
 //! | [`cli`] | the commands |
 
+pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod config;

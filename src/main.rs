@@ -5,6 +5,10 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use ssm_gateway::cli::Cli;
 
+/// A call allocates some dozens of small things on one thread and frees them on another.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     Cli::parse().run().await

@@ -73,7 +73,11 @@ impl Server {
             return Err(CliError::NotTls(server.clone()));
         }
         let authorization = self.token_file.as_deref().map(authorization).transpose()?;
-        if authorization.is_some() && !is_tls && !is_local(&url, &endpoint) {
+        if authorization.is_some()
+            && !is_tls
+            && !url.starts_with("unix:")
+            && !is_local(endpoint.uri().host().unwrap_or_default())
+        {
             return Err(CliError::PlaintextToken(server.clone()));
         }
         let channel = endpoint.connect().await.map_err(|error| CliError::Connect(server.clone(), error))?;
@@ -92,14 +96,14 @@ impl Server {
     }
 }
 
-/// Whether nobody else can read what is sent there.
-fn is_local(url: &str, endpoint: &Endpoint) -> bool {
-    let host = endpoint.uri().host().unwrap_or_default();
+/// Whether nobody else can read what is sent to this host.
+pub(super) fn is_local(host: &str) -> bool {
     let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
-    url.starts_with("unix:") || host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
-fn authorization(file: &Path) -> Result<MetadataValue<Ascii>, CliError> {
+/// What proves who asks, from a file with a bearer token.
+pub(super) fn authorization(file: &Path) -> Result<MetadataValue<Ascii>, CliError> {
     let token = String::from_utf8(read(file)?).unwrap_or_default();
     let value = format!("Bearer {}", token.trim()).parse::<MetadataValue<Ascii>>();
     let value =

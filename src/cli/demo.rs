@@ -24,6 +24,9 @@ pub(super) struct Args {
     /// The port to serve gRPC on; 0 takes a free one.
     #[arg(long, default_value_t = 50051)]
     port: u16,
+    /// The port of the status page and the metrics; 0 takes a free one.
+    #[arg(long, default_value_t = 9464)]
+    admin_port: u16,
     /// How many nodes there are.
     #[arg(long, default_value_t = 1237)]
     nodes: usize,
@@ -40,19 +43,20 @@ impl Args {
 
         let mut config = Config::default();
         config.edge.listen = Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)));
+        config.admin.listen.set_port(self.admin_port);
         config.upstream.region = Some("us-east-1".to_owned());
         config.upstream.endpoint_url = Some(simulator.url());
         config.upstream.simulated_credentials = true;
         config.upstream.requests_per_second = 1000.0;
         config.log.filter = String::from("warn");
-        config.log.start()?;
+        let _log = config.log.start()?;
         let signals = stop_signals()?;
         let app = App::build(config).await?;
-        let addr = app.addr().clone();
+        let (addr, admin) = (app.addr().clone(), app.admin_addr());
         let serving = tokio::spawn(app.serve(signals));
 
         let mut client = Client::new(Server::at(&addr).connect().await?);
-        introduce(&addr, self.nodes, &simulator.url())?;
+        introduce(&addr, admin, self.nodes, &simulator.url())?;
         first_rows(&mut client).await?;
         drop(client);
         writeln!(io::stdout(), "\nServing until Ctrl-C.")?;
@@ -62,7 +66,7 @@ impl Args {
     }
 }
 
-fn introduce(addr: &Address, nodes: usize, ssm: &str) -> io::Result<()> {
+fn introduce(addr: &Address, admin: SocketAddr, nodes: usize, ssm: &str) -> io::Result<()> {
     let method = "ssm_gateway.v1.InstanceInformationService/DescribeInstanceInformation";
     let request = r#"{"MaxResults":5,"Filters":[{"Key":"PingStatus","Values":["Online"]}]}"#;
     writeln!(
@@ -73,6 +77,9 @@ Try, in another terminal:
   grpcurl -plaintext {addr} describe ssm_gateway.v1.InstanceInformationService
   grpcurl -plaintext -d '{request}' {addr} {method}
   ssm-gateway list --server http://{addr} --filter PlatformTypes=Windows
+  ssm-gateway top --admin http://{admin}
+
+How it is, in a browser: http://{admin}/
 
 The first rows:"
     )

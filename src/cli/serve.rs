@@ -1,6 +1,5 @@
 use futures_util::{StreamExt as _, stream};
 use tokio::signal::unix::SignalKind;
-use tracing::error;
 
 use super::{CliError, settings::Settings, signals, stop_signals};
 use crate::app::{App, Signal};
@@ -22,19 +21,16 @@ impl Args {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let Self { settings } = self;
         let config = settings.read()?;
-        config.log.start()?;
+        let _log = config.log.start()?;
+        let traces = config.trace.start()?;
         // Connections are file descriptors, of which shells commonly allow few.
         let _as_many_as_there_are = rlimit::increase_nofile_limit(u64::MAX);
         let (stops, hang_ups) = (stop_signals()?, signals(SignalKind::hangup())?);
-        let reloads = hang_ups.filter_map(async |()| match settings.read() {
-            Ok(config) => Some(Signal::Reload(Box::new(config))),
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                error!(error, "the configuration cannot be used: the old one stays in use");
-                None
-            }
-        });
+        let reloads = hang_ups.map(|()| Signal::Reload(settings.read().map(Box::new)));
         App::build(config).await?.serve(stream::select(stops, reloads)).await;
+        if let Some(traces) = traces {
+            traces.stop().await;
+        }
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::builder::BoolishValueParser;
 
@@ -35,6 +35,12 @@ pub(super) struct Settings {
     /// The profile in AWS's shared files.
     #[arg(long, env = "SSM_GATEWAY_PROFILE")]
     profile: Option<String>,
+    /// The address that administrators ask at, in HTTP [default: 127.0.0.1:9464].
+    #[arg(long, value_name = "IP:PORT", env = "SSM_GATEWAY_ADMIN_LISTEN")]
+    admin_listen: Option<SocketAddr>,
+    /// Where to send traces, by OTLP over gRPC [default: nowhere].
+    #[arg(long, value_name = "URL", env = "SSM_GATEWAY_TRACE_ENDPOINT")]
+    trace_endpoint: Option<String>,
     /// How log lines look [default: human].
     #[arg(long, value_name = "FORMAT", env = "SSM_GATEWAY_LOG_FORMAT")]
     log_format: Option<Format>,
@@ -50,13 +56,15 @@ impl Settings {
     /// [`ConfigError`].
     pub(super) fn read(&self) -> Result<Config, ConfigError> {
         Config::load(self.config.as_deref(), |config| {
-            let Config { edge, auth, upstream, log, .. } = config;
+            let Config { edge, auth, upstream, admin, log, trace, .. } = config;
             edge.listen = self.listen.as_ref().unwrap_or(&edge.listen).clone();
             auth.allow_anonymous = self.allow_anonymous.unwrap_or(auth.allow_anonymous);
             auth.allow_plaintext_tokens = self.allow_plaintext_tokens.unwrap_or(auth.allow_plaintext_tokens);
             upstream.region = self.region.clone().or_else(|| upstream.region.take());
             upstream.endpoint_url = self.endpoint_url.clone().or_else(|| upstream.endpoint_url.take());
             upstream.profile = self.profile.clone().or_else(|| upstream.profile.take());
+            admin.listen = self.admin_listen.unwrap_or(admin.listen);
+            trace.endpoint = self.trace_endpoint.clone().or_else(|| trace.endpoint.take());
             log.format = self.log_format.unwrap_or(log.format);
             log.filter = self.log_filter.as_ref().unwrap_or(&log.filter).clone();
         })

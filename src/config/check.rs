@@ -31,6 +31,8 @@ pub(super) fn check(config: &Config) -> Result<(), Wrong> {
     access(config)?;
     limits(config)?;
     listings(&config.listing)?;
+    admin(config)?;
+    traces(config)?;
     upstreams(config)
 }
 
@@ -136,7 +138,7 @@ fn unprovable(config: &Config, principal: &str) -> Option<&'static str> {
 }
 
 fn limits(config: &Config) -> Result<(), Wrong> {
-    let (limits, service) = (config.limits, config.service);
+    let (limits, service) = (config.limits, &config.service);
     for (table, key, number) in [
         ("limits", "max_calls", limits.max_calls),
         ("limits", "max_calls_per_principal", limits.max_calls_per_principal),
@@ -145,6 +147,26 @@ fn limits(config: &Config) -> Result<(), Wrong> {
         require(number > 0, &[table, key], POSITIVE)?;
     }
     times(&["limits"], &[("max_call_time", limits.max_call_time, true)])
+}
+
+/// Whether only those are told of the gateway who are meant to.
+fn admin(config: &Config) -> Result<(), Wrong> {
+    let (admin, is_allowed) = (&config.admin, config.auth.allow_plaintext_tokens);
+    let is_local = admin.listen.ip().to_canonical().is_loopback();
+    let rule = "would be sent without TLS, so that others could read it: say allow_plaintext_tokens \
+                (--allow-plaintext-tokens) if they cannot, or listen on loopback";
+    require(is_local || admin.token_sha256.is_none() || is_allowed, &["admin", "token_sha256"], rule)
+}
+
+fn traces(config: &Config) -> Result<(), Wrong> {
+    let trace = &config.trace;
+    let is_receiver = |url: http::Uri| matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some();
+    let is_url = |url: &String| !url.contains(['@', '?']) && url.parse().is_ok_and(is_receiver);
+    let rule = "must be the URL of an OTLP receiver, without user and query, such as http://127.0.0.1:4317";
+    require(trace.endpoint.as_ref().is_none_or(is_url), &["trace", "endpoint"], rule)?;
+    require((0.0..=1.0).contains(&trace.ratio), &["trace", "ratio"], "must be from 0 to 1")?;
+    config.log.check().map_err(|error| wrong(&["log", "filter"], format!("is wrong: {error}")))?;
+    times(&["log"], &[("slow_call", config.log.slow_call, true)])
 }
 
 fn listings(listing: &listing::Config) -> Result<(), Wrong> {
@@ -237,6 +259,12 @@ mod tests {
         assert!(check(&Config::default()).is_ok());
         for (text, name) in [
             ("[edge]\nmax_concurrent_streams = 1", "edge.max_concurrent_streams"),
+            ("[log]\nfilter = 'ssm_gateway=loud'", "log.filter"),
+            ("[log]\nslow_call = '0s'", "log.slow_call"),
+            ("[trace]\nendpoint = 'collector:4317'", "trace.endpoint"),
+            ("[trace]\nendpoint = 'http://user:secret@collector:4317'", "trace.endpoint"),
+            ("[trace]\nratio = 1.5", "trace.ratio"),
+            ("[upstream]\nendpoint_url = 'http://127.0.0.1:1/?secret=x'", "upstream.endpoint_url"),
             ("[edge]\nmax_header_list_size = 10", "edge.max_header_list_size"),
             ("[edge]\nkeepalive_interval = '500000000000 years'", "edge.keepalive_interval"),
             ("[edge]\nrequest_timeout = '0s'", "edge.request_timeout"),
@@ -259,7 +287,8 @@ mod tests {
 
     #[test]
     fn no_door_is_left_open_that_nobody_meant_to() {
-        let token = "[[auth.tokens]]\nname = 'ci'\nsha256 = '2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b'\n";
+        let hash = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
+        let token = format!("[[auth.tokens]]\nname = 'ci'\nsha256 = '{hash}'\n");
         let rule = "[[allow]]\nprincipal = '*'\n";
         let public = "[edge]\nlisten = '0.0.0.0:50051'\n";
         let tls = "[edge.tls]\ncert = 'c'\nkey = 'k'\n";
@@ -273,7 +302,7 @@ mod tests {
             (format!("{public}{tls}{token}{rule}"), None),
             (format!("{public}[auth]\nallow_plaintext_tokens = true\n{token}{rule}"), None),
             (format!("{token}{rule}"), None),
-            (token.to_owned(), Some("allow")),
+            (token.clone(), Some("allow")),
             (format!("{tls}{client_ca}"), Some("allow")),
             (format!("{token}{token}{rule}"), Some("auth.tokens.0.sha256")),
             ("[[allow]]\nprincipal = ''".to_owned(), Some("allow.0.principal")),
@@ -286,6 +315,9 @@ mod tests {
             (format!("{token}[[allow]]\nprincipal = 'jwt:alice'"), Some("allow.0.principal")),
             (format!("{rule}[auth.jwt]\njwks = 'j'\nissuer = 'i'\naudiences = []"), Some("auth.jwt.audiences")),
             ("[edge]\nlisten = 'unix:/run/a'".to_owned(), None),
+            (format!("[admin]\nlisten = '0.0.0.0:9464'\ntoken_sha256 = '{hash}'"), Some("admin.token_sha256")),
+            (format!("[admin]\ntoken_sha256 = '{hash}'"), None),
+            ("[admin]\nlisten = '0.0.0.0:9464'".to_owned(), None),
         ] {
             assert_eq!(refused(&text).as_deref(), name, "{text}");
         }

@@ -17,10 +17,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("service", &["model", "listing", "proto", "upstream"]),
     ("edge", &["model"]),
     ("telemetry", &[]),
+    ("admin", &["model"]),
     ("simulator", &[]),
-    ("config", &["edge", "listing", "model", "service", "telemetry", "upstream"]),
-    ("app", &["config", "edge", "listing", "model", "proto", "service", "upstream"]),
-    ("cli", &["app", "config", "edge", "proto", "simulator", "telemetry"]),
+    ("config", &["admin", "edge", "listing", "model", "service", "telemetry", "upstream"]),
+    ("app", &["admin", "config", "edge", "listing", "model", "proto", "service", "upstream"]),
+    ("cli", &["admin", "app", "config", "edge", "model", "proto", "simulator", "telemetry"]),
 ];
 
 /// A name from outside, and the modules that may know it.
@@ -29,7 +30,9 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("aws_sdk_sts", &["upstream"]),
     ("aws_config", &["upstream"]),
     ("tonic::Status", &["service", "edge", "app", "cli"]),
-    ("axum", &["simulator"]),
+    ("axum", &["admin", "simulator"]),
+    ("opentelemetry", &["edge", "listing", "telemetry"]),
+    ("prometheus", &["app", "edge", "listing"]),
     ("tokio_rustls", &["edge"]),
     ("jsonwebtoken", &["edge"]),
 ];

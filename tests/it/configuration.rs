@@ -71,7 +71,7 @@ fn the_reference_names_every_key_and_no_other() {
         named.extend(within.map(str::to_owned));
         assert_eq!(named, known(table), "{table}");
     }
-    assert_eq!(tables.len(), 13);
+    assert_eq!(tables.len(), 15);
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn the_reference_names_every_flag_and_variable() {
         assert!(reference.contains(&name), "{name}");
         count += 1;
     }
-    assert_eq!(count, 2 * 9);
+    assert_eq!(count, 2 * 11);
 }
 
 #[test]

@@ -3,14 +3,18 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::float_cmp,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
     reason = "a test that meets what it does not expect must fail"
 )]
 
+mod admin;
+mod alerts;
 mod architecture;
 mod chaos;
+mod compression;
 mod configuration;
 mod connections;
 mod contract;
@@ -19,6 +23,7 @@ mod crowds;
 mod describe;
 mod drain;
 mod fleets;
+mod http;
 mod limits;
 mod logs;
 mod outages;
@@ -30,6 +35,7 @@ mod provenance;
 mod raw;
 mod reload;
 mod rollout;
+mod seeds;
 mod server;
 mod sharing;
 mod status;
@@ -37,4 +43,6 @@ mod stream;
 mod support;
 mod targets;
 mod tls;
+mod top;
+mod traces;
 mod upstream;

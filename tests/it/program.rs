@@ -6,7 +6,8 @@ use std::{
     net::SocketAddr,
     process::{Child, ChildStdout, Command, Output, Stdio},
     sync::{
-        atomic::{AtomicUsize, Ordering},
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc,
     },
     time::Duration,
@@ -22,28 +23,50 @@ use crate::{
     support::{Gateway, PATIENCE, failing, failing_as, run, simulated, simulated_with, tool},
 };
 
+/// What requests to AWS are signed with.
+pub(crate) const AWS_SECRET: &str = "signing-secret";
+
 pub(crate) const SSM_GATEWAY: &str = env!("CARGO_BIN_EXE_ssm-gateway");
 
 /// A running `ssm-gateway serve`; dropping it kills it.
 pub(crate) struct Program {
     pub(crate) addr: SocketAddr,
+    pub(crate) admin: SocketAddr,
     child: Child,
-    /// The lines of its log, which end with it.
+    /// The lines of its log, which end with it, and whether they are not read for now.
     lines: mpsc::Receiver<String>,
+    is_paused: Arc<AtomicBool>,
     log: String,
 }
 
 impl Program {
     /// Starts the command, whose standard error is piped, and waits until it listens.
     pub(crate) fn start(mut command: Command) -> Self {
+        command.env("SSM_GATEWAY_ADMIN_LISTEN", "127.0.0.1:0");
         let mut child = command.spawn().unwrap();
         let (log, (sender, lines)) = (BufReader::new(child.stderr.take().unwrap()), mpsc::channel());
-        std::thread::spawn(move || log.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        let mut program = Self { addr: SocketAddr::from(([127, 0, 0, 1], 0)), child, lines, log: String::new() };
+        let is_paused = Arc::new(AtomicBool::new(false));
+        let waits = Arc::clone(&is_paused);
+        std::thread::spawn(move || {
+            log.lines().map_while(Result::ok).try_for_each(|line| {
+                while waits.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                sender.send(line)
+            })
+        });
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut program = Self { addr: nowhere, admin: nowhere, child, lines, is_paused, log: String::new() };
         program.until("listening");
-        let addr = program.log.split("127.0.0.1:").last().unwrap();
-        let port: String = addr.chars().take_while(char::is_ascii_digit).collect();
-        program.addr.set_port(port.parse().unwrap());
+        let told = ["admin", "listening"].map(|what| program.log.lines().rfind(|line| line.contains(what)).unwrap());
+        let mut ports = told
+            .iter()
+            .map(|line| line.rsplit("127.0.0.1:").next().unwrap())
+            .map(|rest| rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap());
+        let (admin, port) = (ports.next().unwrap(), ports.next().unwrap());
+        drop(ports);
+        program.admin.set_port(admin);
+        program.addr.set_port(port);
         program
     }
 
@@ -59,7 +82,7 @@ impl Program {
         let serve = format!("{SSM_GATEWAY} serve --listen {listen} --region us-east-1 --endpoint-url {url} --config");
         let mut command = Command::new("sh");
         command.args(["-c", &format!("{before} exec {serve} {}", file.display())]);
-        command.envs([("AWS_ACCESS_KEY_ID", "key"), ("AWS_SECRET_ACCESS_KEY", "secret")]).stderr(Stdio::piped());
+        command.envs([("AWS_ACCESS_KEY_ID", "key"), ("AWS_SECRET_ACCESS_KEY", AWS_SECRET)]).stderr(Stdio::piped());
         Self::start(command)
     }
 
@@ -77,6 +100,11 @@ impl Program {
             self.log += &line;
             self.log += "\n";
         }
+    }
+
+    /// Reads its log no further, or goes on.
+    pub(crate) fn pause(&self, is_paused: bool) {
+        self.is_paused.store(is_paused, Ordering::Relaxed);
     }
 
     /// Sends it a signal, such as TERM.
@@ -337,7 +365,11 @@ fn until(lines: &mut BufReader<ChildStdout>, what: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_demo_shows_calls_that_work_and_keeps_serving() {
-    let mut child = Command::new(SSM_GATEWAY).args(["demo", "--port", "0"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = Command::new(SSM_GATEWAY)
+        .args(["demo", "--port", "0", "--admin-port", "0"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap());
     let shown = until(&mut lines, "Serving until Ctrl-C.");
     assert!(shown.contains("1237 nodes"));

@@ -16,6 +16,7 @@ use tonic::{Code, transport::Channel};
 use tonic_types::StatusExt as _;
 
 use crate::{
+    http::{metrics, status},
     program::{Program, SSM_GATEWAY},
     proofs::{Folder, Issuer, allow, token, with_token},
     support::{Client, Gateway, config, within},
@@ -39,7 +40,7 @@ async fn running(nodes: usize, of: &[(&str, &str)]) -> (Gateway, Simulator) {
 /// Goes on with this configuration, and waits until it does.
 async fn reload(gateway: &Gateway, config: Config) {
     let names: Vec<String> = config.targets().keys().map(ToString::to_string).collect();
-    gateway.tell(Signal::Reload(Box::new(config)));
+    gateway.tell(Signal::Reload(Ok(Box::new(config))));
     within(async { while listed(gateway).await != names {} }).await;
 }
 
@@ -100,20 +101,30 @@ async fn a_configuration_that_cannot_be_used_changes_nothing() {
     let calls = simulator.stats().calls;
     let mut bad = targets(&simulator, &[("b", "us-east-1"), ("c", "us-east-1")]);
     bad.targets.get_mut(&"c".into()).unwrap().role_arn = Some("SsmReader".to_owned());
-    gateway.tell(Signal::Reload(Box::new(bad)));
+    gateway.tell(Signal::Reload(Ok(Box::new(bad))));
     let mut keyless = targets(&simulator, &[("b", "us-east-1")]);
     Issuer::new("one").configure(&mut keyless, &Folder::new());
     keyless.allow = vec![allow("*", &[], &[])];
-    gateway.tell(Signal::Reload(Box::new(keyless)));
+    gateway.tell(Signal::Reload(Ok(Box::new(keyless))));
     let mut certless = targets(&simulator, &[("b", "us-east-1")]);
     let nothing = std::path::PathBuf::from("/nothing");
     certless.edge.tls =
         Some(TlsConfig { cert: nothing.clone(), key: nothing, client_ca: None, require_client_cert: false });
-    gateway.tell(Signal::Reload(Box::new(certless)));
+    gateway.tell(Signal::Reload(Ok(Box::new(certless))));
+    let is_told = async |is_failed: bool| {
+        let last = f64::from(u8::from(!is_failed));
+        within(async { while metrics(gateway.admin).await["ssm_gateway_config_last_reload_successful"] != last {} })
+            .await;
+        assert_eq!(status(gateway.admin).await["has_reload_failed"], is_failed);
+    };
+    is_told(true).await;
+    let unread = ssm_gateway::config::Config::load(Some(std::path::Path::new("/nothing")), |_| {}).unwrap_err();
+    gateway.tell(Signal::Reload(Err(unread)));
     let mut marked = targets(&simulator, &[("a", "us-east-1"), ("marker", "us-east-1")]);
     marked.default_target = Some("a".into());
     reload(&gateway, marked).await;
     assert_eq!(listed(&gateway).await, ["a", "marker"]);
+    is_told(false).await;
     ids(&gateway, "a").await;
     assert_eq!(simulator.stats().calls, calls, "what is in memory, neither");
 }
@@ -132,9 +143,9 @@ async fn a_configuration_that_would_open_the_running_address_to_everybody_is_ref
     .await;
     // By itself it would do: on loopback.
     let open = targets(&simulator, &[("a", "us-east-1"), ("open", "us-east-1")]);
-    gateway.tell(Signal::Reload(Box::new(open)));
+    gateway.tell(Signal::Reload(Ok(Box::new(open))));
     guarded.targets.insert("marker".into(), Target::default());
-    gateway.tell(Signal::Reload(Box::new(guarded)));
+    gateway.tell(Signal::Reload(Ok(Box::new(guarded))));
     let status = async |target: &str| {
         let request = with_token(of(target), "ci-secret");
         within(gateway.client.clone().describe_instance_information(request))

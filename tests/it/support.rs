@@ -32,6 +32,7 @@ pub(crate) type Client = InstanceInformationServiceClient<Channel>;
 /// A running gateway; dropping it stops it at once.
 pub(crate) struct Gateway {
     pub(crate) addr: SocketAddr,
+    pub(crate) admin: SocketAddr,
     pub(crate) client: Client,
     pub(crate) listings: Listings,
     pub(crate) limits: LimitsLayer,
@@ -58,11 +59,12 @@ impl Gateway {
             Address::Tcp(addr) => *addr,
             Address::Unix(_) => SocketAddr::from(([0, 0, 0, 0], 0)),
         };
+        let admin = app.admin_addr();
         let (listings, limits) = (app.listings().clone(), app.limits().clone());
         let (signals, mut sent) = mpsc::unbounded_channel();
         let serving = tokio::spawn(app.serve(stream::poll_fn(move |cx| sent.poll_recv(cx))));
         let client = Client::new(connect(addr).await.unwrap()).max_decoding_message_size(usize::MAX);
-        Self { addr, client, listings, limits, signals, serving }
+        Self { addr, admin, client, listings, limits, signals, serving }
     }
 
     /// A connection of its own, without TLS.
@@ -129,6 +131,7 @@ impl Drop for Gateway {
 pub(crate) fn config(endpoint: &str) -> Config {
     let mut config = Config::default();
     config.edge.listen = Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)));
+    config.admin.listen.set_port(0);
     config.upstream.region = Some("us-east-1".to_owned());
     config.upstream.endpoint_url = Some(endpoint.to_owned());
     config.upstream.simulated_credentials = true;
@@ -157,6 +160,11 @@ pub(crate) fn forget(config: &mut Config) {
     let listing = &mut config.listing;
     (listing.ttl, listing.negative_ttl) = (Duration::ZERO, Duration::ZERO);
     (listing.hold_off, listing.max_hold_off) = (Duration::ZERO, Duration::ZERO);
+}
+
+/// How many pages its targets were asked for; retries of one page are one.
+pub(crate) fn fetches(listings: &Listings) -> u64 {
+    listings.targets().flat_map(|target| target.metrics().fetches()).map(|(_, fetches)| fetches.count()).sum()
 }
 
 /// Every call fails so.

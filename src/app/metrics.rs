@@ -1,0 +1,227 @@
+//! What Prometheus reads. The edge counts as it goes; all else is looked at when it is asked for, so that a target which is none any
+//! more is gone from here, too, and the hot path counts nothing twice.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use prometheus::{
+    Error, Registry, TextEncoder,
+    process_collector::ProcessCollector,
+    proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType},
+};
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
+
+use super::view::View;
+use crate::{
+    edge::{self, Stage},
+    listing::{Durations, ListingState, ListingStatus, Listings, Outcome, Target, TargetState},
+    proto,
+};
+
+/// What counts by itself, and where it is read: the edge, and the process.
+pub(super) fn counting() -> Result<(edge::Metrics, Registry), Error> {
+    let (edge, registry) = (edge::Metrics::new(methods())?, Registry::new());
+    edge.register(&registry)?;
+    registry.register(Box::new(ProcessCollector::for_self()))?;
+    Ok((edge, registry))
+}
+
+/// The full names of all methods that there are.
+fn methods() -> impl Iterator<Item = String> {
+    let sets = [
+        proto::FILE_DESCRIPTOR_SET,
+        tonic_health::pb::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+    ];
+    let files = sets.into_iter().flat_map(|set| FileDescriptorSet::decode(set).unwrap_or_default().file);
+    files.flat_map(|file| {
+        let package = file.package().to_owned();
+        let services = file.service.into_iter();
+        services.flat_map(move |service| {
+            let prefix = format!("{package}.{}", service.name());
+            service.method.into_iter().map(move |method| format!("{prefix}/{}", method.name()))
+        })
+    })
+}
+
+/// All metrics as text.
+pub(super) fn text(view: &View) -> Result<String, Error> {
+    let mut families = view.registry.gather();
+    let mut more = Families(Vec::new());
+    more.of_gateway(view);
+    more.of_listings(&view.listings);
+    more.of_targets(&view.listings);
+    // A family without metrics is refused by the encoder.
+    families.extend(more.0.into_iter().filter(|family| !family.get_metric().is_empty()));
+    TextEncoder::new().encode_to_string(&families)
+}
+
+type Labels<'a> = Vec<(&'a str, &'a str)>;
+
+struct Families(Vec<MetricFamily>);
+
+impl Families {
+    fn of_gateway(&mut self, view: &View) {
+        let version = vec![("version", env!("CARGO_PKG_VERSION"))];
+        self.gauge("ssm_gateway_build_info", "Always 1.", [(version, 1.0)]);
+        let is_ready = view.unready().is_none();
+        self.gauge("ssm_gateway_ready", "Whether it should be sent calls.", [(vec![], of_bool(is_ready))]);
+        let is_reloaded = !view.has_reload_failed.load(Relaxed);
+        let help = "Whether the configuration that it was told last is in use.";
+        self.gauge("ssm_gateway_config_last_reload_successful", help, [(vec![], of_bool(is_reloaded))]);
+        let now = view.stages.now();
+        let stages = Stage::ALL.map(|stage| (vec![("stage", stage.as_str())], of_bool(stage == now)));
+        self.gauge("ssm_gateway_stage", "1 for how far it is on its way to the end.", stages);
+    }
+
+    fn of_listings(&mut self, listings: &Listings) {
+        let all = listings.status();
+        let of = |target: &Target| all.iter().filter(|listing| listing.query.target() == target.name()).collect();
+        let by_target: Vec<(&Target, Vec<&ListingStatus>)> =
+            listings.targets().map(|target| (target, of(target))).collect();
+        let states = by_target.iter().flat_map(|(target, all)| {
+            ListingState::ALL.map(|state| {
+                let labels = vec![("target", target.name().as_str()), ("state", state.as_str())];
+                (labels, count(all.iter().filter(|listing| listing.state == state).count()))
+            })
+        });
+        self.gauge("ssm_gateway_listings", "Listings, by how far they are.", states);
+        let readers = by_target
+            .iter()
+            .map(|(target, all)| (of_target(target), count(all.iter().map(|listing| listing.readers).sum())));
+        self.gauge("ssm_gateway_listing_readers", "Readers of listings.", readers);
+        let slowest = by_target.iter().map(|(target, all)| {
+            let slowest = all.iter().map(|listing| listing.slowest).max();
+            (of_target(target), slowest.unwrap_or_default().as_secs_f64())
+        });
+        let help = "How long the slowest reader has taken nothing, though there is something to take.";
+        self.gauge("ssm_gateway_listing_slowest_reader_seconds", help, slowest);
+        self.gauge("ssm_gateway_listing_walks", "Walks that advance.", [(vec![], count(listings.walks()))]);
+        self.gauge("ssm_gateway_listing_bytes", "The memory of all listings.", [(vec![], count(listings.bytes()))]);
+        let most = count(listings.config().max_bytes);
+        self.gauge("ssm_gateway_listing_max_bytes", "The most that it may be.", [(vec![], most)]);
+        let help = "Listings that were given up for want of memory.";
+        self.counter("ssm_gateway_listing_evictions_total", help, [(vec![], total(listings.evictions()))]);
+    }
+
+    fn of_targets(&mut self, listings: &Listings) {
+        let targets: Vec<&Target> = listings.targets().collect();
+        let each = |what: fn(&Target) -> f64| targets.iter().map(move |target| (of_target(target), what(target)));
+        let reads = targets.iter().flat_map(|target| {
+            let readers = target.metrics().readers();
+            Outcome::ALL.map(|outcome| {
+                (vec![("target", target.name().as_str()), ("outcome", outcome.as_str())], total(readers.of(outcome)))
+            })
+        });
+        self.counter("ssm_gateway_reads_total", "Readers of listings, by what came of them.", reads);
+        let help = "How long fetches of pages took, retries included, by what came of them.";
+        let fetches = targets.iter().flat_map(|target| {
+            let fetches = target.metrics().fetches().into_iter();
+            fetches
+                .map(|(outcome, durations)| (vec![("target", target.name().as_str()), ("outcome", outcome)], durations))
+        });
+        self.histogram("ssm_gateway_upstream_fetch_duration_seconds", help, fetches);
+        let help = "How long fetches waited for their turn.";
+        let waits = targets.iter().map(|target| (of_target(target), target.metrics().waits()));
+        self.histogram("ssm_gateway_upstream_wait_seconds", help, waits);
+        let retries = each(|target| total(target.pace().retries));
+        self.counter("ssm_gateway_upstream_retries_total", "Requests that were sent again.", retries);
+        let rate = each(|target| target.pace().rate);
+        self.gauge("ssm_gateway_upstream_rate", "Requests a second that AWS may be sent now.", rate);
+        let most = each(|target| target.pace().max_rate);
+        self.gauge("ssm_gateway_upstream_max_rate", "Requests a second that AWS may be sent at most.", most);
+        let waiting = each(|target| count(target.pace().waiting));
+        self.gauge("ssm_gateway_upstream_waiting", "Fetches that wait for their turn.", waiting);
+        let states = targets.iter().flat_map(|target| {
+            let now = target.state();
+            TargetState::ALL.map(|state| {
+                (vec![("target", target.name().as_str()), ("state", state.as_str())], of_bool(state == now))
+            })
+        });
+        self.gauge("ssm_gateway_target_state", "1 for how a target is.", states);
+        let answered = each(|target| {
+            let answered = target.last_answered().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+            answered.unwrap_or_default().as_secs_f64()
+        });
+        let help = "When AWS last answered, in seconds since 1970; 0 if it never did.";
+        self.gauge("ssm_gateway_target_last_answered_timestamp_seconds", help, answered);
+    }
+
+    fn gauge<'a>(&mut self, name: &str, help: &str, values: impl IntoIterator<Item = (Labels<'a>, f64)>) {
+        let metrics = values.into_iter().map(|(labels, value)| {
+            let (mut metric, mut gauge) = (Metric::from_label(pairs(labels)), Gauge::default());
+            gauge.set_value(value);
+            metric.set_gauge(gauge);
+            metric
+        });
+        self.add(name, help, MetricType::GAUGE, metrics.collect());
+    }
+
+    fn counter<'a>(&mut self, name: &str, help: &str, values: impl IntoIterator<Item = (Labels<'a>, f64)>) {
+        let metrics = values.into_iter().map(|(labels, value)| {
+            let (mut metric, mut counter) = (Metric::from_label(pairs(labels)), Counter::default());
+            counter.set_value(value);
+            metric.set_counter(counter);
+            metric
+        });
+        self.add(name, help, MetricType::COUNTER, metrics.collect());
+    }
+
+    fn histogram<'a>(&mut self, name: &str, help: &str, values: impl IntoIterator<Item = (Labels<'a>, Durations)>) {
+        let metrics = values.into_iter().map(|(labels, durations)| {
+            let (mut metric, mut histogram) = (Metric::from_label(pairs(labels)), Histogram::default());
+            let mut so_far = 0;
+            let buckets = Durations::BOUNDS.iter().zip(durations.counts).map(|(bound, count)| {
+                so_far += count;
+                let mut bucket = Bucket::default();
+                bucket.set_upper_bound(*bound);
+                bucket.set_cumulative_count(so_far);
+                bucket
+            });
+            histogram.set_bucket(buckets.collect());
+            histogram.set_sample_count(durations.count());
+            histogram.set_sample_sum(durations.sum.as_secs_f64());
+            metric.set_histogram(histogram);
+            metric
+        });
+        self.add(name, help, MetricType::HISTOGRAM, metrics.collect());
+    }
+
+    fn add(&mut self, name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) {
+        let mut family = MetricFamily::default();
+        family.set_name(name.to_owned());
+        family.set_help(help.to_owned());
+        family.set_field_type(kind);
+        family.set_metric(metrics);
+        self.0.push(family);
+    }
+}
+
+fn of_target(target: &Target) -> Labels<'_> {
+    vec![("target", target.name().as_str())]
+}
+
+fn pairs(labels: Labels<'_>) -> Vec<LabelPair> {
+    let pair = |(name, value): (&str, &str)| {
+        let mut pair = LabelPair::default();
+        pair.set_name(name.to_owned());
+        pair.set_value(value.to_owned());
+        pair
+    };
+    labels.into_iter().map(pair).collect()
+}
+
+fn of_bool(is_so: bool) -> f64 {
+    f64::from(u8::from(is_so))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "Prometheus knows no other numbers")]
+fn count(count: usize) -> f64 {
+    count as f64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "Prometheus knows no other numbers")]
+fn total(total: u64) -> f64 {
+    total as f64
+}

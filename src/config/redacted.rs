@@ -1,0 +1,29 @@
+use toml::Value;
+
+use super::Config;
+
+/// The keys whose values are nobody's business. URLs have no secrets in them: those that could have are refused.
+const SECRETS: [&str; 3] = ["external_id", "sha256", "token_sha256"];
+const HIDDEN: &str = "…";
+
+impl Config {
+    /// All of it in TOML, with what it inherits and its defaults, and without secrets.
+    ///
+    /// # Errors
+    /// A value that TOML cannot hold.
+    pub fn redacted(&self) -> Result<String, toml::ser::Error> {
+        let mut config = Value::try_from(self)?;
+        redact(&mut config);
+        toml::to_string(&config)
+    }
+}
+
+fn redact(value: &mut Value) {
+    match value {
+        Value::Table(table) => table.iter_mut().for_each(|(key, value)| {
+            if SECRETS.contains(&key.as_str()) { *value = HIDDEN.into() } else { redact(value) }
+        }),
+        Value::Array(values) => values.iter_mut().for_each(redact),
+        _ => {}
+    }
+}
