@@ -1,0 +1,242 @@
+//! Strangers' bytes, each sent in by the door that they would come by. Whatever they are, nothing may panic or hang, and what comes
+//! of them must be what callers are promised. The fuzzer calls these, and so does the replay of the seeds in `tests/it/seeds.rs`.
+
+use std::{
+    convert::Infallible,
+    env, fs,
+    future::Future,
+    str,
+    sync::{Arc, LazyLock, Mutex},
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use prost::Message as _;
+use ssm_gateway::{
+    config::Config,
+    edge::{AuthConfig, AuthenticateLayer, JwtConfig, SigningAlgorithm},
+    listing::{self, Listings, Target, belongs_to},
+    model::{Filters, Freshness, Policy, Query, RecordsBuilder, TargetName},
+    proto::{InstanceInformation, StreamInstanceInformationResponse},
+    service::{self, Service, Serving},
+    upstream::{self, Priority, Ssm, Upstream, UpstreamError, UpstreamPage},
+};
+use tokio::{net::TcpListener, runtime::Runtime, time};
+use tonic::{Code, Status, body::Body};
+use tonic_types::StatusExt as _;
+use tower::{Layer as _, ServiceExt as _, service_fn};
+
+/// Far longer than anything takes.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The most of its trailers that a caller is sent.
+const MAX_TRAILERS: usize = 8 << 10;
+
+static RUNTIME: LazyLock<Runtime> =
+    LazyLock::new(|| tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap());
+
+fn within<T>(what: impl Future<Output = T>) -> T {
+    RUNTIME.block_on(async { time::timeout(PATIENCE, what).await.expect("it hangs") })
+}
+
+/// Three pages of two nodes, and no AWS behind them.
+#[derive(Debug)]
+struct Pages;
+
+impl Upstream for Pages {
+    fn region(&self) -> &'static str {
+        "nowhere"
+    }
+
+    fn turn(&self, _: Priority) -> BoxFuture<'_, Result<(), UpstreamError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn fetch<'a>(
+        &'a self,
+        _: &'a Filters,
+        token: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<UpstreamPage, UpstreamError>> {
+        Box::pin(async move {
+            let page = token.and_then(|token| token.parse().ok()).unwrap_or(0u8);
+            let mut records = RecordsBuilder::default();
+            for node in 0..2 {
+                let instance_id = Some(format!("i-{page}{node}"));
+                records.push(&InstanceInformation { instance_id, ..Default::default() }.encode_to_vec());
+            }
+            let next_token = (page < 2).then(|| (page + 1).to_string());
+            Ok(UpstreamPage { records: records.build(), next_token, request_id: None })
+        })
+    }
+}
+
+/// The moment at which all of this happens, so that the seeds do not expire.
+fn wall() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_hours(500_000)
+}
+
+static LISTINGS: LazyLock<Listings> = LazyLock::new(|| {
+    let target = Target::new(TargetName::default_target(), Arc::new(Pages), Duration::from_hours(1), Duration::ZERO);
+    listing::Config::default().build([target], service::page_head, wall)
+});
+
+fn everything() -> Query {
+    Query::new(TargetName::default_target(), Filters::Current(Vec::new()))
+}
+
+/// A cursor that callers could hold, behind so many nodes.
+pub fn given_cursor(nodes: usize) -> String {
+    within(async {
+        let mut reader = LISTINGS.open(&everything(), Freshness::default(), None).unwrap();
+        let page = reader.read(nodes).await.unwrap();
+        let first = page.parts.front().unwrap();
+        String::from_utf8(first[page.head_len..page.head_len + page.cursor_len].to_vec()).unwrap()
+    })
+}
+
+/// A NextToken or a resume token.
+pub fn cursor(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else { return };
+    let _fingerprint = belongs_to(text);
+    within(async {
+        let Ok(mut reader) = LISTINGS.open(&everything(), Freshness::default(), Some(text)) else { return };
+        // What is taken leads somewhere, and ends.
+        for _ in 0..10 {
+            if reader.is_at_end() || reader.read(1).await.is_err() {
+                return;
+            }
+        }
+        assert!(reader.is_at_end(), "a walk of six nodes does not end");
+    });
+}
+
+/// A call: by its first byte the method, by its second the compression, and then the body.
+pub fn request(bytes: &[u8]) {
+    static SERVICE: LazyLock<Service> = LazyLock::new(|| {
+        let (listings, default_target) = (LISTINGS.clone(), Some(TargetName::default_target()));
+        Service::new(Arc::new(Serving {
+            listings,
+            default_target,
+            policy: Policy::Open,
+            config: service::Config::default(),
+        }))
+    });
+    let [method, compression, body @ ..] = bytes else { return };
+    let method = if method % 2 == 0 { "DescribeInstanceInformation" } else { "StreamInstanceInformation" };
+    let path = format!("http://gateway/ssm_gateway.v1.InstanceInformationService/{method}");
+    let mut call = Request::post(path).header("content-type", "application/grpc");
+    if let Some(encoding) = ["gzip", "zstd", "br"].get(usize::from(compression % 4)) {
+        call = call.header("grpc-encoding", *encoding);
+    }
+    let call = call.body(Body::new(Full::new(Bytes::copy_from_slice(body)))).unwrap();
+    within(async {
+        let answer = SERVICE.clone().oneshot(call).await.unwrap();
+        let at_once = Status::from_header_map(answer.headers());
+        let body = answer.into_body().collect().await.unwrap();
+        let status = at_once.or_else(|| Status::from_header_map(body.trailers()?)).expect("a call has a status");
+        let messages = body.to_bytes();
+        match status.code() {
+            Code::Ok => assert!(messages.len() >= 5),
+            code => {
+                assert!(![Code::Internal, Code::Unknown, Code::DataLoss].contains(&code), "{status:?}");
+                assert!(status.details().len() + status.message().len() < MAX_TRAILERS, "{status:?}");
+                // What tonic says of broken framing is given an `ErrorInfo` by the edge.
+                assert!(status.details().is_empty() || status.get_details_error_info().is_some(), "{status:?}");
+            }
+        }
+    });
+}
+
+/// What a caller says that it is a JWT, or any other bearer token.
+pub fn jwt(bytes: &[u8]) {
+    static LAYER: LazyLock<AuthenticateLayer> = LazyLock::new(|| {
+        // The public key of RFC 7517, appendix A.1, whose private key is published, but in no seed.
+        let jwks = r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"1","alg":"ES256","use":"sig",
+            "x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}]}"#;
+        let path = env::temp_dir().join(format!("ssm-gateway-fuzz-{}.json", std::process::id()));
+        fs::write(&path, jwks).unwrap();
+        let jwt = JwtConfig {
+            jwks: path.clone(),
+            issuer: "https://issuer".to_owned(),
+            audiences: vec!["ssm-gateway".to_owned()],
+            algorithms: vec![SigningAlgorithm::ES256],
+            clock_skew: Duration::from_secs(30),
+        };
+        let config = AuthConfig { jwt: Some(jwt), ..AuthConfig::default() };
+        let authenticator = within(config.build(false, Duration::from_hours(1))).unwrap();
+        let _gone = fs::remove_file(path);
+        AuthenticateLayer(Arc::new(authenticator))
+    });
+    let token = [b"Bearer ", bytes].concat();
+    let Ok(call) = Request::post("http://gateway/a/b").header("authorization", &token[..]).body(()) else { return };
+    let reached = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(Body::default())));
+    let answer = within(LAYER.layer(reached).oneshot(call)).unwrap();
+    let status = Status::from_header_map(answer.headers()).expect("nobody holds a key");
+    assert_eq!(status.code(), Code::Unauthenticated);
+}
+
+/// The configuration file.
+pub fn config(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else { return };
+    let config = match Config::parse(text, None, |_| {}) {
+        Ok(config) => config,
+        Err(error) => {
+            assert!(!error.to_string().is_empty());
+            return;
+        }
+    };
+    let told = config.redacted().expect("what was read can be written");
+    assert!(!told.is_empty() && told.parse::<toml::Table>().is_ok(), "{told}");
+    let _looked_at = (config.targets(), config.default_target(), config.policy(), config.unmatched());
+}
+
+/// What AWS answers: by its first byte the status, and then the body.
+pub fn answer(bytes: &[u8]) {
+    static ANSWER: Mutex<Bytes> = Mutex::new(Bytes::new());
+    static SSM: LazyLock<Ssm> = LazyLock::new(|| {
+        let url = within(async {
+            let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let addr = socket.local_addr().unwrap();
+            tokio::spawn(async move {
+                while let Ok((stream, _)) = socket.accept().await {
+                    let service = hyper::service::service_fn(async |_| {
+                        let mut body = ANSWER.lock().unwrap().clone();
+                        let status = match body.split_to(body.len().min(1)).first().map_or(0, |byte| byte % 4) {
+                            0 => StatusCode::OK,
+                            1 => StatusCode::BAD_REQUEST,
+                            2 => StatusCode::INTERNAL_SERVER_ERROR,
+                            _ => StatusCode::TOO_MANY_REQUESTS,
+                        };
+                        let answer = Response::builder().status(status).header("x-amzn-requestid", "fuzzed");
+                        answer.body(Full::new(body))
+                    });
+                    let io = hyper_util::rt::TokioIo::new(stream);
+                    tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(io, service));
+                }
+            });
+            format!("http://{addr}")
+        });
+        let config = upstream::Config {
+            region: Some("us-east-1".to_owned()),
+            endpoint_url: Some(url),
+            simulated_credentials: true,
+            requests_per_second: 1e9,
+            retries: 0,
+            ..upstream::Config::default()
+        };
+        within(config.build(TargetName::default_target())).unwrap()
+    });
+    *ANSWER.lock().unwrap() = Bytes::copy_from_slice(bytes);
+    match within(SSM.fetch(&Filters::Current(Vec::new()), None)) {
+        Ok(page) => {
+            let (records, token) = (page.records.len(), page.next_token);
+            assert!(records <= 50 && token.is_none_or(|token| !token.is_empty()));
+            let list = page.records.slice(0..records);
+            let message = StreamInstanceInformationResponse::decode(list).expect("records are a list of nodes");
+            assert_eq!(message.instance_information_list.len(), records);
+        }
+        Err(error) => assert!(!error.to_string().is_empty() && !format!("{error:?}").is_empty()),
+    }
+}
