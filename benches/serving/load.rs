@@ -1,9 +1,6 @@
 //! The one client that loads every server: it counts bytes and does not decode them, so that the server's work shows.
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, Bytes};
 use futures_util::future::join_all;
@@ -13,11 +10,19 @@ use tonic::{
     Request, Status,
     client::Grpc,
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    metadata::MetadataValue,
     transport::{Channel, Endpoint},
 };
 
+use crate::process::Process;
+
 pub(crate) const DESCRIBE: &str = "/ssm_gateway.v1.InstanceInformationService/DescribeInstanceInformation";
 pub(crate) const STREAM: &str = "/ssm_gateway.v1.InstanceInformationService/StreamInstanceInformation";
+
+/// What the guarded gateway is sent.
+const AUTHORIZATION: &str = "Bearer bench-secret";
+/// The SHA-256 of that token.
+pub(crate) const TOKEN_SHA256: &str = "0159438a9235d6abde38e49fb98944660d067d6b9b03d8a8f4ee4e522feb62cb";
 
 /// What a round of calls came to.
 #[derive(Debug, Default)]
@@ -33,22 +38,24 @@ pub(crate) struct Load {
     channels: Vec<Channel>,
     path: PathAndQuery,
     request: Bytes,
+    is_guarded: bool,
 }
 
 impl Load {
     pub(crate) async fn connect(
-        addr: SocketAddr,
+        server: &Process,
         connections: usize,
         path: &'static str,
         request: &impl Message,
     ) -> Self {
-        let endpoint = Endpoint::from_shared(format!("http://{addr}")).unwrap();
+        let endpoint = Endpoint::from_shared(format!("http://{}", server.addr)).unwrap();
         let endpoint = endpoint.initial_stream_window_size(1 << 20).initial_connection_window_size(16 << 20);
         let channels = join_all((0..connections).map(|_| endpoint.connect())).await;
         Self {
             channels: channels.into_iter().map(Result::unwrap).collect(),
             path: PathAndQuery::from_static(path),
             request: request.encode_to_vec().into(),
+            is_guarded: server.is_guarded,
         }
     }
 
@@ -84,7 +91,10 @@ impl Load {
     pub(crate) async fn call(&self, channel: &Channel) -> Result<Vec<Bytes>, Status> {
         let mut grpc = Grpc::new(channel.clone()).max_decoding_message_size(usize::MAX);
         grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
-        let request = Request::new(self.request.clone());
+        let mut request = Request::new(self.request.clone());
+        if self.is_guarded {
+            request.metadata_mut().insert("authorization", MetadataValue::from_static(AUTHORIZATION));
+        }
         let mut answers = grpc.server_streaming(request, self.path.clone(), Undecoded).await?.into_inner();
         let mut messages = Vec::new();
         while let Some(message) = answers.message().await? {

@@ -16,7 +16,6 @@ mod servers;
 
 use std::{
     env, fs,
-    net::SocketAddr,
     path::Path,
     process::Command,
     time::{Duration, Instant},
@@ -29,7 +28,7 @@ use ssm_gateway::{
 };
 
 use self::{
-    load::{DESCRIBE, Load, Round, STREAM},
+    load::{DESCRIBE, Load, Round, STREAM, TOKEN_SHA256},
     process::Process,
     servers::Answers,
 };
@@ -39,7 +38,9 @@ const NODES: usize = 10_000;
 const ROUNDS: usize = 20;
 const ROUND: Duration = Duration::from_secs(1);
 const CONNECTIONS: usize = 4;
-const ROLES: [&str; 3] = ["gateway", "floor", "typed"];
+/// `guarded` is the gateway with all that an operator turns on: a token of each caller's, a rule that allows it, and a line of the log in
+/// JSON for each call.
+const ROLES: [&str; 4] = ["gateway", "guarded", "floor", "typed"];
 const ROLE: &str = "SERVING_ROLE";
 const ANSWERS: &str = "SERVING_ANSWERS";
 
@@ -68,18 +69,24 @@ async fn simulate(nodes: usize) -> Simulator {
     simulator::Config { nodes, ..simulator::Config::default() }.start().await.unwrap()
 }
 
-/// The gateway, as it is released, with its log at `warn`: that of calls is measured with the other layers of the edge.
-fn gateway(simulator: &Simulator, folder: &Path) -> Process {
-    let config = folder.join("gateway.toml");
-    fs::write(
-        &config,
-        "[edge]\nlisten = \"127.0.0.1:0\"\n[upstream]\nrequests_per_second = 1e6\n[listing]\nttl = \"1h\"\n[log]\nfilter = \"warn,ssm_gateway::app=info\"\n",
-    )
-    .unwrap();
+/// The gateway, as it is released. Only where it is guarded it logs calls.
+fn gateway(simulator: &Simulator, folder: &Path, is_guarded: bool) -> Process {
+    let config = folder.join(if is_guarded { "guarded.toml" } else { "gateway.toml" });
+    let guards = format!(
+        "[log]\nformat = \"json\"\n[[auth.tokens]]\nname = \"bench\"\nsha256 = \"{TOKEN_SHA256}\"\n\
+         [[allow]]\nprincipal = \"token:bench\"\n"
+    );
+    let quiet = "[log]\nfilter = \"warn,ssm_gateway::app=info\"\n".to_owned();
+    let rest = if is_guarded { guards } else { quiet };
+    let listen = "[edge]\nlisten = \"127.0.0.1:0\"";
+    let text = format!("{listen}\n[upstream]\nrequests_per_second = 1e6\n[listing]\nttl = \"1h\"\n{rest}");
+    fs::write(&config, text).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_ssm-gateway"));
     command.args(["serve", "--region", "us-east-1", "--endpoint-url", &simulator.url(), "--config"]).arg(config);
     command.envs([("AWS_ACCESS_KEY_ID", "key"), ("AWS_SECRET_ACCESS_KEY", "secret")]);
-    Process::start(&mut command)
+    let mut process = Process::start(&mut command);
+    process.is_guarded = is_guarded;
+    process
 }
 
 /// This program in another role.
@@ -90,24 +97,25 @@ fn other(role: &str, answers: &Path) -> Process {
 
 /// Starts the gateway, fills its listing, and lets the others serve the same bytes; in the order of [`ROLES`].
 async fn start(simulator: &Simulator, folder: &Path) -> Vec<Process> {
-    let gateway = gateway(simulator, folder);
-    let answers = Answers { page: describe(gateway.addr).await, stream: stream(gateway.addr).await };
+    let [guarded, gateway] = [true, false].map(|is_guarded| gateway(simulator, folder, is_guarded));
+    stream(&guarded).await;
+    let answers = Answers { page: describe(&gateway).await, stream: stream(&gateway).await };
     assert_eq!(answers.stream.len(), NODES / 50);
     let streamed: usize = answers.stream.iter().map(Bytes::len).sum();
     println!("a page is {} bytes, a stream {streamed}", answers.page.len());
     let path = folder.join("answers");
     answers.write(&path).unwrap();
-    vec![gateway, other("floor", &path), other("typed", &path)]
+    vec![gateway, guarded, other("floor", &path), other("typed", &path)]
 }
 
-async fn describe(addr: SocketAddr) -> Bytes {
+async fn describe(server: &Process) -> Bytes {
     let request = DescribeInstanceInformationRequest { max_results: Some(50), ..Default::default() };
-    let load = Load::connect(addr, 1, DESCRIBE, &request).await;
+    let load = Load::connect(server, 1, DESCRIBE, &request).await;
     load.call(load.channel()).await.unwrap().remove(0)
 }
 
-async fn stream(addr: SocketAddr) -> Vec<Bytes> {
-    let load = Load::connect(addr, 1, STREAM, &StreamInstanceInformationRequest::default()).await;
+async fn stream(server: &Process) -> Vec<Bytes> {
+    let load = Load::connect(server, 1, STREAM, &StreamInstanceInformationRequest::default()).await;
     load.call(load.channel()).await.unwrap()
 }
 
@@ -150,7 +158,7 @@ async fn compare(
 ) {
     let mut loads = Vec::new();
     for process in servers {
-        let load = Load::connect(process.addr, CONNECTIONS, path, request).await;
+        let load = Load::connect(process, CONNECTIONS, path, request).await;
         load.round(concurrency, ROUND / 2).await;
         loads.push(load);
     }
@@ -174,11 +182,12 @@ async fn compare(
     let cpu = |index: usize| spread(&tallies[index].cpu_micros).0;
     let rate = |index: usize| spread(&tallies[index].rate).0;
     println!(
-        "  CPU: {:.2} of the floor's; the typed way costs {:.2} times the gateway's",
-        cpu(0) / cpu(1),
-        cpu(2) / cpu(0)
+        "  CPU: {:.2} of the floor's, guarded {:.2}; the typed way costs {:.2} times the gateway's",
+        cpu(0) / cpu(2),
+        cpu(1) / cpu(2),
+        cpu(3) / cpu(0)
     );
-    println!("  calls/s: {:.2} of the floor's, {:.2} of the typed way's\n", rate(0) / rate(1), rate(0) / rate(2));
+    println!("  calls/s: {:.2} of the floor's, {:.2} of the typed way's\n", rate(0) / rate(2), rate(0) / rate(3));
 }
 
 /// The peak of memory under 64 streams at a time, over what there was before.
@@ -190,12 +199,11 @@ async fn memory(simulator: &Simulator, folder: &Path) {
         let mut peaks = Vec::new();
         for _ in 0..5 {
             let process = match role {
-                "gateway" => gateway(simulator, folder),
+                "gateway" | "guarded" => gateway(simulator, folder, role == "guarded"),
                 role => other(role, &folder.join("answers")),
             };
-            stream(process.addr).await;
-            let load =
-                Load::connect(process.addr, CONNECTIONS, STREAM, &StreamInstanceInformationRequest::default()).await;
+            stream(&process).await;
+            let load = Load::connect(&process, CONNECTIONS, STREAM, &StreamInstanceInformationRequest::default()).await;
             process.forget_peak();
             let (before, _) = process.memory();
             load.burst(STREAMS).await;
@@ -214,7 +222,7 @@ async fn memory(simulator: &Simulator, folder: &Path) {
         );
         grown.push(growth);
     }
-    println!("  growth: {:.2} of the floor's, {:.2} of the typed way's\n", grown[0] / grown[1], grown[0] / grown[2]);
+    println!("  growth: {:.2} of the floor's, {:.2} of the typed way's\n", grown[0] / grown[2], grown[0] / grown[3]);
 }
 
 /// A thousand callers at once of a gateway that knows nothing yet.
@@ -223,8 +231,8 @@ async fn cold_storm(folder: &Path) {
     println!("cold storm: 1,000 callers at once stream {NODES} nodes");
     for _ in 0..3 {
         let simulator = simulate(NODES).await;
-        let process = gateway(&simulator, folder);
-        let load = Load::connect(process.addr, 16, STREAM, &StreamInstanceInformationRequest::default()).await;
+        let process = gateway(&simulator, folder, false);
+        let load = Load::connect(&process, 16, STREAM, &StreamInstanceInformationRequest::default()).await;
         let started = Instant::now();
         let bytes = load.burst(1000).await;
         println!(

@@ -12,13 +12,15 @@ use std::{
 /// A running process; dropping it kills it.
 pub(crate) struct Process {
     pub(crate) addr: SocketAddr,
+    /// Whether callers must prove who they are.
+    pub(crate) is_guarded: bool,
     child: Child,
 }
 
 impl Process {
     /// Starts the command, and waits until it says on standard error where it listens.
     pub(crate) fn start(command: &mut Command) -> Self {
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command.env("SSM_GATEWAY_ADMIN_LISTEN", "127.0.0.1:0").stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
         while !line.contains("listening") {
@@ -28,7 +30,7 @@ impl Process {
         // Whatever it says later is read, so that it never waits for us.
         thread::spawn(move || log.read_to_end(&mut Vec::new()));
         let port: String = line.split("127.0.0.1:").last().unwrap().chars().take_while(char::is_ascii_digit).collect();
-        Self { addr: SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap())), child }
+        Self { addr: SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap())), is_guarded: false, child }
     }
 
     /// The processor time that all its threads have used.
