@@ -12,6 +12,7 @@ use std::{
 
 use ssm_gateway::{
     config::Target,
+    listing::Outcome,
     proto::{DescribeInstanceInformationRequest, InstanceInformation, ReadOptions, StreamInstanceInformationRequest},
     simulator::{self, Failure, FailureKind, Faults, Rate, Scope, Simulator},
 };
@@ -19,7 +20,7 @@ use tokio::runtime::Handle;
 use tonic::Status;
 use tonic_types::StatusExt as _;
 
-use crate::support::{Client, Gateway, until, within};
+use crate::support::{Client, Gateway, fetches, until, within};
 
 const HOME: &str = "123456789012";
 const REGIONS: [&str; 4] = ["eu-west-1", "eu-west-2", "us-east-1", "us-west-2"];
@@ -158,8 +159,7 @@ async fn world() -> (Gateway, Simulator, Arc<World>) {
 
 async fn chaos(time: Duration, callers: u64) {
     let (gateway, simulator, world) = world().await;
-    let metrics = gateway.listings.metrics();
-    let counted = || metrics.hits() + metrics.misses() + metrics.coalesced() + metrics.stale() + metrics.errors();
+    let counted = || Outcome::ALL.iter().map(|outcome| gateway.listings.readers().of(*outcome)).sum::<u64>();
     let (before, tasks) = (counted(), Handle::current().metrics().num_alive_tasks());
     let end = Instant::now() + time;
     let calling: Vec<_> = (0..callers)
@@ -188,7 +188,7 @@ async fn chaos(time: Duration, callers: u64) {
         simulator.set_faults_of(Scope::new(HOME, region), Faults::default());
     }
     assert_eq!(counted() - before, world.calls.load(Relaxed), "every call was counted once");
-    println!("{} calls, {} upstream", world.calls.load(Relaxed), metrics.upstream_calls());
+    println!("{} calls, {} upstream", world.calls.load(Relaxed), fetches(&gateway.listings));
     assert!(gateway.listings.bytes() <= 1 << 20);
     for region in REGIONS {
         let request = DescribeInstanceInformationRequest { target: region.to_owned(), ..Default::default() };

@@ -112,7 +112,7 @@ async fn churn(rate: u32, seconds: u32) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_connections_take_little() {
-    hold(500, 60.0).await;
+    hold(500, 80.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

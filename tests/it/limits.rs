@@ -6,7 +6,7 @@ use futures_util::{StreamExt as _, stream};
 use http_body_util::StreamBody;
 use ssm_gateway::{
     config::Config,
-    edge::{self, Address, CatchPanicLayer, Stages},
+    edge::{self, Address, CatchPanicLayer, Metrics, Stages},
     proto::{DescribeInstanceInformationRequest, StreamInstanceInformationRequest},
     simulator::FailureKind,
 };
@@ -144,7 +144,7 @@ async fn a_panic_is_one_callers_error_and_the_connection_lives() {
         edge::Config { listen: Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 0))), ..edge::Config::default() };
     let listener = config.bind().await.unwrap();
     let url = format!("http://{}", listener.addr());
-    tokio::spawn(listener.serve(CatchPanicLayer.layer(service), Stages::default()));
+    tokio::spawn(listener.serve(CatchPanicLayer.layer(service), Stages::default(), Metrics::new([]).unwrap()));
     let mut client = within(Client::connect(url)).await.unwrap();
     for _ in 0..2 {
         let status = within(client.describe_instance_information(DescribeInstanceInformationRequest::default())).await;

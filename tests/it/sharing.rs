@@ -8,6 +8,7 @@ use std::{
 
 use futures_util::future::join_all;
 use ssm_gateway::{
+    listing::Outcome,
     proto::{
         DescribeInstanceInformationRequest, InstanceInformation, InstanceInformationStringFilter, ReadOptions,
         StreamInstanceInformationRequest, StreamInstanceInformationResponse,
@@ -17,7 +18,7 @@ use ssm_gateway::{
 use tonic::{Code, Streaming};
 use tonic_types::StatusExt as _;
 
-use crate::support::{Client, Gateway, failing, filter, filtered, simulated, simulated_with, until, within};
+use crate::support::{Client, Gateway, failing, fetches, filter, filtered, simulated, simulated_with, until, within};
 
 /// How many callers there are at once.
 const CALLERS: usize = 1000;
@@ -217,7 +218,7 @@ async fn a_fleet_larger_than_a_listings_cap_streams_whole_to_several_readers_wit
         assert!(gateway.listings.bytes() <= BOUND);
     }
     assert!(readers.iter().all(|(_, seen)| seen.len() == 5_000));
-    assert_eq!((simulator.stats().calls, gateway.listings.metrics().evictions()), (100, 0));
+    assert_eq!((simulator.stats().calls, gateway.listings.evictions()), (100, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -231,11 +232,13 @@ async fn what_is_counted_adds_up() {
     simulator.set_faults(failing(FailureKind::Throttling));
     let other = || filtered(vec![filter("PingStatus", &["Online"])]);
     join_all((0..10).map(|_| gateway.describe(other()))).await;
-    let metrics = gateway.listings.metrics();
-    assert_eq!((metrics.misses(), metrics.hits() + metrics.coalesced(), metrics.errors()), (1, 19, 10));
-    assert_eq!((metrics.stale(), metrics.evictions()), (0, 0));
-    assert_eq!(metrics.upstream_calls(), simulator.stats().calls);
-    assert!(metrics.upstream_time() > Duration::ZERO && gateway.listings.bytes() > 10_000);
+    let readers = gateway.listings.readers();
+    let of = |outcome| readers.of(outcome);
+    assert_eq!((of(Outcome::Miss), of(Outcome::Hit) + of(Outcome::Coalesced)), (1, 19));
+    assert_eq!(of(Outcome::Refused) + of(Outcome::Failed), 10);
+    assert_eq!((of(Outcome::Stale), gateway.listings.evictions()), (0, 0));
+    assert_eq!(fetches(&gateway.listings), simulator.stats().calls);
+    assert!(gateway.listings.bytes() > 10_000);
 }
 
 /// Five hundred calls a second for ten seconds against an upstream that throttles.
