@@ -5,12 +5,13 @@ use std::{
 
 use http::{Request, Response};
 use http_body::Body;
-use hyper::{body::Incoming, server::conn::http2::Builder, service::service_fn};
+use hyper::{body::Incoming, rt::Executor, server::conn::http2::Builder, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time,
 };
+use tokio_util::task::TaskTracker;
 use tonic::Status;
 use tower::{Service, ServiceExt as _};
 use tracing::{debug, info};
@@ -19,7 +20,6 @@ use super::{
     Config,
     credential::Credential,
     frames::Frames,
-    listener::Streams,
     metrics::Metrics,
     socket::Socket,
     stage::{Stage, Stages},
@@ -30,6 +30,10 @@ use crate::model::Causes;
 /// By how much the age of connections varies, so that those which came together do not leave together.
 const AGE_JITTER: f64 = 0.1;
 
+/// Runs the calls of connections, which go on a moment longer than those.
+#[derive(Debug, Clone)]
+pub(super) struct Streams(pub(super) TaskTracker);
+
 /// What all connections share.
 #[derive(Debug)]
 pub(super) struct Connections<S> {
@@ -39,6 +43,15 @@ pub(super) struct Connections<S> {
     pub(super) config: Config,
     pub(super) stages: Stages,
     pub(super) metrics: Metrics,
+}
+
+impl<F> Executor<F> for Streams
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        self.0.spawn(stream);
+    }
 }
 
 impl<S, B> Connections<S>

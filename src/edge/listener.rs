@@ -2,7 +2,7 @@ use std::{fs, io, os::unix::fs::FileTypeExt as _, path::Path, sync::Arc, time::D
 
 use http::{Request, Response};
 use http_body::Body;
-use hyper::{body::Incoming, rt::Executor, server::conn::http2};
+use hyper::{body::Incoming, server::conn::http2};
 use hyper_util::rt::TokioTimer;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
@@ -16,7 +16,7 @@ use tracing::warn;
 
 use super::{
     Address, Config,
-    connection::Connections,
+    connection::{Connections, Streams},
     metrics::Metrics,
     socket::{Socket, Stream},
     stage::{Stage, Stages},
@@ -217,19 +217,6 @@ impl Bound {
                 }
             }
         }
-    }
-}
-
-/// Runs the calls of connections, which go on a moment longer than those.
-#[derive(Debug, Clone)]
-pub(super) struct Streams(TaskTracker);
-
-impl<F> Executor<F> for Streams
-where
-    F: Future<Output: Send> + Send + 'static,
-{
-    fn execute(&self, stream: F) {
-        self.0.spawn(stream);
     }
 }
 
