@@ -6,7 +6,7 @@ mod view;
 use std::{
     net::SocketAddr,
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::{Instant, SystemTime},
@@ -72,7 +72,9 @@ struct Lasting {
     metrics: edge::Metrics,
     registry: Registry,
     started: Instant,
-    has_been_ready: Arc<OnceLock<()>>,
+    /// Set once every required target has answered: what becomes of them later takes nobody away.
+    has_been_ready: Arc<AtomicBool>,
+    /// Whether the configuration that it was told last could not be used.
     has_reload_failed: Arc<AtomicBool>,
 }
 
@@ -265,17 +267,11 @@ impl Live {
     }
 
     fn view(&self) -> View {
-        let Lasting { stages, metrics, registry, started, has_been_ready, has_reload_failed } = self.lasting.clone();
         View {
             config: Arc::new(self.config.clone()),
             listings: self.listings.clone(),
             limits: self.limits.clone(),
-            stages,
-            edge: metrics,
-            registry,
-            started,
-            has_been_ready,
-            has_reload_failed,
+            lasting: self.lasting.clone(),
         }
     }
 

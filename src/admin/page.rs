@@ -51,7 +51,7 @@ pub(super) fn page(status: &Status) -> String {
 
 fn head(status: &Status) -> Markup {
     let Status { calls, memory, .. } = status;
-    let reads: Reads = status.targets.iter().map(|target| target.reads).sum();
+    let reads = status.reads();
     let stage = if status.stage == "serving" { "good" } else { "bad" };
     html! {
         @if let Some(why) = &status.unready { p.bad { "Not ready: " (why) } }

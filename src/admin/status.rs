@@ -130,6 +130,14 @@ pub struct Listing {
     pub reads: Reads,
 }
 
+impl Status {
+    /// What the readers of all targets came to.
+    #[must_use]
+    pub fn reads(&self) -> Reads {
+        self.targets.iter().map(|target| target.reads).sum()
+    }
+}
+
 impl Reads {
     /// All that were counted.
     #[must_use]

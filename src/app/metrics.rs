@@ -16,6 +16,7 @@ use crate::{
     edge::{self, Stage},
     listing::{Durations, ListingState, ListingStatus, Listings, Outcome, Target, TargetState},
     proto,
+    upstream::Pace,
 };
 
 /// What counts by itself, and where it is read: the edge, and the process.
@@ -47,7 +48,7 @@ fn methods() -> impl Iterator<Item = String> {
 
 /// All metrics as text.
 pub(super) fn text(view: &View) -> Result<String, Error> {
-    let mut families = view.registry.gather();
+    let mut families = view.lasting.registry.gather();
     let mut more = Families(Vec::new());
     more.of_gateway(view);
     more.of_listings(&view.listings);
@@ -67,10 +68,10 @@ impl Families {
         self.gauge("ssm_gateway_build_info", "Always 1.", [(version, 1.0)]);
         let is_ready = view.unready().is_none();
         self.gauge("ssm_gateway_ready", "Whether it should be sent calls.", [(vec![], of_bool(is_ready))]);
-        let is_reloaded = !view.has_reload_failed.load(Relaxed);
+        let is_reloaded = !view.lasting.has_reload_failed.load(Relaxed);
         let help = "Whether the configuration that it was told last is in use.";
         self.gauge("ssm_gateway_config_last_reload_successful", help, [(vec![], of_bool(is_reloaded))]);
-        let now = view.stages.now();
+        let now = view.lasting.stages.now();
         let stages = Stage::ALL.map(|stage| (vec![("stage", stage.as_str())], of_bool(stage == now)));
         self.gauge("ssm_gateway_stage", "1 for how far it is on its way to the end.", stages);
     }
@@ -107,7 +108,6 @@ impl Families {
 
     fn of_targets(&mut self, listings: &Listings) {
         let targets: Vec<&Target> = listings.targets().collect();
-        let each = |what: fn(&Target) -> f64| targets.iter().map(move |target| (of_target(target), what(target)));
         let reads = targets.iter().flat_map(|target| {
             let readers = target.metrics().readers();
             Outcome::ALL.map(|outcome| {
@@ -125,13 +125,15 @@ impl Families {
         let help = "How long fetches waited for their turn.";
         let waits = targets.iter().map(|target| (of_target(target), target.metrics().waits()));
         self.histogram("ssm_gateway_upstream_wait_seconds", help, waits);
-        let retries = each(|target| total(target.pace().retries));
+        let paces: Vec<(&Target, Pace)> = targets.iter().map(|target| (*target, target.pace())).collect();
+        let each = |what: fn(&Pace) -> f64| paces.iter().map(move |(target, pace)| (of_target(target), what(pace)));
+        let retries = each(|pace| total(pace.retries));
         self.counter("ssm_gateway_upstream_retries_total", "Requests that were sent again.", retries);
-        let rate = each(|target| target.pace().rate);
+        let rate = each(|pace| pace.rate);
         self.gauge("ssm_gateway_upstream_rate", "Requests a second that AWS may be sent now.", rate);
-        let most = each(|target| target.pace().max_rate);
+        let most = each(|pace| pace.max_rate);
         self.gauge("ssm_gateway_upstream_max_rate", "Requests a second that AWS may be sent at most.", most);
-        let waiting = each(|target| count(target.pace().waiting));
+        let waiting = each(|pace| count(pace.waiting));
         self.gauge("ssm_gateway_upstream_waiting", "Fetches that wait for their turn.", waiting);
         let states = targets.iter().flat_map(|target| {
             let now = target.state();
@@ -140,9 +142,9 @@ impl Families {
             })
         });
         self.gauge("ssm_gateway_target_state", "1 for how a target is.", states);
-        let answered = each(|target| {
+        let answered = targets.iter().map(|target| {
             let answered = target.last_answered().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
-            answered.unwrap_or_default().as_secs_f64()
+            (of_target(target), answered.unwrap_or_default().as_secs_f64())
         });
         let help = "When AWS last answered, in seconds since 1970; 0 if it never did.";
         self.gauge("ssm_gateway_target_last_answered_timestamp_seconds", help, answered);

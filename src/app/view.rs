@@ -2,31 +2,26 @@
 
 use std::{
     cmp::Reverse,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    time::{Duration, Instant, SystemTime},
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, SystemTime},
 };
 
 use arc_swap::ArcSwap;
-use prometheus::Registry;
 use tokio::{task::JoinSet, time};
 use tower::BoxError;
 
-use super::metrics;
+use super::{Lasting, metrics};
 use crate::{
     admin::{self, Caller, Calls, Failure, Listing, Memory, Reads, Status},
     config::Config,
-    edge::{self, LimitsLayer, Stage, Stages},
+    edge::{LimitsLayer, Stage},
     listing::{Counts, Durations, LastError, ListingError, ListingStatus, Listings, Outcome, Target},
     model::{Filters, Freshness, Principal, Query},
+    upstream::UpstreamError,
 };
 
 /// When to ask a required target again that failed without advice.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
-/// How a fetch that AWS throttled is counted.
-const THROTTLED: &str = "throttled";
 /// The most of a listing's filters that is told: callers may send a mebibyte of them.
 const MAX_FILTERS: usize = 200;
 /// The most callers that are told of, those with the most calls.
@@ -39,15 +34,8 @@ const LISTINGS: usize = 100;
 pub(super) struct View {
     pub(super) config: Arc<Config>,
     pub(super) listings: Listings,
-    pub(super) stages: Stages,
-    pub(super) edge: edge::Metrics,
-    pub(super) registry: Registry,
-    pub(super) started: Instant,
     pub(super) limits: LimitsLayer,
-    /// Set once every required target has answered: what becomes of them later takes nobody away.
-    pub(super) has_been_ready: Arc<OnceLock<()>>,
-    /// Whether the configuration that it was told last could not be used.
-    pub(super) has_reload_failed: Arc<AtomicBool>,
+    pub(super) lasting: Lasting,
 }
 
 /// The view that holds now: another configuration brings another one.
@@ -75,7 +63,7 @@ impl admin::Gateway for Current {
 impl View {
     /// Why it should be sent no calls, if it should not.
     pub(super) fn unready(&self) -> Option<String> {
-        let stage = self.stages.now();
+        let stage = self.lasting.stages.now();
         if stage != Stage::Serving {
             return Some(format!("the gateway is going away: {}", stage.as_str()));
         }
@@ -86,9 +74,9 @@ impl View {
     /// Whether every required target has answered, now or at an earlier look.
     pub(super) fn is_ready_for_good(&self) -> bool {
         if self.unanswered().next().is_none() {
-            self.has_been_ready.get_or_init(|| ());
+            self.lasting.has_been_ready.store(true, Relaxed);
         }
-        self.has_been_ready.get().is_some()
+        self.lasting.has_been_ready.load(Relaxed)
     }
 
     /// The required targets that have not answered yet.
@@ -105,16 +93,17 @@ impl View {
     }
 
     fn status(&self) -> Status {
-        let (ended, failed) = self.edge.ended_calls();
+        let Lasting { stages, metrics, started, has_reload_failed, .. } = &self.lasting;
+        let (ended, failed) = metrics.ended_calls();
         let listings = self.listings.status();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            uptime_seconds: self.started.elapsed().as_secs(),
-            stage: self.stages.now().as_str().to_owned(),
+            uptime_seconds: started.elapsed().as_secs(),
+            stage: stages.now().as_str().to_owned(),
             unready: self.unready(),
-            has_reload_failed: self.has_reload_failed.load(Relaxed),
-            connections: self.edge.connections(),
-            calls: Calls { active: self.edge.active_calls(), ended, failed },
+            has_reload_failed: has_reload_failed.load(Relaxed),
+            connections: metrics.connections(),
+            calls: Calls { active: metrics.active_calls(), ended, failed },
             memory: Memory {
                 bytes: self.listings.bytes(),
                 max_bytes: self.listings.config().max_bytes,
@@ -139,7 +128,7 @@ impl View {
             max_rate: pace.max_rate,
             waiting: pace.waiting,
             fetches: fetches.values().map(Durations::count).sum(),
-            throttled: fetches.get(THROTTLED).map_or(0, Durations::count),
+            throttled: fetches.get(UpstreamError::THROTTLED).map_or(0, Durations::count),
             retries: pace.retries,
             last_answered: target.last_answered().map(written),
             last_error: target.last_error().map(failure),

@@ -178,7 +178,7 @@ fn lines(before: &Sample, now: &Sample) -> Vec<String> {
     let seconds = now.at.duration_since(before.at).as_secs_f64();
     let up = humantime::format_duration(Duration::from_secs(now.status.uptime_seconds));
     let readiness = unready.as_deref().unwrap_or("ready");
-    let (all, all_before) = (reads(&now.status), reads(&before.status));
+    let (all, all_before) = (now.status.reads(), before.status.reads());
     let mut lines = vec![
         format!("ssm-gateway {version}, {stage}, up {up}, {readiness}"),
         format!(
@@ -247,10 +247,6 @@ fn of_listing(listing: &Listing) -> String {
     let filters = if filters.is_empty() { "none" } else { filters };
     let kib = bytes >> 10;
     format!("{target:18} {state:8} {age:>7} {pages:>5} {kib:>7} {readers:>7} {:>6}  {filters}", reads.total())
-}
-
-fn reads(status: &Status) -> Reads {
-    status.targets.iter().map(|target| target.reads).sum()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "more digits than anyone reads")]

@@ -132,12 +132,15 @@ impl UpstreamError {
         }
     }
 
+    /// The [kind](Self::kind) of those that AWS throttled.
+    pub const THROTTLED: &'static str = "throttled";
+
     /// Its name in metrics and traces.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
             Self::InvalidRequest(_) => "invalid_request",
-            Self::Throttled(_) => "throttled",
+            Self::Throttled(_) => Self::THROTTLED,
             Self::AccessDenied(_) => "access_denied",
             Self::Credentials(..) => "credentials",
             Self::Unavailable(..) => "unavailable",

@@ -45,6 +45,11 @@ impl Gateway {
     pub(crate) async fn at(endpoint: &str, configure: impl FnOnce(&mut Config)) -> Self {
         let mut config = config(endpoint);
         configure(&mut config);
+        Self::plain(config).await
+    }
+
+    /// With this configuration, and a client without TLS.
+    pub(crate) async fn plain(config: Config) -> Self {
         Self::serving(config, async |addr| Channel::from_shared(format!("http://{addr}")).unwrap().connect().await)
             .await
     }
