@@ -10,11 +10,11 @@ use ssm_gateway::{
     proto::{DescribeInstanceInformationRequest, StreamInstanceInformationRequest},
     simulator::{self, FailureKind, Faults, Scope},
 };
-use tokio::{net::TcpStream, time};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, time};
 
 use crate::{
     http::{get, get_with, metrics, status},
-    proofs::{Folder, allow, sha256, token, with_token},
+    proofs::{Folder, Secured, allow, sha256, token, with_token},
     support::{Gateway, config, failing, filter, filtered, forget, simulated, simulated_with, within},
 };
 
@@ -254,10 +254,7 @@ async fn the_configuration_is_told_without_secrets_and_as_it_is_after_a_reload()
         })
         .unwrap()
     };
-    let gateway = Gateway::serving(load(text.clone()), async |addr| {
-        tonic::transport::Channel::from_shared(format!("http://{addr}")).unwrap().connect().await
-    })
-    .await;
+    let gateway = Gateway::plain(load(text.clone())).await;
     let told = async || {
         let headers = [("host", "127.0.0.1"), ("authorization", "Bearer admin-secret")];
         get_with(gateway.admin, "/config", &headers).await.1.1
@@ -305,10 +302,7 @@ async fn a_reload_of_a_required_target_takes_nobody_away() {
         config.targets.insert("needed".into(), needed);
         config
     };
-    let gateway = Gateway::serving(with(1), async |addr| {
-        tonic::transport::Channel::from_shared(format!("http://{addr}")).unwrap().connect().await
-    })
-    .await;
+    let gateway = Gateway::plain(with(1)).await;
     until_code(gateway.admin, "/readyz", 200).await;
     simulator.set_faults(failing(FailureKind::Reset));
     gateway.tell(Signal::Reload(Ok(Box::new(with(2)))));
@@ -350,4 +344,30 @@ async fn no_caller_makes_the_status_large() {
     gateway.describe(filtered(vec![filter("IamRole", &[&values])])).await.unwrap();
     let (code, text) = get(gateway.admin, "/status").await;
     assert!(code == 200 && text.len() < 10_000, "{}", text.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_leave_for_their_age_are_one_too_many_or_speak_no_tls_are_counted() {
+    let (gateway, _simulator) = simulated_with(1, |config| {
+        config.edge.max_connections = 1;
+        config.edge.max_connection_age = Duration::from_millis(200);
+    })
+    .await;
+    let certificates = Secured::new();
+    let mut secured = config("http://127.0.0.1:1");
+    certificates.configure(&mut secured);
+    let secured =
+        Gateway::serving(secured, async |addr| certificates.endpoint(addr.port(), None).connect().await).await;
+    let until_counted = async |admin: SocketAddr, name: &str| {
+        within(async {
+            while metrics(admin).await[name] == 0.0 {
+                let addr = if admin == gateway.admin { gateway.addr } else { secured.addr };
+                let _refused = TcpStream::connect(addr).await.unwrap().write_all(b"no TLS, and no HTTP/2").await;
+            }
+        })
+        .await;
+    };
+    until_counted(gateway.admin, "ssm_gateway_connections_refused_total").await;
+    until_counted(gateway.admin, "ssm_gateway_connections_drained_total{reason=\"age\"}").await;
+    until_counted(secured.admin, "ssm_gateway_tls_handshake_failures_total").await;
 }

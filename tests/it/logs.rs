@@ -5,7 +5,7 @@ use std::{process::Command, time::Duration};
 use futures_util::future::join_all;
 use ssm_gateway::{
     proto::{DescribeInstanceInformationRequest, StreamInstanceInformationRequest},
-    simulator::{self, FailureKind, Faults},
+    simulator::{self, FailureKind, Faults, Scope},
     telemetry::LogConfig,
 };
 use tokio::time;
@@ -73,6 +73,22 @@ async fn nothing_that_is_emitted_has_an_address_a_host_name_or_a_credential_in_i
     for secret in nodes.iter().flat_map(|node| [node.ip_address(), node.computer_name()]).chain(secrets) {
         assert!(secret.is_empty() || !emitted.contains(secret), "{secret} is told");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_line_of_a_stream_says_how_many_of_its_targets_could_not_be_reached() {
+    let (simulator, folder) = (simulator::Config::default().start().await.unwrap(), Folder::new());
+    simulator.set_faults_of(Scope::new("123456789012", "eu-west-1"), failing(FailureKind::AccessDenied));
+    let config = "[targets.a]\nregion = 'us-east-1'\n[targets.b]\nregion = 'eu-west-1'\n";
+    let program = Program::in_front_of(&simulator, &folder, config, "127.0.0.1:0", "");
+    let mut client = within(Client::connect(format!("http://{}", program.addr))).await.unwrap();
+    let both = StreamInstanceInformationRequest { targets: vec!["*".to_owned()], ..Default::default() };
+    let mut pages = within(client.stream_instance_information(both)).await.unwrap().into_inner();
+    while within(pages.message()).await.unwrap().is_some() {}
+    drop((pages, client));
+    let log = program.stop();
+    let line = log.lines().find(|line| line.contains("call ended")).unwrap();
+    assert!(line.contains("targets=2 unreachable=1 status=\"OK\""), "{line}");
 }
 
 const PANICS: &str = "SSM_GATEWAY_TEST_PANICS";
