@@ -1,5 +1,6 @@
 //! The command line: a file a subcommand.
 
+mod admin;
 mod check;
 mod client;
 mod demo;

@@ -6,7 +6,7 @@ use std::{
 use tokio::time;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
-use super::{CliError, client::Server, failed};
+use super::{CliError, admin::Admin, client::Server, failed};
 
 /// Ask a running gateway whether it serves.
 ///
@@ -18,6 +18,9 @@ pub(super) struct Args {
     /// The service to ask about, by its full name [default: the server as a whole].
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     service: String,
+    /// Ask this admin address instead of --server, which proves nothing and never speaks TLS, whether the gateway is ready.
+    #[arg(long, value_name = "URL", conflicts_with = "service")]
+    admin: Option<Admin>,
     /// How long it may take in all.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "5s")]
     timeout: Duration,
@@ -29,6 +32,10 @@ impl Args {
     }
 
     async fn ask(self) -> Result<(), CliError> {
+        if let Some(admin) = &self.admin {
+            io::stdout().write_all(&admin.get("/readyz", None).await?)?;
+            return Ok(());
+        }
         let mut client = HealthClient::new(self.server.connect().await?);
         let request = HealthCheckRequest { service: self.service };
         let answer = client.check(request).await.map_err(failed)?.into_inner();

@@ -6,22 +6,15 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use futures_util::StreamExt as _;
-use http::{
-    Request, Uri, header,
-    uri::{Authority, Scheme},
-};
-use http_body_util::{BodyExt as _, Empty};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use terminal_size::{Height, Width, terminal_size};
-use tokio::{
-    net::TcpStream,
-    time::{self, Instant},
-};
+use tokio::time::{self, Instant};
 
-use super::{CliError, client, stop_signals};
+use super::{
+    CliError,
+    admin::{Admin, harmless},
+    stop_signals,
+};
 use crate::{
     admin::{Failure, Listing, Reads, Status, Target},
     model::Causes,
@@ -47,9 +40,8 @@ const REST: &str = "\u{1b}[J";
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The gateway's admin address.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9464", value_parser = admin,
-        env = "SSM_GATEWAY_ADMIN")]
-    admin: Authority,
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9464", env = "SSM_GATEWAY_ADMIN")]
+    admin: Admin,
     /// A file with the token of its [admin] table, if it has one.
     #[arg(long, value_name = "FILE", env = "SSM_GATEWAY_ADMIN_TOKEN_FILE")]
     admin_token_file: Option<PathBuf>,
@@ -110,46 +102,11 @@ impl Args {
     }
 
     async fn sample(&self) -> Result<Sample, CliError> {
-        let answer = time::timeout(TIMEOUT, self.get()).await.unwrap_or(Err(CliError::Timeout))?;
-        let status =
-            serde_json::from_slice(&answer).map_err(|error| CliError::Admin(self.admin.clone(), error.into()))?;
+        let asking = self.admin.get("/status", self.admin_token_file.as_deref());
+        let answer = time::timeout(TIMEOUT, asking).await.unwrap_or(Err(CliError::Timeout))?;
+        let status = serde_json::from_slice(&answer).map_err(|error| self.admin.failed(error))?;
         Ok(Sample { status, at: Instant::now() })
     }
-
-    /// What `/status` answers.
-    async fn get(&self) -> Result<Bytes, CliError> {
-        let failed = |error: Box<dyn std::error::Error + Send + Sync>| CliError::Admin(self.admin.clone(), error);
-        let (host, port) = (self.admin.as_str(), self.admin.port_u16().map_or(":80", |_| ""));
-        let stream = TcpStream::connect(format!("{host}{port}")).await.map_err(|error| failed(error.into()))?;
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(error.into()))?;
-        // What becomes of it shows in the answer.
-        tokio::spawn(async { drop(connection.await) });
-        let mut request = Request::get("/status").header(header::HOST, host);
-        if let Some(file) = &self.admin_token_file {
-            if !client::is_local(self.admin.host()) {
-                return Err(CliError::PlaintextAdminToken(self.admin.clone()));
-            }
-            request = request.header(header::AUTHORIZATION, client::authorization(file)?.as_encoded_bytes());
-        }
-        let request = request.body(Empty::<Bytes>::new()).map_err(|error| failed(error.into()))?;
-        let answer = sender.send_request(request).await.map_err(|error| failed(error.into()))?;
-        let status = answer.status();
-        let body = answer.into_body().collect().await.map_err(|error| failed(error.into()))?.to_bytes();
-        if status.is_success() {
-            return Ok(body);
-        }
-        Err(failed(format!("{status}: {}", harmless(String::from_utf8_lossy(&body).trim())).into()))
-    }
-}
-
-/// `http://HOST:PORT`, which is all that the admin address speaks.
-fn admin(url: &str) -> Result<Authority, String> {
-    let parts = url.parse::<Uri>().map(Uri::into_parts).unwrap_or_default();
-    let has_path = parts.path_and_query.is_some_and(|path| path != "/");
-    let authority = parts.authority.filter(|host| !host.as_str().contains('@') && !has_path);
-    let authority = authority.filter(|_| parts.scheme.is_none_or(|scheme| scheme == Scheme::HTTP));
-    authority.ok_or_else(|| "it is not like http://127.0.0.1:9464".to_owned())
 }
 
 /// No shorter than anybody can read.
@@ -216,11 +173,6 @@ fn lines(before: &Sample, now: &Sample) -> Vec<String> {
     ));
     lines.extend(listings.iter().take(LISTINGS).map(of_listing));
     lines.iter().map(|line| harmless(line)).collect()
-}
-
-/// Callers choose filters, and whoever answers an error: what they say must not steer the terminal.
-fn harmless(line: &str) -> String {
-    line.replace(char::is_control, "\u{fffd}")
 }
 
 fn of_target(target: &Target, before: &Target, seconds: f64) -> String {

@@ -347,7 +347,7 @@ async fn list_says_of_each_node_which_target_it_is_of_and_ends_with_what_could_n
 #[test]
 fn help_teaches_every_command() {
     let help = run(Command::new(SSM_GATEWAY).arg("--help"));
-    for command in ["serve", "check", "simulate", "demo", "list", "targets", "health"] {
+    for command in ["serve", "check", "simulate", "demo", "list", "targets", "health", "top"] {
         assert!(help.contains(command));
         let help = run(Command::new(SSM_GATEWAY).args([command, "--help"]));
         assert!(help.lines().count() > 8 && !help.contains('`'), "{help}");
@@ -443,9 +443,12 @@ async fn health_tells_by_its_exit_code() {
         (output.status.code(), String::from_utf8(printed).unwrap())
     };
     let addr = gateway.addr.to_string();
+    let admin = format!("http://{}", gateway.admin);
+    let by_admin = &["--admin", &*admin][..];
     for flags in [&[][..], &["--service", ssm_gateway::service::SERVICE_NAME]] {
         assert_eq!(health(&addr, flags), (Some(0), "SERVING\n".to_owned()));
     }
+    assert_eq!(health("https://nowhere", by_admin), (Some(0), "ok\n".to_owned()), "TLS or not");
     let (code, printed) = health(&addr, &["--service", "nobody"]);
     assert_eq!((code, printed.contains("no such service")), (Some(1), true), "{printed}");
     gateway.stop();
@@ -454,6 +457,12 @@ async fn health_tells_by_its_exit_code() {
         told = health(&addr, &[]);
     }
     assert_eq!(told, (Some(1), "error: the gateway says NOT_SERVING\n".to_owned()));
+    let (code, printed) = health(&addr, by_admin);
+    assert_eq!(
+        (code, printed.contains("503 Service Unavailable: the gateway is going away")),
+        (Some(1), true),
+        "{printed}"
+    );
     // One that accepts, and says nothing.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let told = health(&silent.local_addr().unwrap().to_string(), &["--timeout", "300ms"]);

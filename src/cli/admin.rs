@@ -1,0 +1,66 @@
+use std::{error::Error, path::Path, str::FromStr};
+
+use bytes::Bytes;
+use http::{
+    Request, Uri, header,
+    uri::{Authority, Scheme},
+};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use super::{CliError, client};
+
+/// A gateway's admin address: `http://HOST:PORT`, which is all that it speaks.
+#[derive(Debug, Clone)]
+pub(super) struct Admin(Authority);
+
+impl FromStr for Admin {
+    type Err = &'static str;
+
+    fn from_str(url: &str) -> Result<Self, Self::Err> {
+        let parts = url.parse::<Uri>().map(Uri::into_parts).unwrap_or_default();
+        let has_path = parts.path_and_query.is_some_and(|path| path != "/");
+        let authority = parts.authority.filter(|host| !host.as_str().contains('@') && !has_path);
+        let authority = authority.filter(|_| parts.scheme.is_none_or(|scheme| scheme == Scheme::HTTP));
+        authority.map(Self).ok_or("it is not like http://127.0.0.1:9464")
+    }
+}
+
+impl Admin {
+    /// What it answers at this path, to whoever has the token in the file.
+    pub(super) async fn get(&self, path: &str, token_file: Option<&Path>) -> Result<Bytes, CliError> {
+        let (host, port) = (self.0.as_str(), self.0.port_u16().map_or(":80", |_| ""));
+        let stream = TcpStream::connect(format!("{host}{port}")).await.map_err(|error| self.failed(error))?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.failed(error))?;
+        // What becomes of it shows in the answer.
+        tokio::spawn(async { drop(connection.await) });
+        let mut request = Request::get(path).header(header::HOST, host);
+        if let Some(file) = token_file {
+            if !client::is_local(self.0.host()) {
+                return Err(CliError::PlaintextAdminToken(self.0.clone()));
+            }
+            request = request.header(header::AUTHORIZATION, client::authorization(file)?.as_encoded_bytes());
+        }
+        let request = request.body(Empty::<Bytes>::new()).map_err(|error| self.failed(error))?;
+        let answer = sender.send_request(request).await.map_err(|error| self.failed(error))?;
+        let status = answer.status();
+        let body = answer.into_body().collect().await.map_err(|error| self.failed(error))?.to_bytes();
+        if status.is_success() {
+            return Ok(body);
+        }
+        Err(self.failed(format!("{status}: {}", harmless(String::from_utf8_lossy(&body).trim()))))
+    }
+
+    /// Why it did not tell what was asked.
+    pub(super) fn failed(&self, why: impl Into<Box<dyn Error + Send + Sync>>) -> CliError {
+        CliError::Admin(self.0.clone(), why.into())
+    }
+}
+
+/// Callers choose filters, and whoever answers an error: what they say must not steer the terminal.
+pub(super) fn harmless(line: &str) -> String {
+    line.replace(char::is_control, "\u{fffd}")
+}
