@@ -7,6 +7,7 @@ mod demo;
 mod health;
 mod list;
 mod output;
+mod proto;
 mod serve;
 mod settings;
 mod simulate;
@@ -35,6 +36,7 @@ use crate::{
 ///
 /// `demo` shows it all in one process. `serve` is the gateway: callers speak to it in gRPC, it asks AWS for them; `check`
 /// looks at its configuration. `list`, `targets` and `health` are callers; `top` watches. `simulate` is an SSM without AWS.
+/// `proto` writes the contract, for other clients.
 ///
 /// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done in part: some targets could not be reached.
 #[derive(Debug, Parser)]
@@ -54,6 +56,7 @@ enum Command {
     Targets(targets::Args),
     Health(health::Args),
     Top(top::Args),
+    Proto(proto::Args),
 }
 
 /// The exit code of a command that did what it could.
@@ -104,6 +107,8 @@ enum CliError {
     Descriptors(#[from] prost_reflect::DescriptorError),
     #[error("the program's own contract has no InstanceInformation")]
     Contract,
+    #[error("could not write {}", .0.display())]
+    Write(PathBuf, #[source] io::Error),
     #[error("could not write the output")]
     Output(#[from] io::Error),
     #[error("{} could not be reached", .0.join(", "))]
@@ -124,6 +129,7 @@ impl Cli {
             Command::Targets(args) => args.run().await,
             Command::Health(args) => args.run().await,
             Command::Top(args) => args.run().await,
+            Command::Proto(args) => args.run(),
         };
         match outcome {
             Ok(()) => ExitCode::SUCCESS,

@@ -347,7 +347,7 @@ async fn list_says_of_each_node_which_target_it_is_of_and_ends_with_what_could_n
 #[test]
 fn help_teaches_every_command() {
     let help = run(Command::new(SSM_GATEWAY).arg("--help"));
-    for command in ["serve", "check", "simulate", "demo", "list", "targets", "health", "top"] {
+    for command in ["serve", "check", "simulate", "demo", "list", "targets", "health", "proto", "top"] {
         assert!(help.contains(command));
         let help = run(Command::new(SSM_GATEWAY).args([command, "--help"]));
         assert!(help.lines().count() > 8 && !help.contains('`'), "{help}");
