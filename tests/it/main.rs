@@ -44,5 +44,6 @@ mod support;
 mod targets;
 mod tls;
 mod top;
+mod tour;
 mod traces;
 mod upstream;
