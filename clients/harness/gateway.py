@@ -1,0 +1,159 @@
+"""A gateway with TLS and a token in front of simulated SSMs, and a connection to it that does not last."""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from datetime import timezone
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import trustme
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/peers"))
+from fleet import ssm  # noqa: E402
+
+# What all programs say.
+LOG = ROOT / ".tools/clients.log"
+ACCOUNT = "123456789012"
+NODES = 1237
+LARGE = 40_000
+# Less than half of the fleet.
+CUT_AFTER = 150_000
+# How long no connection lasts after the first that was cut, in seconds: longer than the retries of the service config take.
+OUTAGE = 3
+# What is wrong with a target, as the simulator takes it.
+FAULTS = {
+    "denied": {"failures": [{"kind": "access_denied"}]},
+    "silent": {"failures": [{"kind": "hang"}]},
+    # Longer than all the retries of the service config take together, if they do not wait for it.
+    "throttled": {"failures": [{"kind": "throttling", "calls": 1, "retry_after": "3s"}]},
+}
+
+
+@contextlib.contextmanager
+def gateway(languages):
+    """Starts it all, and gives the environment that the clients' tests are told by, and the connections that were cut.
+
+    There are targets to be throttled for each language.
+    """
+    LOG.unlink(missing_ok=True)
+    with TemporaryDirectory() as folder, contextlib.ExitStack() as programs:
+        folder = Path(folder)
+        simulator = programs.enter_context(program("simulate", f"--nodes={NODES}", "--listen=127.0.0.1:0"))
+        large = programs.enter_context(program("simulate", f"--nodes={LARGE}", "--listen=127.0.0.1:0"))
+        faulty = ["denied", "silent"]
+        faulty += [f"throttled-{language}{suffix}" for language in languages for suffix in ["", "-stream"]]
+        targets = f"[targets.fleet]\n[targets.other]\nregion = 'other'\n[targets.large]\nendpoint_url = '{large}'\n"
+        for target in faulty:
+            # A region is a fleet of its own.
+            targets += f"[targets.{target}]\nregion = '{target}'\n"
+            steer(simulator, target, FAULTS[target.split("-")[0]])
+        token = secrets.token_hex(32)
+        (folder / "token").write_text(token)
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(folder / "ca.pem")
+        authority.issue_cert("127.0.0.1", "localhost").private_key_and_cert_chain_pem.write_to_path(folder / "tls.pem")
+        config, open_config = folder / "gateway.toml", folder / "open.toml"
+        upstream = f"[upstream]\nendpoint_url = '{simulator}'\nregion = 'us-east-1'\nrequests_per_second = 1e6\n"
+        open_config.write_text(upstream)
+        config.write_text(
+            f"default_target = 'fleet'\n{upstream}{targets}"
+            f"[edge.tls]\ncert = '{folder}/tls.pem'\nkey = '{folder}/tls.pem'\n"
+            f"[[auth.tokens]]\nname = 'clients'\nsha256 = '{hashlib.sha256(token.encode()).hexdigest()}'\n"
+            "[[allow]]\nprincipal = 'token:clients'\n"
+        )
+        serve = ["serve", "--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0", "--config"]
+        address = programs.enter_context(program(*serve, config))
+        cut_address, cuts = cutting(address)
+        (folder / "fleet.json").write_text(json.dumps(fleet(simulator)))
+        environment = {
+            "SSM_GATEWAY_ADDRESS": address,
+            "SSM_GATEWAY_TLS_CA": str(folder / "ca.pem"),
+            "SSM_GATEWAY_TOKEN_FILE": str(folder / "token"),
+            "OPEN_ADDRESS": programs.enter_context(program(*serve, open_config)),
+            "CUT_ADDRESS": cut_address,
+            "FLEET": str(folder / "fleet.json"),
+        }
+        yield environment, cuts
+
+
+@contextlib.contextmanager
+def program(*arguments):
+    """Runs a command of the program, and gives the address that it tells of."""
+    keys = {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any"}
+    command = [ROOT / "target/debug/ssm-gateway", *arguments]
+    child = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | keys
+    )
+    try:
+        log = LOG.open("a")
+        for line in child.stdout:
+            log.write(line)
+            if found := re.search(r"(?:nodes at |: listening addr=)(\S+)", line):
+                threading.Thread(target=shutil.copyfileobj, args=(child.stdout, log), daemon=True).start()
+                yield found[1]
+                return
+        sys.exit(f"it does not start: see {LOG}")
+    finally:
+        child.kill()
+        child.wait()
+
+
+def steer(simulator, region, faults):
+    url = f"{simulator}/_simulator/faults?account={ACCOUNT}&region={region}"
+    headers = {"content-type": "application/json"}
+    urllib.request.urlopen(urllib.request.Request(url, json.dumps(faults).encode(), headers, method="PUT")).close()
+
+
+def fleet(simulator):
+    """What boto3 reads, as ProtoJSON writes it."""
+
+    def as_json(time):
+        precision = "milliseconds" if time.microsecond else "seconds"
+        return time.astimezone(timezone.utc).isoformat(timespec=precision).replace("+00:00", "Z")
+
+    pages = ssm(simulator).get_paginator("describe_instance_information").paginate(PaginationConfig={"PageSize": 50})
+    nodes = [node for page in pages for node in page["InstanceInformationList"]]
+    assert len(nodes) == NODES
+    return json.loads(json.dumps(nodes, default=as_json))
+
+
+def cutting(address):
+    """An address whose every connection to `address` breaks after CUT_AFTER bytes to the client, and a list of when."""
+    listener, cuts = socket.create_server(("127.0.0.1", 0)), []
+
+    def pass_on(source, sink, most):
+        with contextlib.suppress(OSError):
+            while most > 0 and (some := source.recv(min(65536, most))):
+                sink.sendall(some)
+                most -= len(some)
+        if most == 0:
+            cuts.append(time.monotonic())
+        for end in [source, sink]:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def accept():
+        host, port = address.rsplit(":", 1)
+        while True:
+            client, _ = listener.accept()
+            if cuts and time.monotonic() - cuts[0] < OUTAGE:
+                client.close()
+                continue
+            server = socket.create_connection((host, int(port)))
+            for ends in [(client, server, float("inf")), (server, client, CUT_AFTER)]:
+                threading.Thread(target=pass_on, args=ends, daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    return f"127.0.0.1:{listener.getsockname()[1]}", cuts

@@ -1,0 +1,139 @@
+"""Runs the clients' tests in all languages, or in those given, and prints a line a language and case."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from gateway import LOG, ROOT, gateway
+
+CASES = [
+    "pages",
+    "stream",
+    "cut",
+    "slow reader",
+    "wrong filter",
+    "denied",
+    "throttle",
+    "throttled stream",
+    "deadline",
+    "wrong token",
+    "program",
+]
+# What installs and generates what is needed, what runs the tests, how that tells of a case, and what prints the nodes that are online.
+LANGUAGES = {
+    "python": (
+        "python3 -m venv .venv && .venv/bin/pip install -qr test-requirements.txt && PYTHON=.venv/bin/python ./generate",
+        ".venv/bin/pytest -v",
+        r"::test_(?P<case>\w+) (?P<passed>PASSED)?",
+        ".venv/bin/python nodes.py",
+    ),
+    "go": (
+        "go generate && go vet",
+        "go test -v -count=1",
+        r"^--- (?P<passed>PASS)?.*: Test(?P<case>\w+)",
+        "go run .",
+    ),
+    "typescript": (
+        "npm ci && npm run generate && npm run build",
+        "npm test",
+        r"^(?:not |(?P<passed>))ok \d+ - (?P<case>.+)$",
+        "npm start --silent",
+    ),
+    "java": (
+        "mvn --batch-mode --quiet test-compile",
+        "mvn --batch-mode --no-transfer-progress test",
+        r"NodesTest\.(?P<case>\w+) -- Time elapsed: \S+ s(?P<passed>$)?",
+        "mvn --batch-mode --quiet exec:java",
+    ),
+    "rust": (
+        "cargo test --locked --no-run",
+        "cargo test --locked",
+        r"^test (?P<case>\w+) \.\.\. (?P<passed>ok)?",
+        "cargo run --locked --quiet",
+    ),
+}
+# For one command: more than any takes that installs what it needs.
+PATIENCE = 900
+
+
+def run(command, language, environment):
+    """Runs it in the language's folder, and gives whether it succeeded, what it printed, and all that it said."""
+    # A stand-in for what a developer has on the PATH.
+    path = f"{ROOT}/.tools/maven/bin:{ROOT}/.tools/venv/bin:{os.environ['PATH']}"
+    child = subprocess.Popen(
+        command,
+        shell=True,
+        cwd=ROOT / "clients" / language,
+        env=os.environ | environment | {"PATH": path},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        printed, said = child.communicate(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+        printed, said = child.communicate()
+        said += f"\nit took more than {PATIENCE} s"
+    return child.returncode == 0, printed, f"$ {command}\n{printed}{said}"
+
+
+def words(name):
+    """`slow_reader`, `SlowReader` and `slowReader` as `slow reader`."""
+    return re.sub(r"_|(?<=[a-z])(?=[A-Z])", " ", name).strip().lower()
+
+
+def try_program(command, language, environment):
+    """Whether the program prints each node that is online, by TLS and a token, and without; and all that it said."""
+    fleet = json.loads(Path(environment["FLEET"]).read_text())
+    online = [node["InstanceId"] for node in fleet if node.get("PingStatus") == "Online"]
+    all_said, is_right = "", True
+    for told in [environment, {"SSM_GATEWAY_ADDRESS": environment["OPEN_ADDRESS"]}]:
+        succeeded, printed, said = run(command, language, told)
+        is_right = is_right and succeeded and [line.partition(" ")[0] for line in printed.splitlines()] == online
+        all_said += said
+    return is_right, all_said
+
+
+def test(language, environment, cuts):
+    """Prints a line a case, and gives how many of them passed."""
+    prepare, command, told, program = LANGUAGES[language]
+    cuts.clear()
+    passed = set()
+    succeeded, _, said = run(prepare, language, environment)
+    if succeeded:
+        succeeded, printed, said = run(command, language, environment)
+        passed = {
+            words(match["case"]) for match in re.finditer(told, printed, re.MULTILINE) if match["passed"] is not None
+        }
+        # Two fleets, of which a connection carries less than half of one.
+        if len(cuts) < 4:
+            passed.discard("cut")
+        is_right, said_by_program = try_program(program, language, environment)
+        passed |= {"program"} if is_right else set()
+        said += said_by_program
+    if not succeeded and passed == set(CASES):
+        passed.clear()
+    if passed != set(CASES):
+        print(f"{said}\n{len(cuts)} connections were cut; what the gateway said: {LOG}")
+    for case in CASES:
+        print(f"{language:<12}{case:<18}{'ok' if case in passed else 'FAILED'}", flush=True)
+    return len(passed & set(CASES))
+
+
+# So that what was started ends, too.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
+languages = sys.argv[1:] or list(LANGUAGES)
+if unknown := set(languages) - set(LANGUAGES):
+    sys.exit(f"no client in {', '.join(unknown)}: there are {', '.join(LANGUAGES)}")
+with gateway(languages) as (environment, cuts):
+    passed = sum(test(language, environment, cuts) for language in languages)
+failed = len(languages) * len(CASES) - passed
+print(f"{passed} passed, {failed} failed")
+sys.exit(failed > 0)
