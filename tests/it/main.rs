@@ -22,6 +22,7 @@ mod credentials;
 mod crowds;
 mod describe;
 mod drain;
+mod envoy;
 mod fleets;
 mod http;
 mod limits;

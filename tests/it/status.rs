@@ -1,6 +1,9 @@
 //! The status mapping, every row that can happen today, through the running gateway.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use hyper_util::{
     client::legacy::{Client as HttpClient, connect::HttpConnector},
@@ -221,9 +224,11 @@ async fn a_token_that_aws_let_expire_aborts_the_walk() {
 }
 
 /// A client that leaves deadlines to the server; tonic's own gives up by itself.
-fn patient(gateway: &Gateway) -> InstanceInformationServiceClient<HttpClient<HttpConnector, tonic::body::Body>> {
+pub(crate) fn patient(
+    addr: SocketAddr,
+) -> InstanceInformationServiceClient<HttpClient<HttpConnector, tonic::body::Body>> {
     let http = HttpClient::builder(TokioExecutor::new()).http2_only(true).build_http();
-    InstanceInformationServiceClient::with_origin(http, format!("http://{}", gateway.addr).parse().unwrap())
+    InstanceInformationServiceClient::with_origin(http, format!("http://{addr}").parse().unwrap())
 }
 
 #[tokio::test]
@@ -234,7 +239,7 @@ async fn a_caller_waits_no_longer_than_its_deadline() {
         let mut request = tonic::Request::new(DescribeInstanceInformationRequest::default());
         request.metadata_mut().insert("grpc-timeout", "150m".parse().unwrap());
         let started = Instant::now();
-        let status = patient(&gateway).describe_instance_information(request).await.unwrap_err();
+        let status = patient(gateway.addr).describe_instance_information(request).await.unwrap_err();
         assert!(started.elapsed() < Duration::from_secs(4));
         let info = status.get_details_error_info().unwrap();
         assert_eq!((status.code(), &*info.reason), (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"));
