@@ -20,6 +20,7 @@ mod connections;
 mod contract;
 mod credentials;
 mod crowds;
+mod deploy;
 mod describe;
 mod drain;
 mod envoy;
