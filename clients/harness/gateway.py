@@ -21,7 +21,7 @@ import trustme
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/peers"))
-from fleet import ssm  # noqa: E402
+from fleet import read_by_boto3  # noqa: E402
 
 # What all programs say.
 LOG = ROOT / ".tools/clients.log"
@@ -123,8 +123,7 @@ def fleet(simulator):
         precision = "milliseconds" if time.microsecond else "seconds"
         return time.astimezone(timezone.utc).isoformat(timespec=precision).replace("+00:00", "Z")
 
-    pages = ssm(simulator).get_paginator("describe_instance_information").paginate(PaginationConfig={"PageSize": 50})
-    nodes = [node for page in pages for node in page["InstanceInformationList"]]
+    nodes = read_by_boto3(simulator)
     assert len(nodes) == NODES
     return json.loads(json.dumps(nodes, default=as_json))
 

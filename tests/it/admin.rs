@@ -8,14 +8,14 @@ use ssm_gateway::{
     config::Target,
     model::TokenHash,
     proto::{DescribeInstanceInformationRequest, StreamInstanceInformationRequest},
-    simulator::{self, FailureKind, Faults, Scope},
+    simulator::{FailureKind, Faults, Scope},
 };
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, time};
 
 use crate::{
     http::{get, get_with, metrics, status},
     proofs::{Folder, Secured, allow, sha256, token, with_token},
-    support::{Gateway, config, failing, filter, filtered, forget, simulated, simulated_with, within},
+    support::{Gateway, config, failing, filter, filtered, forget, simulated, simulated_with, simulator_of, within},
 };
 
 const DESCRIBE: &str = "ssm_gateway.v1.InstanceInformationService/DescribeInstanceInformation";
@@ -116,7 +116,7 @@ async fn labels_are_bounded_whatever_callers_say() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ready_is_who_has_an_answer_of_every_required_target() {
-    let simulator = simulator::Config { nodes: 1, ..simulator::Config::default() }.start().await.unwrap();
+    let simulator = simulator_of(1).await;
     simulator.set_faults_of(eu(), failing(FailureKind::Reset));
     let gateway = Gateway::at(&simulator.url(), |config| {
         config.listing.hold_off = Duration::from_millis(10);
@@ -294,7 +294,7 @@ async fn whoever_opens_connections_and_asks_nothing_is_in_no_probes_way() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_of_a_required_target_takes_nobody_away() {
-    let simulator = simulator::Config { nodes: 1, ..simulator::Config::default() }.start().await.unwrap();
+    let simulator = simulator_of(1).await;
     let with = |ttl: u64| {
         let mut config = config(&simulator.url());
         let ttl = Some(Duration::from_secs(ttl));

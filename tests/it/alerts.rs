@@ -5,7 +5,7 @@ use std::{
     collections::BTreeSet,
     fs,
     net::{SocketAddr, TcpListener},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -13,7 +13,7 @@ use serde_json::Value;
 use ssm_gateway::{
     config::Target,
     proto::{DescribeInstanceInformationRequest, StreamInstanceInformationRequest},
-    simulator::{self, FailureKind, Faults, Scope, Simulator},
+    simulator::{FailureKind, Faults, Scope, Simulator},
 };
 use tokio::time::{self, Instant};
 use tonic::transport::Channel;
@@ -21,7 +21,9 @@ use tonic::transport::Channel;
 use crate::{
     http::{get, metrics, status},
     proofs::Folder,
-    support::{Client, Gateway, failing, filter, filtered, root, run, simulated_with, tool, within},
+    support::{
+        Client, Gateway, Running, failing, filter, filtered, root, run, simulated_with, simulator_of, tool, within,
+    },
 };
 
 /// The faults, by the alerts that tell of them.
@@ -38,7 +40,7 @@ const SEEN: Duration = Duration::from_secs(15);
 /// A Prometheus that looks every second; dropping it ends it.
 struct Prometheus {
     addr: SocketAddr,
-    child: Child,
+    _child: Running,
     _folder: Folder,
 }
 
@@ -65,7 +67,7 @@ impl Prometheus {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let prometheus = Self { addr, child, _folder: folder };
+        let prometheus = Self { addr, _child: Running(child), _folder: folder };
         within(async {
             while tokio::net::TcpStream::connect(addr).await.is_err() || get(addr, "/-/ready").await.0 != 200 {
                 time::sleep(Duration::from_millis(20)).await;
@@ -91,13 +93,6 @@ impl Prometheus {
     async fn alerts(&self) -> BTreeSet<String> {
         let alerts = self.ask("/api/v1/alerts").await["alerts"].as_array().unwrap().clone();
         alerts.iter().map(|alert| alert["labels"]["alertname"].as_str().unwrap().to_owned()).collect()
-    }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        let _ended = self.child.kill();
-        let _reaped = self.child.wait();
     }
 }
 
@@ -232,7 +227,7 @@ async fn assert_dashboard_shows(prometheus: &Prometheus) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_fault_is_seen_within_fifteen_seconds() {
-    let simulator = simulator::Config { nodes: 5000, ..simulator::Config::default() }.start().await.unwrap();
+    let simulator = simulator_of(5000).await;
     let gateway = gateway(&simulator).await;
     let (small, _simulator) = simulated_with(500, |config| config.listing.max_bytes = 200 << 10).await;
     let prometheus = Prometheus::watching(&[&gateway, &small]).await;
@@ -273,7 +268,7 @@ async fn each_fault_is_seen_within_fifteen_seconds() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_rules_the_dashboard_and_the_reference_name_is_exported() {
-    let simulator = simulator::Config { nodes: 1, ..simulator::Config::default() }.start().await.unwrap();
+    let simulator = simulator_of(1).await;
     let gateway = gateway(&simulator).await;
     gateway.describe(DescribeInstanceInformationRequest::default()).await.unwrap();
     let samples = metrics(gateway.admin).await;
@@ -324,7 +319,7 @@ fn promtool_finds_nothing_wrong_with_the_rules_and_the_dashboard() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn promtool_finds_nothing_wrong_with_the_metrics() {
-    let simulator = simulator::Config { nodes: 1, ..simulator::Config::default() }.start().await.unwrap();
+    let simulator = simulator_of(1).await;
     let gateway = gateway(&simulator).await;
     gateway.describe(DescribeInstanceInformationRequest::default()).await.unwrap();
     let folder = Folder::new();

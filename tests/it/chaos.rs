@@ -14,13 +14,13 @@ use ssm_gateway::{
     config::Target,
     listing::Outcome,
     proto::{DescribeInstanceInformationRequest, InstanceInformation, ReadOptions, StreamInstanceInformationRequest},
-    simulator::{self, Failure, FailureKind, Faults, Rate, Scope, Simulator},
+    simulator::{Failure, FailureKind, Faults, Rate, Scope, Simulator},
 };
 use tokio::runtime::Handle;
 use tonic::Status;
 use tonic_types::StatusExt as _;
 
-use crate::support::{Client, Gateway, fetches, until, within};
+use crate::support::{Client, Gateway, fetches, simulator_of, until, within};
 
 const HOME: &str = "123456789012";
 const REGIONS: [&str; 4] = ["eu-west-1", "eu-west-2", "us-east-1", "us-west-2"];
@@ -134,7 +134,7 @@ async fn call(world: &World, client: &mut Client, random: &mut fastrand::Rng) {
 }
 
 async fn world() -> (Gateway, Simulator, Arc<World>) {
-    let simulator = simulator::Config { nodes: 330, ..Default::default() }.start().await.unwrap();
+    let simulator = simulator_of(330).await;
     let gateway = Gateway::at(&simulator.url(), |config| {
         config.upstream.requests_per_second = 500.0;
         config.upstream.attempt_timeout = Duration::from_millis(300);

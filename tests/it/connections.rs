@@ -26,7 +26,7 @@ use crate::{
         CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PREFACE, RST_STREAM, Raw, SETTINGS, STREAM, call,
         field, frame, headers,
     },
-    support::{Client, Gateway, config, failing, simulated, simulated_with, until, within},
+    support::{Client, Gateway, config, failing, simulated, simulated_with, simulator_of, until, within},
 };
 
 async fn describe(gateway: &Gateway) {
@@ -35,7 +35,7 @@ async fn describe(gateway: &Gateway) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_unix_socket_serves_like_a_port_and_what_was_left_behind_is_replaced() {
-    let simulator = simulator::Config { nodes: 7, ..simulator::Config::default() }.start().await.unwrap();
+    let simulator = simulator_of(7).await;
     let folder = Folder::new();
     let path = folder.path("gateway.sock");
     drop(UnixListener::bind(&path).unwrap());

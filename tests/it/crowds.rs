@@ -14,7 +14,7 @@ use ssm_gateway::{
 use crate::{
     program::Program,
     proofs::Folder,
-    support::{Client, root, tool, until, within},
+    support::{Client, root, simulator_of, tool, until, within},
 };
 
 /// `tests/peers/crowd.py`, which ends with its standard input.
@@ -46,7 +46,7 @@ impl Crowd {
 }
 
 async fn crowded() -> (Program, Simulator, Folder) {
-    let simulator = simulator::Config { nodes: 60, ..simulator::Config::default() }.start().await.unwrap();
+    let simulator = simulator_of(60).await;
     let folder = Folder::new();
     let config = "[log]\nfilter = 'warn,ssm_gateway::app=info'\n[listing]\nttl = '1h'\n";
     let program = Program::in_front_of(&simulator, &folder, config, "127.0.0.1:0", "");

@@ -47,10 +47,9 @@ fn the_configuration_of_the_manifests_is_sound_and_what_its_policies_let_it_do()
     let mut check = Command::new(tool("venv/bin/python"));
     let config = run(check.arg(root().join("tests/peers/deploy_check.py")));
     let secured = Secured::new();
-    let folder = secured.folder.path("");
     let names = [("tls.crt", "cert.pem"), ("tls.key", "key.pem")];
     let config = names.iter().fold(config, |config, (theirs, ours)| {
-        let (there, here) = (format!("/etc/ssm-gateway/tls/{theirs}"), folder.join(ours).display().to_string());
+        let (there, here) = (format!("/etc/ssm-gateway/tls/{theirs}"), secured.folder.path(ours).display().to_string());
         assert!(config.contains(&there));
         config.replace(&there, &here)
     });

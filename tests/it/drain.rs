@@ -16,7 +16,7 @@ use crate::{
     program::Program,
     proofs::Folder,
     raw::{GOAWAY, Raw, STREAM, call},
-    support::{Gateway, failing, simulated, simulated_with, until, within},
+    support::{Gateway, failing, simulated, simulated_with, simulator_of, until, within},
 };
 
 async fn health(gateway: &Gateway) -> HealthClient<Channel> {
@@ -69,7 +69,7 @@ async fn health_says_it_first_and_all_is_served_as_ever_while_others_look_elsewh
 
 #[tokio::test]
 async fn a_stream_that_is_left_is_ended_with_its_resume_token_in_hand_and_goes_on_elsewhere() {
-    let simulator = simulator::Config { nodes: 160, ..simulator::Config::default() }.start().await.unwrap();
+    let simulator = simulator_of(160).await;
     let leaving = Gateway::at(&simulator.url(), |config| {
         config.edge.drain_timeout = Duration::from_millis(400);
         config.listing.read_ahead = 0;

@@ -3,7 +3,7 @@
 use std::{
     fs,
     net::SocketAddr,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -16,23 +16,26 @@ use ssm_gateway::{
         DescribeInstanceInformationRequest, InstanceInformation, StreamInstanceInformationRequest,
         instance_information_service_client::InstanceInformationServiceClient,
     },
-    simulator::{self, FailureKind, Simulator},
+    simulator::{FailureKind, Simulator},
 };
 use tokio::time;
-use tonic::{Code, Request, Status, service::interceptor::InterceptedService, transport::Channel};
+use tonic::{Code, Request, Response, Status, service::interceptor::InterceptedService, transport::Channel};
 use tonic_types::StatusExt as _;
 
 use crate::{
     proofs::{Folder, Secured, allow, token},
     status::patient,
-    support::{Gateway, config, failing, filter, filtered, forget, root, tool, until, within},
+    support::{
+        self, Gateway, Running, config, failing, filter, filtered, forget, messages, root, simulator_of, tool, until,
+        within,
+    },
 };
 
 /// A running Envoy; dropping it ends it.
 struct Envoy {
     addr: SocketAddr,
     admin: SocketAddr,
-    child: Child,
+    _child: Running,
 }
 
 impl Envoy {
@@ -56,19 +59,10 @@ impl Envoy {
             .args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "error", "--config-path"])
             .arg(config);
         command.arg("--admin-address-path").arg(&told).stdin(Stdio::null());
-        let child = command.spawn().unwrap();
-        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut envoy = Self { addr: nowhere, admin: nowhere, child };
-        envoy.admin = within(async {
-            loop {
-                let addr = fs::read_to_string(&told).ok().and_then(|addr| addr.parse().ok());
-                match addr {
-                    Some(addr) => break addr,
-                    None => time::sleep(Duration::from_millis(10)).await,
-                }
-            }
-        })
-        .await;
+        let child = Running(command.spawn().unwrap());
+        let addr = || fs::read_to_string(&told).ok().and_then(|addr| addr.parse::<SocketAddr>().ok());
+        until(|| addr().is_some()).await;
+        let mut envoy = Self { addr: SocketAddr::from(([127, 0, 0, 1], 0)), admin: addr().unwrap(), _child: child };
         envoy.until_healthy(2).await;
         envoy.addr = envoy.ask("/listeners").await.trim().strip_prefix("grpc::").unwrap().parse().unwrap();
         envoy
@@ -104,13 +98,6 @@ impl Envoy {
     }
 }
 
-impl Drop for Envoy {
-    fn drop(&mut self) {
-        let _ended = self.child.kill();
-        let _reaped = self.child.wait();
-    }
-}
-
 /// A client that proves who calls.
 type Caller =
     InstanceInformationServiceClient<InterceptedService<Channel, fn(Request<()>) -> Result<Request<()>, Status>>>;
@@ -131,27 +118,18 @@ async fn gateway(secured: &Secured, simulator: &Simulator, configure: impl FnOnc
     Gateway::serving(config, async |addr| secured.endpoint(addr.port(), None).connect().await).await
 }
 
-async fn simulator(nodes: usize) -> Simulator {
-    simulator::Config { nodes, ..simulator::Config::default() }.start().await.unwrap()
-}
-
 /// All nodes, by unary calls.
 async fn walk(client: &mut Caller) -> Vec<InstanceInformation> {
-    let mut request = DescribeInstanceInformationRequest { max_results: Some(50), ..Default::default() };
-    let mut nodes = Vec::new();
-    loop {
-        let page = within(client.describe_instance_information(request.clone())).await.unwrap().into_inner();
-        nodes.extend(page.instance_information_list);
-        request.next_token = page.next_token;
-        if request.next_token.is_none() {
-            return nodes;
-        }
-    }
+    let request = DescribeInstanceInformationRequest { max_results: Some(50), ..Default::default() };
+    support::walk(request, async |request| {
+        within(client.describe_instance_information(request)).await.map(Response::into_inner)
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn envoy_passes_pages_streams_errors_and_deadlines() {
-    let (secured, simulator) = (Secured::new(), simulator(1237).await);
+    let (secured, simulator) = (Secured::new(), simulator_of(1237).await);
     let [one, other] = [gateway(&secured, &simulator, forget).await, gateway(&secured, &simulator, forget).await];
     let envoy = Envoy::before(&secured, [&one, &other]).await;
     let mut client = envoy.caller().await;
@@ -162,11 +140,8 @@ async fn envoy_passes_pages_streams_errors_and_deadlines() {
     assert!([&one, &other].iter().all(|gateway| !hosts.contains(&format!("{}::rq_success::0\n", gateway.addr))));
 
     let answer = within(client.stream_instance_information(StreamInstanceInformationRequest::default())).await;
-    let mut pages = answer.unwrap().into_inner();
-    let mut streamed = Vec::new();
-    while let Some(page) = within(pages.message()).await.unwrap() {
-        streamed.extend(page.instance_information_list);
-    }
+    let pages = messages(answer.unwrap().into_inner()).await.unwrap();
+    let streamed: Vec<_> = pages.into_iter().flat_map(|page| page.instance_information_list).collect();
     assert_eq!(streamed, fleet);
 
     let color = filtered(vec![filter("Color", &["red"])]);
@@ -186,7 +161,7 @@ async fn envoy_passes_pages_streams_errors_and_deadlines() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn envoy_retries_what_one_replica_turns_away_and_leaves_one_that_drains() {
-    let (secured, hanging, simulator) = (Secured::new(), simulator(5).await, simulator(1237).await);
+    let (secured, hanging, simulator) = (Secured::new(), simulator_of(5).await, simulator_of(1237).await);
     hanging.set_faults(failing(FailureKind::Hang));
     let full = gateway(&secured, &hanging, |config| config.limits.max_calls = 1).await;
     let other = gateway(&secured, &simulator, |_| {}).await;

@@ -9,12 +9,12 @@ use std::{
 use ssm_gateway::{
     config::Target,
     proto::{ReadOptions, StreamInstanceInformationRequest, Unreachable},
-    simulator::{self, FailureKind, Faults, Rate, Scope, Simulator},
+    simulator::{FailureKind, Faults, Rate, Scope, Simulator},
 };
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
-use crate::support::{Gateway, failing, filter, filtered, within};
+use crate::support::{Gateway, failing, filter, filtered, simulator_of, within};
 
 const REGION: &str = "eu-west-1";
 
@@ -28,7 +28,7 @@ fn name(target: usize) -> String {
 
 /// So many targets, each an account of its own with so many nodes; their fetches have this long.
 async fn teams(targets: usize, nodes: usize, fetch_timeout: Duration) -> (Gateway, Simulator) {
-    let simulator = simulator::Config { nodes, ..Default::default() }.start().await.unwrap();
+    let simulator = simulator_of(nodes).await;
     let url = simulator.url();
     let gateway = Gateway::at(&url, |config| {
         config.upstream.sts_endpoint_url = Some(url.clone());
@@ -115,7 +115,7 @@ async fn long_three_broken_targets_of_forty_hold_no_other_up() {
 
 #[tokio::test]
 async fn whoever_finds_the_line_full_is_told_when_to_come_back() {
-    let simulator = simulator::Config { nodes: 5, ..Default::default() }.start().await.unwrap();
+    let simulator = simulator_of(5).await;
     let gateway = Gateway::at(&simulator.url(), |config| {
         (config.upstream.requests_per_second, config.upstream.longest_line) = (0.3, 1);
     })
@@ -134,7 +134,7 @@ async fn whoever_finds_the_line_full_is_told_when_to_come_back() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "long: two and a half minutes"]
 async fn long_a_throttled_target_settles_at_its_limit_and_comes_back() {
-    let simulator = simulator::Config { nodes: 500, ..Default::default() }.start().await.unwrap();
+    let simulator = simulator_of(500).await;
     let gateway = Gateway::at(&simulator.url(), |config| {
         config.upstream.requests_per_second = 10.0;
         for (name, region) in [("slow", "eu-west-1"), ("quick", "us-east-1")] {

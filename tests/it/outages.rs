@@ -20,7 +20,7 @@ use tokio::{
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
-use crate::support::{Gateway, within};
+use crate::support::{Gateway, simulator_of, within};
 
 /// How long an attempt may take where none will succeed.
 const HASTE: Duration = Duration::from_millis(500);
@@ -153,7 +153,7 @@ async fn an_answer_larger_than_any_page_is_no_answer() {
 
 #[tokio::test]
 async fn stale_data_bridges_an_outage_and_the_target_is_back_as_soon_as_aws_is() {
-    let simulator = simulator::Config { nodes: 7, ..Default::default() }.start().await.unwrap();
+    let simulator = simulator_of(7).await;
     let addr = simulator.addr();
     let gateway = gateway_at(&format!("http://{addr}"), HASTE).await;
     gateway.describe(now()).await.unwrap();

@@ -5,14 +5,14 @@ use std::{
     fs,
     net::{TcpListener, TcpStream},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
 use crate::{
     program::SSM_GATEWAY,
     proofs::Folder,
-    support::{Gateway, root, run, simulated, tool},
+    support::{Gateway, Running, root, run, simulated, tool},
 };
 
 /// One of the checks in `tests/peers`.
@@ -36,7 +36,7 @@ async fn boto3_and_a_caller_of_the_gateway_see_the_same_nodes_value_by_value() {
 /// An SSM that somebody else wrote; dropping it ends it.
 struct Ministack {
     url: String,
-    child: Child,
+    _child: Running,
 }
 
 impl Ministack {
@@ -45,20 +45,13 @@ impl Ministack {
         let mut command = Command::new(tool("venv/bin/python"));
         command.arg(root().join("tests/peers/ministack_run.py"));
         command.envs([("BIND_HOST", "127.0.0.1"), ("GATEWAY_PORT", &port.to_string())]);
-        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let child = Running(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
         let started = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(started.elapsed() < Duration::from_mins(1), "ministack does not listen");
             std::thread::sleep(Duration::from_millis(50));
         }
-        Self { url: format!("http://127.0.0.1:{port}"), child }
-    }
-}
-
-impl Drop for Ministack {
-    fn drop(&mut self) {
-        let _ended = self.child.kill();
-        let _reaped = self.child.wait();
+        Self { url: format!("http://127.0.0.1:{port}"), _child: child }
     }
 }
 

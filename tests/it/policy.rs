@@ -9,14 +9,14 @@ use ssm_gateway::{
         DescribeInstanceInformationRequest, InstanceInformationStringFilter, ListTargetsRequest, ReadOptions,
         StreamInstanceInformationRequest, target_service_client::TargetServiceClient,
     },
-    simulator::{self, Simulator},
+    simulator::Simulator,
 };
 use tonic::{Code, Request, Status, transport::Channel};
 use tonic_types::StatusExt as _;
 
 use crate::{
     proofs::{Issuer, Secured, allow, token, with_token},
-    support::{Client, Gateway, config, filter, within},
+    support::{Client, Gateway, config, filter, simulator_of, within},
 };
 
 const DESCRIBE: Method = Method::DescribeInstanceInformation;
@@ -42,7 +42,7 @@ fn rules() -> Vec<Allow> {
 }
 
 async fn world() -> World {
-    let simulator = simulator::Config { nodes: 60, ..simulator::Config::default() }.start().await.unwrap();
+    let simulator = simulator_of(60).await;
     let (secured, issuer) = (Secured::new(), Issuer::new("one"));
     let mut config = config(&simulator.url());
     secured.configure(&mut config);

@@ -4,7 +4,7 @@ use std::{
     collections::HashSet,
     io::{BufRead as _, BufReader},
     net::SocketAddr,
-    process::{Child, ChildStdout, Command, Output, Stdio},
+    process::{ChildStdout, Command, Output, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -15,12 +15,12 @@ use std::{
 
 use ssm_gateway::{
     config::Target,
-    simulator::{self, Failure, FailureKind, Faults, Scope, Simulator},
+    simulator::{Failure, FailureKind, Faults, Scope, Simulator},
 };
 
 use crate::{
     proofs::Folder,
-    support::{Gateway, PATIENCE, failing, failing_as, run, simulated, simulated_with, tool},
+    support::{Gateway, PATIENCE, Running, failing, failing_as, run, simulated, simulated_with, simulator_of, tool},
 };
 
 /// What requests to AWS are signed with.
@@ -32,7 +32,7 @@ pub(crate) const SSM_GATEWAY: &str = env!("CARGO_BIN_EXE_ssm-gateway");
 pub(crate) struct Program {
     pub(crate) addr: SocketAddr,
     pub(crate) admin: SocketAddr,
-    child: Child,
+    child: Running,
     /// The lines of its log, which end with it, and whether they are not read for now.
     lines: mpsc::Receiver<String>,
     is_paused: Arc<AtomicBool>,
@@ -56,7 +56,8 @@ impl Program {
             })
         });
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut program = Self { addr: nowhere, admin: nowhere, child, lines, is_paused, log: String::new() };
+        let mut program =
+            Self { addr: nowhere, admin: nowhere, child: Running(child), lines, is_paused, log: String::new() };
         program.until("listening");
         let told = ["admin", "listening"].map(|what| program.log.lines().rfind(|line| line.contains(what)).unwrap());
         let mut ports = told
@@ -87,7 +88,7 @@ impl Program {
     }
 
     pub(crate) fn id(&self) -> u32 {
-        self.child.id()
+        self.child.0.id()
     }
 
     /// Reads its log on until it says this.
@@ -109,7 +110,7 @@ impl Program {
 
     /// Sends it a signal, such as TERM.
     pub(crate) fn signal(&self, name: &str) {
-        run(Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]));
+        run(Command::new("kill").args([&format!("-{name}"), &self.child.0.id().to_string()]));
     }
 
     /// Stops it by SIGTERM, and gives all that it logged.
@@ -128,15 +129,8 @@ impl Program {
                 Err(mpsc::RecvTimeoutError::Timeout) => panic!("it does not end: {log}"),
             }
         }
-        assert!(self.child.wait().unwrap().success());
+        assert!(self.child.0.wait().unwrap().success());
         log
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ended = self.child.kill();
-        let _reaped = self.child.wait();
     }
 }
 
@@ -167,7 +161,7 @@ async fn list_prints_every_node_in_every_format() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn list_comes_back_when_it_is_told_to_and_goes_on_where_it_was() {
-    let simulator = simulator::Config { nodes: 530, ..simulator::Config::default() }.start().await.unwrap();
+    let simulator = simulator_of(530).await;
     let gateway = Gateway::at(&simulator.url(), |config| {
         config.listing.hold_off = Duration::from_millis(10);
         config.listing.throttle_patience = Duration::ZERO;
@@ -309,7 +303,7 @@ fn an_address_that_others_can_reach_is_not_served_to_everybody_unless_that_is_sa
 
 #[tokio::test(flavor = "multi_thread")]
 async fn list_says_of_each_node_which_target_it_is_of_and_ends_with_what_could_not_be_reached() {
-    let simulator = simulator::Config { nodes: 7, ..simulator::Config::default() }.start().await.unwrap();
+    let simulator = simulator_of(7).await;
     let gateway = Gateway::at(&simulator.url(), |config| {
         for (name, region) in [("prod-eu", "eu-west-1"), ("prod-us", "us-east-1"), ("test", "eu-west-2")] {
             let target = Target { region: Some(region.to_owned()), ..Target::default() };

@@ -10,7 +10,7 @@ use ssm_gateway::{
         DescribeInstanceInformationRequest, ListTargetsRequest, StreamInstanceInformationRequest,
         target_service_client::TargetServiceClient,
     },
-    simulator::{self, Faults, Simulator},
+    simulator::{Faults, Simulator},
 };
 use tonic::{Code, transport::Channel};
 use tonic_types::StatusExt as _;
@@ -19,7 +19,7 @@ use crate::{
     http::{metrics, status},
     program::{Program, SSM_GATEWAY},
     proofs::{Folder, Issuer, allow, token, with_token},
-    support::{Client, Gateway, config, within},
+    support::{Client, Gateway, config, simulator_of, within},
 };
 
 /// A configuration with these targets, each in its region.
@@ -32,7 +32,7 @@ fn targets(simulator: &Simulator, targets: &[(&str, &str)]) -> Config {
 }
 
 async fn running(nodes: usize, of: &[(&str, &str)]) -> (Gateway, Simulator) {
-    let simulator = simulator::Config { nodes, ..simulator::Config::default() }.start().await.unwrap();
+    let simulator = simulator_of(nodes).await;
     let gateway = Gateway::at(&simulator.url(), |config| *config = targets(&simulator, of)).await;
     (gateway, simulator)
 }
@@ -131,7 +131,7 @@ async fn a_configuration_that_cannot_be_used_changes_nothing() {
 
 #[tokio::test]
 async fn a_configuration_that_would_open_the_running_address_to_everybody_is_refused() {
-    let simulator = simulator::Config { nodes: 5, ..simulator::Config::default() }.start().await.unwrap();
+    let simulator = simulator_of(5).await;
     let mut guarded = targets(&simulator, &[("a", "us-east-1")]);
     guarded.edge.listen = "0.0.0.0:0".parse().unwrap();
     guarded.auth.tokens = vec![token("ci")];
@@ -181,8 +181,7 @@ async fn policy_and_limits_are_used_from_the_next_call_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hang_up_has_the_file_read_again_and_a_wrong_one_is_told_with_its_line() {
-    let (simulator, folder) =
-        (simulator::Config { nodes: 7, ..simulator::Config::default() }.start().await.unwrap(), Folder::new());
+    let (simulator, folder) = (simulator_of(7).await, Folder::new());
     let mut program = Program::in_front_of(&simulator, &folder, "[targets.a]\n", "127.0.0.1:0", "");
     let mut client = within(Client::connect(format!("http://{}", program.addr))).await.unwrap();
     let mut call = async |target: &str| within(client.describe_instance_information(of(target))).await.map(drop);

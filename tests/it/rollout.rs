@@ -10,14 +10,14 @@ use std::{
 use serde_json::Value;
 use ssm_gateway::{
     proto::DescribeInstanceInformationRequest,
-    simulator::{self, Failure, FailureKind},
+    simulator::{Failure, FailureKind},
 };
 use tokio::time;
 
 use crate::{
     program::Program,
     proofs::Folder,
-    support::{failing_as, root, run, simulated, tool},
+    support::{failing_as, root, run, simulated, simulator_of, tool},
 };
 
 /// A port that is free, and that no client is given by the system until it is needed again.
@@ -29,7 +29,7 @@ fn free_port() -> u16 {
 /// Restarts each of two replicas so many times under so many calls a second.
 async fn roll_out(times: usize, rate: u64) {
     const NODES: usize = 20_000;
-    let simulator = simulator::Config { nodes: NODES, ..simulator::Config::default() }.start().await.unwrap();
+    let simulator = simulator_of(NODES).await;
     let folder = Folder::new();
     let config = "[edge]\ndrain_delay = '500ms'\ndrain_timeout = '400ms'\nmax_connection_age = '3s'\n\
                   [upstream]\nrequests_per_second = 1e6\n[listing]\nttl = '10s'\n[log]\nfilter = 'warn,ssm_gateway::app=info'\n";

@@ -4,7 +4,7 @@ use std::{
     future::Future,
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command},
     time::Duration,
 };
 
@@ -22,7 +22,7 @@ use ssm_gateway::{
     simulator::{self, Failure, FailureKind, Faults, Simulator},
 };
 use tokio::{sync::mpsc, task::JoinHandle, time};
-use tonic::{Status, transport::Channel};
+use tonic::{Status, Streaming, transport::Channel};
 
 /// The longest that a test waits for anything; far longer than it takes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -90,25 +90,12 @@ impl Gateway {
         &self,
         request: StreamInstanceInformationRequest,
     ) -> Result<Vec<StreamInstanceInformationResponse>, Status> {
-        let mut pages = within(self.client.clone().stream_instance_information(request)).await?.into_inner();
-        let mut all = Vec::new();
-        while let Some(page) = within(pages.message()).await? {
-            all.push(page);
-        }
-        Ok(all)
+        messages(within(self.client.clone().stream_instance_information(request)).await?.into_inner()).await
     }
 
     /// All nodes, by unary calls.
-    pub(crate) async fn walk(&self, mut request: DescribeInstanceInformationRequest) -> Vec<InstanceInformation> {
-        let mut nodes = Vec::new();
-        loop {
-            let answer = self.describe(request.clone()).await.unwrap();
-            nodes.extend(answer.instance_information_list);
-            match answer.next_token {
-                None => return nodes,
-                token => request.next_token = token,
-            }
-        }
+    pub(crate) async fn walk(&self, request: DescribeInstanceInformationRequest) -> Vec<InstanceInformation> {
+        walk(request, async |request| self.describe(request).await).await
     }
 
     /// Tells it to stop, as a signal would; await [`Gateway::stopped`] for the end.
@@ -132,6 +119,33 @@ impl Drop for Gateway {
     }
 }
 
+/// All messages of a stream.
+pub(crate) async fn messages(
+    mut stream: Streaming<StreamInstanceInformationResponse>,
+) -> Result<Vec<StreamInstanceInformationResponse>, Status> {
+    let mut all = Vec::new();
+    while let Some(page) = within(stream.message()).await? {
+        all.push(page);
+    }
+    Ok(all)
+}
+
+/// All nodes, by unary calls.
+pub(crate) async fn walk(
+    mut request: DescribeInstanceInformationRequest,
+    mut describe: impl AsyncFnMut(DescribeInstanceInformationRequest) -> Result<DescribeInstanceInformationResponse, Status>,
+) -> Vec<InstanceInformation> {
+    let mut nodes = Vec::new();
+    loop {
+        let answer = describe(request.clone()).await.unwrap();
+        nodes.extend(answer.instance_information_list);
+        match answer.next_token {
+            None => return nodes,
+            token => request.next_token = token,
+        }
+    }
+}
+
 /// In front of `endpoint`, on a free port of loopback, with quick retries.
 pub(crate) fn config(endpoint: &str) -> Config {
     let mut config = Config::default();
@@ -145,6 +159,11 @@ pub(crate) fn config(endpoint: &str) -> Config {
     config
 }
 
+/// A simulator with `nodes` nodes.
+pub(crate) async fn simulator_of(nodes: usize) -> Simulator {
+    simulator::Config { nodes, ..simulator::Config::default() }.start().await.unwrap()
+}
+
 /// A gateway in front of a simulator with `nodes` nodes.
 pub(crate) async fn simulated(nodes: usize) -> (Gateway, Simulator) {
     simulated_with(nodes, |_| {}).await
@@ -152,7 +171,7 @@ pub(crate) async fn simulated(nodes: usize) -> (Gateway, Simulator) {
 
 /// The same, configured.
 pub(crate) async fn simulated_with(nodes: usize, configure: impl FnOnce(&mut Config)) -> (Gateway, Simulator) {
-    let simulator = simulator::Config { nodes, ..simulator::Config::default() }.start().await.unwrap();
+    let simulator = simulator_of(nodes).await;
     (Gateway::at(&simulator.url(), configure).await, simulator)
 }
 
@@ -209,6 +228,16 @@ pub(crate) async fn until(is_so: impl Fn() -> bool) {
 /// Awaits what must come.
 pub(crate) async fn within<F: Future>(what: F) -> F::Output {
     time::timeout(PATIENCE, what).await.expect("it takes too long")
+}
+
+/// A program that runs; dropping it ends it.
+pub(crate) struct Running(pub(crate) Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ended = self.0.kill();
+        let _reaped = self.0.wait();
+    }
 }
 
 pub(crate) fn root() -> &'static Path {

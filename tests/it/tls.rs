@@ -32,12 +32,12 @@ use crate::{
     program::{Program, SSM_GATEWAY},
     proofs::{Authority, Issued, Secured, allow, token},
     raw::{GOAWAY, PREFACE, Raw, SETTINGS, frame},
-    support::{Client, Gateway, config, within},
+    support::{Client, Gateway, config, simulator_of, within},
 };
 
 /// A gateway that speaks TLS, and lets everybody call who proves anything.
 async fn secured(nodes: usize, require_client_cert: bool) -> (Gateway, Secured, Simulator) {
-    let simulator = simulator::Config { nodes, ..simulator::Config::default() }.start().await.unwrap();
+    let simulator = simulator_of(nodes).await;
     let secured = Secured::new();
     let mut config = config(&simulator.url());
     secured.configure(&mut config);

@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     sync::mpsc,
 };
 
@@ -10,13 +10,13 @@ use futures_util::future::join_all;
 use serde_json::Value;
 use ssm_gateway::{
     proto::{DescribeInstanceInformationRequest, StreamInstanceInformationRequest},
-    simulator::{self, FailureKind, Faults, Simulator},
+    simulator::{FailureKind, Faults, Simulator},
 };
 
 use crate::{
     program::Program,
     proofs::Folder,
-    support::{Client, PATIENCE, failing, filter, filtered, root, run, tool, within},
+    support::{Client, PATIENCE, Running, failing, filter, filtered, root, run, simulator_of, tool, within},
 };
 
 const DESCRIBE: &str = "ssm_gateway.v1.InstanceInformationService/DescribeInstanceInformation";
@@ -24,7 +24,7 @@ const DESCRIBE: &str = "ssm_gateway.v1.InstanceInformationService/DescribeInstan
 /// The receiver; dropping it ends it.
 pub(crate) struct Receiver {
     pub(crate) url: String,
-    child: Child,
+    child: Running,
     lines: mpsc::Receiver<String>,
 }
 
@@ -35,20 +35,13 @@ impl Receiver {
         let mut child = command.spawn().unwrap();
         let (out, (sender, lines)) = (BufReader::new(child.stdout.take().unwrap()), mpsc::channel());
         std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        Self { url: lines.recv_timeout(PATIENCE).unwrap(), child, lines }
+        Self { url: lines.recv_timeout(PATIENCE).unwrap(), child: Running(child), lines }
     }
 
     /// All spans that it was sent, once the program that sends them has ended.
     pub(crate) fn spans(mut self) -> Vec<Value> {
-        drop(self.child.stdin.take());
+        drop(self.child.0.stdin.take());
         self.lines.iter().map(|line| serde_json::from_str(&line).unwrap()).collect()
-    }
-}
-
-impl Drop for Receiver {
-    fn drop(&mut self) {
-        let _ended = self.child.kill();
-        let _reaped = self.child.wait();
     }
 }
 
@@ -67,7 +60,7 @@ fn traced<T>(message: T, digit: char, flags: &str) -> tonic::Request<T> {
 /// A program that sends its traces to a receiver, with this in the table that says so.
 async fn tracing(more: &str) -> (Receiver, Simulator, Program, Client, Folder) {
     let (receiver, folder) = (Receiver::start(), Folder::new());
-    let simulator = simulator::Config { nodes: 120, ..simulator::Config::default() }.start().await.unwrap();
+    let simulator = simulator_of(120).await;
     let config = format!("[log]\nformat = 'json'\n[trace]\nendpoint = '{}'\n{more}", receiver.url);
     let program = Program::in_front_of(&simulator, &folder, &config, "127.0.0.1:0", "");
     let client = within(Client::connect(format!("http://{}", program.addr))).await.unwrap();
@@ -147,7 +140,7 @@ async fn a_call_is_a_span_of_its_callers_trace_and_linked_to_the_fetches_it_is_o
 #[tokio::test(flavor = "multi_thread")]
 async fn a_grpcurl_calls_trace_leads_to_the_request_that_aws_knows() {
     let folder = Folder::new();
-    let simulator = simulator::Config { nodes: 1, ..simulator::Config::default() }.start().await.unwrap();
+    let simulator = simulator_of(1).await;
     let program = Program::in_front_of(&simulator, &folder, "[log]\nformat = 'json'\n", "127.0.0.1:0", "");
     let trace = "0af7651916cd43dd8448eb211c80319c";
     let mut grpcurl = Command::new(tool("bin/grpcurl"));
@@ -164,7 +157,7 @@ async fn a_grpcurl_calls_trace_leads_to_the_request_that_aws_knows() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_receiver_that_is_not_there_costs_nobody_anything() {
     let folder = Folder::new();
-    let simulator = simulator::Config { nodes: 1, ..simulator::Config::default() }.start().await.unwrap();
+    let simulator = simulator_of(1).await;
     let config = "[trace]\nendpoint = 'http://127.0.0.1:1'\n";
     let program = Program::in_front_of(&simulator, &folder, config, "127.0.0.1:0", "");
     let mut client = within(Client::connect(format!("http://{}", program.addr))).await.unwrap();

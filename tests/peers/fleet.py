@@ -37,12 +37,17 @@ def ssm(url):
     )
 
 
-def by_boto3(url, page_size=50, **request):
-    """All nodes, by boto3's own paginator."""
+def read_by_boto3(url, page_size=50, **request):
+    """All nodes as they are, by boto3's own paginator."""
     pages = ssm(url).get_paginator("describe_instance_information").paginate(
         PaginationConfig={"PageSize": page_size}, **request
     )
-    return [comparable(node) for page in pages for node in page["InstanceInformationList"]]
+    return [node for page in pages for node in page["InstanceInformationList"]]
+
+
+def by_boto3(url, page_size=50, **request):
+    """All nodes, by boto3."""
+    return [comparable(node) for node in read_by_boto3(url, page_size, **request)]
 
 
 def by_aws_cli(url, *flags):
