@@ -37,7 +37,7 @@ use crate::{
     model::{Causes, TargetName},
     proto::{self, target_service_server::TargetServiceServer},
     service::{self, SERVICE_NAME, Service, Serving, TARGET_SERVICE_NAME, Targets},
-    upstream,
+    upstream::{self, CredentialsCache},
 };
 
 /// What health is told of: the server, and each service.
@@ -71,6 +71,7 @@ struct Lasting {
     stages: Stages,
     metrics: edge::Metrics,
     registry: Registry,
+    credentials: CredentialsCache,
     started: Instant,
     /// Set once every required target has answered: what becomes of them later takes nobody away.
     has_been_ready: Arc<AtomicBool>,
@@ -119,10 +120,11 @@ impl App {
     /// # Errors
     /// [`AppError`].
     pub async fn build(config: Config) -> Result<Self, AppError> {
-        let targets = Self::targets(&config).await?;
+        let lasting = Lasting::new()?;
+        let targets = targets(&config, &lasting.credentials).await?;
         let listings = config.listing.build(targets, service::page_head, SystemTime::now);
         let limits = config.limits.build();
-        let live = Live::build(config, listings, limits, Lasting::new()?).await?;
+        let live = Live::build(config, listings, limits, lasting).await?;
         let listener = live.config.edge.clone().bind().await?;
         let admin = live.config.admin.clone().bind().await?;
         Ok(Self { listener, admin, live })
@@ -133,11 +135,7 @@ impl App {
     /// # Errors
     /// [`AppError::Upstream`].
     pub async fn targets(config: &Config) -> Result<Vec<Arc<Target>>, AppError> {
-        let mut targets = Vec::new();
-        for (name, (upstream, listing)) in config.targets() {
-            targets.push(target(name, upstream, listing).await?);
-        }
-        Ok(targets)
+        targets(config, &CredentialsCache::default()).await
     }
 
     /// Reads the certificates and keys that are named, as for serving.
@@ -236,17 +234,28 @@ impl Lasting {
         let (metrics, registry) = metrics::counting()?;
         let (stages, started) = (Stages::default(), Instant::now());
         let (has_been_ready, has_reload_failed) = (Arc::default(), Arc::default());
-        Ok(Self { stages, metrics, registry, started, has_been_ready, has_reload_failed })
+        let credentials = CredentialsCache::default();
+        Ok(Self { stages, metrics, registry, credentials, started, has_been_ready, has_reload_failed })
     }
+}
+
+async fn targets(config: &Config, credentials: &CredentialsCache) -> Result<Vec<Arc<Target>>, AppError> {
+    let mut targets = Vec::new();
+    for (name, (upstream, listing)) in config.targets() {
+        targets.push(target(name, upstream, listing, credentials).await?);
+    }
+    Ok(targets)
 }
 
 async fn target(
     name: TargetName,
     upstream: upstream::Config,
     listing: listing::Config,
+    credentials: &CredentialsCache,
 ) -> Result<Arc<Target>, AppError> {
-    let upstream =
-        Box::pin(upstream.build(name.clone())).await.map_err(|error| AppError::Upstream(name.clone(), error))?;
+    let upstream = Box::pin(upstream.build(name.clone(), credentials))
+        .await
+        .map_err(|error| AppError::Upstream(name.clone(), error))?;
     Ok(Arc::new(Target::new(name, Arc::new(upstream), listing.ttl, listing.max_stale)))
 }
 
@@ -288,7 +297,7 @@ impl Live {
             });
             targets.push(match self.listings.target(&name).filter(|_| is_same) {
                 Some(target) => Arc::clone(target),
-                None => target(name, upstream, listing).await?,
+                None => target(name, upstream, listing, &self.lasting.credentials).await?,
             });
         }
         let listings = self.listings.over(targets);

@@ -22,7 +22,7 @@ use ssm_gateway::{
     model::{Filters, Freshness, Policy, Query, RecordsBuilder, TargetName},
     proto::{InstanceInformation, StreamInstanceInformationResponse},
     service::{self, Service, Serving},
-    upstream::{self, Priority, Ssm, Upstream, UpstreamError, UpstreamPage},
+    upstream::{self, CredentialsCache, Priority, Ssm, Upstream, UpstreamError, UpstreamPage},
 };
 use tokio::{net::TcpListener, runtime::Runtime, time};
 use tonic::{Code, Status, body::Body};
@@ -48,6 +48,10 @@ struct Pages;
 impl Upstream for Pages {
     fn region(&self) -> &'static str {
         "nowhere"
+    }
+
+    fn scope(&self) -> ssm_gateway::model::Scope {
+        ssm_gateway::model::Scope::of([])
     }
 
     fn turn(&self, _: Priority) -> BoxFuture<'_, Result<(), UpstreamError>> {
@@ -226,7 +230,7 @@ pub fn answer(bytes: &[u8]) {
             retries: 0,
             ..upstream::Config::default()
         };
-        within(config.build(TargetName::default_target())).unwrap()
+        within(config.build(TargetName::default_target(), &CredentialsCache::default())).unwrap()
     });
     *ANSWER.lock().unwrap() = Bytes::copy_from_slice(bytes);
     match within(SSM.fetch(&Filters::Current(Vec::new()), None)) {

@@ -129,6 +129,9 @@ impl Families {
         let each = |what: fn(&Pace) -> f64| paces.iter().map(move |(target, pace)| (of_target(target), what(pace)));
         let retries = each(|pace| total(pace.retries));
         self.counter("ssm_gateway_upstream_retries_total", "Requests that were sent again.", retries);
+        let repaired = each(|pace| total(pace.repaired));
+        let help = "Nodes of which AWS sent something that cannot be read, which was mended or left out.";
+        self.counter("ssm_gateway_upstream_repaired_nodes_total", help, repaired);
         let rate = each(|pace| pace.rate);
         self.gauge("ssm_gateway_upstream_rate", "Requests a second that AWS may be sent now.", rate);
         let most = each(|pace| pace.max_rate);
