@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use aws_config::{
     BehaviorVersion, Region, identity::IdentityCache, imds::region::ImdsRegionProvider,
-    provider_config::ProviderConfig, retry::RetryConfig, timeout::TimeoutConfig,
+    provider_config::ProviderConfig, retry::RetryConfig, stalled_stream_protection::StalledStreamProtectionConfig,
+    timeout::TimeoutConfig,
 };
 use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
 
@@ -43,7 +44,7 @@ impl Settings {
         let region = match config.region.as_deref().or_else(|| environment.region()) {
             Some(region) => region.to_owned(),
             None if environment.disables_metadata() => return Err(BuildError::NoRegion),
-            None => region_of_instance(config.max_answer_size).await.ok_or(BuildError::NoRegion)?,
+            None => region_of_instance(config).await.ok_or(BuildError::NoRegion)?,
         };
         if !is_region(&region) {
             return Err(BuildError::Region(region));
@@ -69,7 +70,7 @@ impl Settings {
     }
 
     pub(super) fn http(&self) -> Http {
-        Http::new(self.trust.clone(), self.max_answer_size)
+        Http::new(self.trust.clone(), self.max_answer_size, self.attempt_timeout)
     }
 
     /// A client of SSM. Attempts of the SDK's own would escape the pace and share a quota with other targets, and its cache of
@@ -83,6 +84,7 @@ impl Settings {
             .http_client(self.http())
             .retry_config(RetryConfig::disabled())
             .timeout_config(self.timeouts())
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .identity_cache(IdentityCache::no_cache())
             .credentials_provider(signer);
         config.set_endpoint_url(self.ssm_endpoint.clone());
@@ -99,6 +101,7 @@ impl Settings {
             .http_client(http.clone())
             .retry_config(RetryConfig::disabled())
             .timeout_config(self.timeouts())
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .identity_cache(IdentityCache::no_cache());
         config.set_endpoint_url(self.sts_endpoint.clone());
         config.set_credentials_provider(credentials.map(SharedCredentialsProvider::new));
@@ -117,14 +120,15 @@ impl Settings {
             .with_timeout_config(self.timeouts())
     }
 
+    /// The bound of an attempt is the HTTP client's, which can say what it waited for; so is that of a stalled answer.
     fn timeouts(&self) -> TimeoutConfig {
-        let timeouts = TimeoutConfig::builder().connect_timeout(self.connect_timeout);
-        timeouts.operation_attempt_timeout(self.attempt_timeout).build()
+        TimeoutConfig::builder().connect_timeout(self.connect_timeout).build()
     }
 }
 
-async fn region_of_instance(max_answer_size: usize) -> Option<String> {
-    let config = ProviderConfig::without_region().with_http_client(Http::new(None, max_answer_size));
+async fn region_of_instance(config: &Config) -> Option<String> {
+    let http = Http::new(None, config.max_answer_size, config.attempt_timeout);
+    let config = ProviderConfig::without_region().with_http_client(http);
     let region = ImdsRegionProvider::builder().configure(&config).build().region().await?;
     Some(region.to_string())
 }

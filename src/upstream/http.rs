@@ -9,6 +9,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicU16, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use aws_sdk_ssm::config::SharedAsyncSleep;
@@ -28,6 +29,7 @@ use http::Uri;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper_util::client::proxy::matcher::Matcher;
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+use tokio::time;
 use tokio_rustls::rustls::{self, CertificateError, RootCertStore};
 
 /// A client for AWS's endpoints. Clones share its connections.
@@ -38,6 +40,7 @@ pub(super) struct Http(Arc<Shared>);
 struct Shared {
     trust: Option<CaBundle>,
     max_answer_size: usize,
+    attempt_timeout: Duration,
     connector: OnceLock<SharedHttpConnector>,
     /// The HTTP status of the last answer; 0 before there is one, and after an attempt without an answer.
     status: AtomicU16,
@@ -62,6 +65,11 @@ pub enum CaBundleError {
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("the answer is larger than {0} bytes")]
 pub(super) struct AnswerTooLarge(usize);
+
+/// An answer that is not whole in time.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("no whole answer within {0:?}")]
+struct NoAnswer(Duration);
 
 /// A certificate by an authority that nobody said to trust.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
@@ -95,10 +103,10 @@ impl CaBundle {
 }
 
 impl Http {
-    /// A client that trusts these authorities, or else the system's.
-    pub(super) fn new(trust: Option<CaBundle>, max_answer_size: usize) -> Self {
+    /// A client that trusts these authorities, or else the system's, and whose answers must be whole within that time.
+    pub(super) fn new(trust: Option<CaBundle>, max_answer_size: usize, attempt_timeout: Duration) -> Self {
         let (connector, status) = (OnceLock::new(), AtomicU16::new(0));
-        Self(Arc::new(Shared { trust, max_answer_size, connector, status }))
+        Self(Arc::new(Shared { trust, max_answer_size, attempt_timeout, connector, status }))
     }
 
     /// The HTTP status of the last answer, if the last attempt had one.
@@ -175,9 +183,15 @@ impl HttpConnector for Bounded {
         client.0.status.store(0, Relaxed);
         let answer = connector.call(request);
         HttpConnectorFuture::new(async move {
-            let answer = answer.await.map_err(|error| failed(error, proxy))?;
-            client.0.status.store(answer.status().as_u16(), Relaxed);
-            client.collect(answer).await
+            let attempt = async {
+                let answer = answer.await?;
+                client.0.status.store(answer.status().as_u16(), Relaxed);
+                client.collect(answer).await
+            };
+            let most = client.0.attempt_timeout;
+            let attempt = time::timeout(most, attempt).await;
+            let attempt = attempt.unwrap_or_else(|_elapsed| Err(ConnectorError::timeout(NoAnswer(most).into())));
+            attempt.map_err(|error| failed(error, proxy))
         })
     }
 }

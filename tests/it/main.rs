@@ -12,7 +12,9 @@
 
 mod admin;
 mod alerts;
+mod answers;
 mod architecture;
+mod aws;
 mod chaos;
 mod compression;
 mod configuration;
@@ -40,6 +42,7 @@ mod rollout;
 mod seeds;
 mod server;
 mod sharing;
+mod signing;
 mod status;
 mod stream;
 mod support;
