@@ -236,7 +236,7 @@ pub fn answer(bytes: &[u8]) {
     match within(SSM.fetch(&Filters::Current(Vec::new()), None)) {
         Ok(page) => {
             let (records, token) = (page.records.len(), page.next_token);
-            assert!(records <= 50 && token.is_none_or(|token| !token.is_empty()));
+            assert!(token.is_none_or(|token| !token.is_empty()));
             let list = page.records.slice(0..records);
             let message = StreamInstanceInformationResponse::decode(list).expect("records are a list of nodes");
             assert_eq!(message.instance_information_list.len(), records);

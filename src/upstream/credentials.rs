@@ -48,7 +48,9 @@ const RENEWAL_RETRY: Duration = Duration::from_mins(1);
 
 /// The credentials of each source, which all targets of a process share. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct CredentialsCache(Arc<std::sync::Mutex<HashMap<(Source, Settings), Weak<Credentials>>>>);
+pub struct CredentialsCache(Arc<std::sync::Mutex<BySource>>);
+
+type BySource = HashMap<(Source, Settings), Weak<Credentials>>;
 
 impl CredentialsCache {
     /// The credentials of a source, got as these settings say.

@@ -56,9 +56,9 @@ impl Environment {
         let files = EnvConfigFiles::default();
         let selected = profile.map(|name| name.to_owned().into());
         let loaded = aws_config::profile::load(&Fs::real(), &Env::from(variables.clone()), &files, selected).await;
-        let profiles = loaded.map_err(|error| match error {
-            ProfileFileLoadError::ParseError { .. } => AwsFilesError::Parse,
-            _ => AwsFilesError::Read,
+        let profiles = loaded.map_err(|error| {
+            let is_parsing = matches!(error, ProfileFileLoadError::ParseError { .. });
+            if is_parsing { AwsFilesError::Parse } else { AwsFilesError::Read }
         })?;
         Ok(Self { variables, profiles })
     }

@@ -325,7 +325,7 @@ fn cause(error: &(dyn Error + 'static)) -> Cause {
 }
 
 fn has<E: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
-    sources(error).any(|source| source.is::<E>())
+    sources(error).any(<dyn Error>::is::<E>)
 }
 
 fn cut(text: &str) -> &str {

@@ -117,11 +117,11 @@ impl Http {
     fn connector(
         &self,
         settings: &HttpConnectorSettings,
-        sleep: &Option<SharedAsyncSleep>,
+        sleep: Option<SharedAsyncSleep>,
         proxies: ProxyConfig,
     ) -> Connector {
         let mut builder = Connector::builder().connector_settings(settings.clone()).proxy_config(proxies);
-        builder.set_sleep_impl(sleep.clone());
+        builder.set_sleep_impl(sleep);
         let trust = self.0.trust.as_ref().map(|CaBundle(pem)| TrustStore::empty().with_pem_certificate(pem.to_vec()));
         let context = TlsContext::builder().with_trust_store(trust.unwrap_or_default()).build();
         let builder = builder.tls_provider(Provider::Rustls(CryptoMode::AwsLc));
@@ -176,9 +176,9 @@ impl HttpConnector for Bounded {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let (client, proxy) = (self.client.clone(), proxy(request.uri()));
         let connector = if proxy.is_some() {
-            self.proxied.get_or_init(|| client.connector(&self.settings, &self.sleep, ProxyConfig::from_env()))
+            self.proxied.get_or_init(|| client.connector(&self.settings, self.sleep.clone(), ProxyConfig::from_env()))
         } else {
-            self.direct.get_or_init(|| client.connector(&self.settings, &self.sleep, ProxyConfig::disabled()))
+            self.direct.get_or_init(|| client.connector(&self.settings, self.sleep.clone(), ProxyConfig::disabled()))
         };
         client.0.status.store(0, Relaxed);
         let answer = connector.call(request);

@@ -158,7 +158,7 @@ mod tests {
         };
         time::timeout(PATIENCE, async {
             while is_running() {
-                time::sleep(Duration::from_millis(1)).await
+                time::sleep(Duration::from_millis(1)).await;
             }
         })
         .await

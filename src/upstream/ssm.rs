@@ -58,9 +58,10 @@ impl Config {
         self.check()?;
         let environment = Environment::load(self.profile.as_deref()).await?;
         let settings = Settings::new(&self, &environment).await?;
-        let source = match self.simulated_credentials {
-            true => Source::Simulated,
-            false => Source::find(&environment, self.profile.as_deref())?,
+        let source = if self.simulated_credentials {
+            Source::Simulated
+        } else {
+            Source::find(&environment, self.profile.as_deref())?
         };
         let mut credentials = cache.of(&source, &settings);
         if let Some(arn) = self.role_arn.clone() {

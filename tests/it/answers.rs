@@ -34,9 +34,8 @@ async fn an_answer_without_the_list_is_none_on_any_page() {
         let aws = Aws::answering(move |_| answer(200, body)).await;
         let status = gateway(&aws).await.describe(first()).await.unwrap_err();
         assert_eq!(reason(&status), (Code::Internal, "UPSTREAM_PROTOCOL".to_owned()), "{body:?}");
-        let aws = Aws::answering(move |call| match call.body.contains("NextToken") {
-            false => page(&["i-1"], Some("more")),
-            true => answer(200, body),
+        let aws = Aws::answering(move |call| {
+            if call.body.contains("NextToken") { answer(200, body) } else { page(&["i-1"], Some("more")) }
         })
         .await;
         let status = gateway(&aws).await.stream(StreamInstanceInformationRequest::default()).await.unwrap_err();

@@ -29,11 +29,12 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("aws_sdk_ssm", &["upstream"]),
     ("aws_sdk_sts", &["upstream"]),
     ("aws_config", &["upstream"]),
+    ("aws_smithy", &["upstream"]),
     ("tonic::Status", &["service", "edge", "app", "cli"]),
     ("axum", &["admin", "simulator"]),
     ("opentelemetry", &["edge", "listing", "telemetry"]),
     ("prometheus", &["app", "edge", "listing"]),
-    ("tokio_rustls", &["edge"]),
+    ("tokio_rustls", &["edge", "upstream"]),
     ("jsonwebtoken", &["edge"]),
 ];
 

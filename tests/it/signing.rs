@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    fmt::Write as _,
     process::{Command, Stdio},
     sync::{
         Arc, Mutex,
@@ -195,7 +196,7 @@ async fn base_credentials_are_got_once_for_all_targets_and_a_throttled_sts_gives
         "[upstream]\nregion = 'eu-west-1'\nendpoint_url = '{url}'\nsts_endpoint_url = '{url}'\nrequests_per_second = 1000\n"
     );
     for role in 0..ROLES {
-        config += &format!("[targets.t{role}]\nrole_arn = 'arn:aws:iam::111122223333:role/R{role}'\n");
+        writeln!(config, "[targets.t{role}]\nrole_arn = 'arn:aws:iam::111122223333:role/R{role}'").unwrap();
     }
     let folder = folder(&config, "");
     let token = folder.write("token", "jwt\n");
@@ -217,9 +218,9 @@ async fn base_credentials_are_got_once_for_all_targets_and_a_throttled_sts_gives
 /// Fails the first call that this holds for, and answers all others.
 async fn failing_once(is_meant: fn(&Call) -> bool, failure: fn() -> Answer, then: fn(&Call) -> Answer) -> Aws {
     let has_failed = AtomicUsize::new(0);
-    Aws::answering(move |call| match is_meant(call) && has_failed.fetch_add(1, Relaxed) == 0 {
-        true => failure(),
-        false => then(call),
+    Aws::answering(move |call| {
+        let is_first = is_meant(call) && has_failed.fetch_add(1, Relaxed) == 0;
+        if is_first { failure() } else { then(call) }
     })
     .await
 }
@@ -234,7 +235,7 @@ async fn what_fails_once_on_the_way_to_credentials_is_tried_again() {
         _ => page(&["i-1"], None),
     };
     let is_container = |call: &Call| call.path == "/creds";
-    for (is_container_, aws) in [
+    for (is_containers, aws) in [
         (false, failing_once(Call::is_sts, || sts_error(503, "ServiceUnavailable"), sts_and_ssm).await),
         (false, failing_once(Call::is_sts, || sts_error(400, "Throttling"), sts_and_ssm).await),
         (false, failing_once(Call::is_sts, || answer(500, "<html>"), sts_and_ssm).await),
@@ -247,12 +248,13 @@ async fn what_fails_once_on_the_way_to_credentials_is_tried_again() {
         );
         let folder = folder(&config, "");
         let (token, uri) = (folder.write("token", "jwt"), format!("{}/creds", aws.url()));
-        let variables = match is_container_ {
-            true => vec![("AWS_CONTAINER_CREDENTIALS_FULL_URI", &*uri)],
-            false => vec![
+        let variables = if is_containers {
+            vec![("AWS_CONTAINER_CREDENTIALS_FULL_URI", &*uri)]
+        } else {
+            vec![
                 ("AWS_WEB_IDENTITY_TOKEN_FILE", token.to_str().unwrap()),
                 ("AWS_ROLE_ARN", "arn:aws:iam::111122223333:role/Base"),
-            ],
+            ]
         };
         let program = serve(&folder, &variables);
         describe(&program, "").await.unwrap();
