@@ -34,7 +34,7 @@ use crate::{
     config::{Config, ConfigError},
     edge::{
         self, Address, ArrivalLayer, AuthenticateLayer, Authenticator, CatchPanicLayer, FileError, LifetimeLayer,
-        LimitsLayer, ListenError, Listener, ObserveLayer, Reloadable, Stage, Stages,
+        LimitsLayer, ListenError, Listener, ObserveLayer, ProtocolLayer, Reloadable, Stage, Stages,
     },
     listing::{self, Listings, Target},
     model::{Causes, TargetName},
@@ -316,6 +316,7 @@ impl Live {
         let Lasting { stages, metrics, .. } = self.lasting.clone();
         let Config { log, trace, limits, edge, .. } = &self.config;
         ServiceBuilder::new()
+            .layer(ProtocolLayer)
             .layer(ObserveLayer { metrics, slow_call: log.slow_call, is_traced: trace.is_on() })
             .map_response(edge::with_error_info)
             .layer(CatchPanicLayer)

@@ -1,8 +1,10 @@
 //! What is no call, or no call of a method: sent over a real socket by a client of HTTP/2 that knows no gRPC, to every method that there is.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
-use hyper::{Request, client::conn::http2};
+use hyper::{Request, client::conn::http2, header::HeaderMap};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost_reflect::MethodDescriptor;
 use ssm_gateway::proto;
@@ -12,7 +14,9 @@ use tonic_types::StatusExt as _;
 
 use crate::{
     http::metrics,
-    support::{Gateway, simulated, within},
+    program::Program,
+    proofs::Folder,
+    support::{simulated, simulator_of, within},
 };
 
 /// A connection that sends whatever it is given.
@@ -20,12 +24,13 @@ struct Client(http2::SendRequest<Full<Bytes>>);
 
 struct Answer {
     status: u16,
+    headers: HeaderMap,
     grpc: Option<Status>,
 }
 
 impl Client {
-    async fn connect(gateway: &Gateway) -> Self {
-        let stream = TokioIo::new(within(TcpStream::connect(gateway.addr)).await.unwrap());
+    async fn connect(addr: SocketAddr) -> Self {
+        let stream = TokioIo::new(within(TcpStream::connect(addr)).await.unwrap());
         let (client, connection) = within(http2::handshake(TokioExecutor::new(), stream)).await.unwrap();
         tokio::spawn(connection);
         Self(client)
@@ -40,7 +45,7 @@ impl Client {
         let (head, body) = within(self.0.send_request(request)).await.unwrap().into_parts();
         let trailers = within(body.collect()).await.unwrap().trailers().cloned().unwrap_or_default();
         let grpc = Status::from_header_map(&head.headers).or_else(|| Status::from_header_map(&trailers));
-        Answer { status: head.status.as_u16(), grpc }
+        Answer { status: head.status.as_u16(), headers: head.headers, grpc }
     }
 }
 
@@ -82,7 +87,7 @@ const MALFORMED: [Malformed; 10] = [
 #[tokio::test]
 async fn what_is_no_request_is_the_callers_mistake_whatever_the_method() {
     let (gateway, _simulator) = simulated(1).await;
-    let mut client = Client::connect(&gateway).await;
+    let mut client = Client::connect(gateway.addr).await;
     for (path, method) in methods() {
         let counted: [Malformed; 2] = [("no message", &[], &[]), ("two messages", &[], &[0; 10])];
         let is_one = !method.is_client_streaming();
@@ -106,4 +111,48 @@ async fn what_is_no_request_is_the_callers_mistake_whatever_the_method() {
     }
     let metrics = metrics(gateway.admin).await;
     assert!(metrics.keys().all(|name| !name.contains("INTERNAL\"") && !name.contains("UNKNOWN\"")), "{metrics:#?}");
+}
+
+#[tokio::test]
+async fn what_is_no_call_of_grpc_has_an_http_status_and_is_counted_as_no_call() {
+    let (gateway, _simulator) = simulated(1).await;
+    let mut client = Client::connect(gateway.addr).await;
+    for path in methods().into_iter().map(|(path, _)| path).chain(["/".to_owned(), "/metrics".to_owned()]) {
+        for method in ["GET", "HEAD", "PUT", "OPTIONS", "DELETE"] {
+            let answer = client.send(method, &path, &[GRPC], &[0; 5]).await;
+            assert_eq!((answer.status, answer.headers["allow"].as_bytes()), (405, &b"POST"[..]), "{method} {path}");
+        }
+        for content_type in ["application/json", "application/grpc-web+proto", "application/connect+proto", ""] {
+            let answer = client.send("POST", &path, &[("content-type", content_type)], &[0; 5]).await;
+            assert_eq!(
+                (answer.status, answer.headers["accept-post"].as_bytes()),
+                (415, &b"application/grpc"[..]),
+                "{content_type} {path}"
+            );
+        }
+        assert_eq!(client.send("POST", &path, &[], &[0; 5]).await.status, 415);
+    }
+    let metrics = metrics(gateway.admin).await;
+    assert!(metrics.keys().all(|name| !name.starts_with("rpc_server_call_duration_seconds_count")), "{metrics:#?}");
+    for content_type in ["application/grpc+proto", "application/grpc;a=b"] {
+        let path = "/grpc.health.v1.Health/Check";
+        let answer = client.send("POST", path, &[("content-type", content_type)], &[0; 5]).await;
+        assert_eq!(answer.grpc.unwrap().code(), Code::Ok, "{content_type}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_call_of_grpc_leaves_a_line_at_debug_and_none_of_what_it_sent() {
+    let (simulator, folder) = (simulator_of(1).await, Folder::new());
+    let config = "[log]\nformat = 'json'\nfilter = 'info,ssm_gateway=debug'\n";
+    let program = Program::in_front_of(&simulator, &folder, config, "127.0.0.1:0", "");
+    let mut client = Client::connect(program.addr).await;
+    assert_eq!(client.send("POST", "/secret", &[("content-type", "text/secret")], b"secret").await.status, 415);
+    assert_eq!(client.send("SECRET", "/secret?secret", &[("x-secret", "secret")], b"secret").await.status, 405);
+    let log = program.stop();
+    let lines = log.lines().filter(|line| line.contains("rejected a request that is no gRPC call"));
+    let statuses: Vec<_> =
+        lines.map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["status"].clone()).collect();
+    assert_eq!(statuses, [415, 405], "{log}");
+    assert!(!log.to_lowercase().contains("secret") && !log.contains("call ended"), "{log}");
 }
