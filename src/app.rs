@@ -1,6 +1,7 @@
 //! The composition root: from a configuration to a running gateway. The only place that knows every component.
 
 mod metrics;
+mod routes;
 mod view;
 
 use std::{
@@ -20,31 +21,26 @@ use http_body::Body;
 use hyper::body::Incoming;
 use prometheus::Registry;
 use tokio::sync::mpsc;
-use tonic::{Status, codec::CompressionEncoding, service::Routes};
-use tonic_health::pb::health_server::HealthServer;
+use tonic::Status;
 use tower::{Service as TowerService, ServiceBuilder};
 use tracing::{error, info, warn};
 
-use self::view::{Current, View};
+use self::{
+    routes::Routes,
+    view::{Current, View},
+};
 use crate::{
     admin::{self, Admin},
     config::{Config, ConfigError},
     edge::{
-        self, Address, ArrivalLayer, AuthenticateLayer, Authenticator, CatchPanicLayer, FileError, Health,
-        LifetimeLayer, LimitsLayer, ListenError, Listener, ObserveLayer, Reloadable, Stage, Stages,
+        self, Address, ArrivalLayer, AuthenticateLayer, Authenticator, CatchPanicLayer, FileError, LifetimeLayer,
+        LimitsLayer, ListenError, Listener, ObserveLayer, ProtocolLayer, Reloadable, Stage, Stages,
     },
     listing::{self, Listings, Target},
     model::{Causes, TargetName},
-    proto::{self, target_service_server::TargetServiceServer},
-    service::{self, SERVICE_NAME, Service, Serving, TARGET_SERVICE_NAME, Targets},
+    service,
     upstream::{self, CredentialsCache},
 };
-
-/// What health is told of: the server, and each service.
-const SERVICES: &[&str] = &["", SERVICE_NAME, TARGET_SERVICE_NAME];
-
-/// The largest request about health, which anybody may send: the name of a service.
-const MAX_HEALTH_REQUEST: usize = 1024;
 
 /// A gateway that is bound and ready to serve.
 #[derive(Debug)]
@@ -109,9 +105,9 @@ pub enum AppError {
     /// The keys that prove callers cannot be used.
     #[error("what proves callers cannot be used")]
     Authenticator(#[from] FileError),
-    /// The contract's descriptors could not be served.
-    #[error("could not build the reflection service")]
-    Reflection(#[from] tonic_reflection::server::Error),
+    /// The descriptors of the contract could not be read.
+    #[error("could not read the descriptors of the contract")]
+    Descriptors(#[from] prost_reflect::DescriptorError),
 }
 
 impl App {
@@ -231,7 +227,7 @@ impl App {
 
 impl Lasting {
     fn new() -> Result<Self, AppError> {
-        let (metrics, registry) = metrics::counting()?;
+        let (metrics, registry) = metrics::counting(&routes::descriptors()?)?;
         let (stages, started) = (Stages::default(), Instant::now());
         let (has_been_ready, has_reload_failed) = (Arc::default(), Arc::default());
         let credentials = CredentialsCache::default();
@@ -271,7 +267,7 @@ impl Live {
         lasting: Lasting,
     ) -> Result<Self, AppError> {
         let authenticator = authenticator(&config).await?;
-        let routes = routes(&config, &listings, &lasting.stages)?;
+        let routes = Routes::new(&config, &listings, &lasting.stages)?;
         Ok(Self { config, listings, routes, authenticator: Arc::new(authenticator), limits, lasting })
     }
 
@@ -330,6 +326,7 @@ impl Live {
         let Lasting { stages, metrics, .. } = self.lasting.clone();
         let Config { log, trace, limits, edge, .. } = &self.config;
         ServiceBuilder::new()
+            .layer(ProtocolLayer)
             .layer(ObserveLayer { metrics, slow_call: log.slow_call, is_traced: trace.is_on() })
             .map_response(edge::with_error_info)
             .layer(CatchPanicLayer)
@@ -339,33 +336,4 @@ impl Live {
             .layer(ArrivalLayer(edge.request_timeout))
             .service(self.routes.clone())
     }
-}
-
-/// Every service. Requests may be compressed; of answers, only those with nodes in them.
-fn routes(config: &Config, listings: &Listings, stages: &Stages) -> Result<Routes, AppError> {
-    let serving = Arc::new(Serving {
-        listings: listings.clone(),
-        default_target: config.default_target(),
-        policy: config.policy(),
-        config: config.service.clone(),
-    });
-    let max = config.service.max_request_size;
-    let targets = TargetServiceServer::new(Targets::new(Arc::clone(&serving)));
-    let health = HealthServer::new(Health { services: SERVICES, stages: stages.clone() });
-    let (gzip, zstd) = (CompressionEncoding::Gzip, CompressionEncoding::Zstd);
-    let targets = targets.accept_compressed(gzip).accept_compressed(zstd).max_decoding_message_size(max);
-    let health = health.accept_compressed(gzip).accept_compressed(zstd).max_decoding_message_size(MAX_HEALTH_REQUEST);
-    let (v1, v1alpha) = (reflection().build_v1()?, reflection().build_v1alpha()?);
-    let v1 = v1.accept_compressed(gzip).accept_compressed(zstd).max_decoding_message_size(max);
-    let v1alpha = v1alpha.accept_compressed(gzip).accept_compressed(zstd).max_decoding_message_size(max);
-    let routes = Routes::new(Service::new(serving));
-    Ok(routes.add_service(targets).add_service(health).add_service(v1).add_service(v1alpha).prepare())
-}
-
-/// Describes every service, and the details that errors carry.
-fn reflection() -> tonic_reflection::server::Builder<'static> {
-    tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
 }

@@ -17,6 +17,7 @@ mod listener;
 mod metrics;
 mod observe;
 mod panics;
+mod protocol;
 mod reloadable;
 mod socket;
 mod stage;
@@ -45,6 +46,7 @@ pub use self::{
     metrics::Metrics,
     observe::ObserveLayer,
     panics::CatchPanicLayer,
+    protocol::ProtocolLayer,
     reloadable::Reloadable,
     stage::{Stage, Stages},
     tls::Config as TlsConfig,

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future;
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use http_body::{Body, Frame};
 use pin_project_lite::pin_project;
 use tokio::time::{self, Instant};
@@ -20,6 +20,7 @@ use super::{
     error_info::{refusal, trailers},
     stage::{Stage, Stages},
 };
+use crate::grpc::timeout;
 
 /// When callers whose call was ended by a drain may come back: at once, elsewhere.
 const DRAINING_RETRY: Duration = Duration::from_millis(100);
@@ -155,7 +156,9 @@ impl Bounds {
     fn new<R>(layer: &LifetimeLayer, request: &Request<R>) -> Self {
         let now = Instant::now();
         let expiry = request.extensions().get().map(|&Expiry(at)| (at, Why::Credential));
-        let timeout = timeout(request.headers()).map(|timeout| (now + timeout, Why::Deadline(timeout)));
+        // A header that is no time is refused where requests are read (`grpc::Messages`).
+        let timeout = timeout(request.headers()).ok().flatten();
+        let timeout = timeout.map(|timeout| (now + timeout, Why::Deadline(timeout)));
         let bounds = [expiry, timeout].into_iter().flatten();
         let (at, why) = bounds.fold((now + layer.max, Why::Maximum(layer.max)), |earliest, bound| {
             if bound.0 < earliest.0 { bound } else { earliest }
@@ -199,25 +202,6 @@ impl std::fmt::Debug for Bounds {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Bounds").field("at", &self.at).field("why", &self.why).finish_non_exhaustive()
     }
-}
-
-/// Reads `grpc-timeout`: at most eight digits and a unit. One that is malformed is none, as with other servers.
-fn timeout(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get("grpc-timeout")?.to_str().ok()?;
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
-        return None;
-    }
-    let amount = digits.parse().ok()?;
-    Some(match unit {
-        "H" => Duration::from_secs(amount * 3600),
-        "M" => Duration::from_secs(amount * 60),
-        "S" => Duration::from_secs(amount),
-        "m" => Duration::from_millis(amount),
-        "u" => Duration::from_micros(amount),
-        "n" => Duration::from_nanos(amount),
-        _ => return None,
-    })
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ mod fleets;
 mod http;
 mod limits;
 mod logs;
+mod malformed;
 mod outages;
 mod peers;
 mod policy;
