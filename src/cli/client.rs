@@ -4,6 +4,7 @@ use std::{
     time::Duration,
 };
 
+use clap::builder::NonEmptyStringValueParser;
 use tonic::{
     Request, Status,
     metadata::{Ascii, MetadataValue},
@@ -21,7 +22,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Server {
     /// The gateway to ask: https://HOST:PORT, http://HOST:PORT, HOST:PORT without TLS, or unix:PATH.
-    #[arg(long = "server", value_name = "URL", default_value = "http://127.0.0.1:50051", env = "SSM_GATEWAY_SERVER")]
+    #[arg(long = "server", value_name = "URL", default_value = "http://127.0.0.1:50051",
+        value_parser = NonEmptyStringValueParser::new(), env = "SSM_GATEWAY_SERVER")]
     url: String,
     /// Whom to trust for the gateway's certificate, as certificates in PEM [default: whom the system trusts].
     #[arg(long, value_name = "FILE", env = "SSM_GATEWAY_TLS_CA")]

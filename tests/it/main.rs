@@ -14,6 +14,7 @@ mod admin;
 mod alerts;
 mod architecture;
 mod chaos;
+mod commands;
 mod compression;
 mod configuration;
 mod connections;
