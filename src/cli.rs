@@ -30,6 +30,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     app::{AppError, Signal},
     config::ConfigError,
+    edge::ListenError,
     model::Causes,
     telemetry::{LogError, TraceError},
 };
@@ -78,7 +79,9 @@ enum CliError {
     Trace(#[from] TraceError),
     #[error(transparent)]
     App(#[from] AppError),
-    #[error("could not simulate SSM on {0}")]
+    #[error("cannot bind the address that {0} sets")]
+    Bind(&'static str, #[source] AppError),
+    #[error("cannot bind the address that --listen sets: could not simulate SSM on {0}")]
     Simulate(std::net::SocketAddr, #[source] io::Error),
     #[error("could not wait for signals")]
     Signal(#[source] io::Error),
@@ -120,6 +123,17 @@ enum CliError {
     Unreachable(Vec<String>),
     #[error("the gateway says {0}")]
     NotServing(String),
+}
+
+impl CliError {
+    /// Names the flag to change where the address of the gateway or its admin address cannot be bound.
+    fn naming(listen: &'static str, admin_listen: &'static str) -> impl FnOnce(AppError) -> Self {
+        move |error| match error {
+            AppError::Listen(ListenError::Bind(..)) => Self::Bind(listen, error),
+            AppError::Admin(_) => Self::Bind(admin_listen, error),
+            error => Self::App(error),
+        }
+    }
 }
 
 impl Cli {

@@ -51,7 +51,7 @@ impl Args {
         config.log.filter = String::from("warn");
         let _log = config.log.start()?;
         let signals = stop_signals()?;
-        let app = App::build(config).await?;
+        let app = App::build(config).await.map_err(CliError::naming("--port", "--admin-port"))?;
         let (addr, admin) = (app.addr().clone(), app.admin_addr());
         let serving = tokio::spawn(app.serve(signals));
 
