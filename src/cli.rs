@@ -4,6 +4,8 @@ mod admin;
 mod check;
 mod client;
 mod demo;
+mod diagnosis;
+mod filter;
 mod health;
 mod list;
 mod output;
@@ -12,6 +14,7 @@ mod serve;
 mod settings;
 mod simulate;
 mod targets;
+mod terminal;
 mod top;
 
 use std::{
@@ -27,6 +30,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, builder
 use futures_util::{Stream, StreamExt as _, stream};
 use tokio::signal::unix::{SignalKind, signal};
 
+use self::terminal::harmless;
 use crate::{
     app::{AppError, Signal},
     config::ConfigError,
@@ -97,12 +101,12 @@ enum CliError {
     File(PathBuf, #[source] io::Error),
     #[error("{} holds no bearer token, which is visible ASCII", .0.display())]
     Token(PathBuf),
-    #[error("could not reach a gateway at {0}")]
-    Connect(String, #[source] tonic::transport::Error),
-    #[error("the gateway answered {code:?}: {message}", code = .0.code(), message = .0.message())]
+    #[error("could not reach a gateway at {0}: {1}")]
+    Connect(String, String),
+    #[error("the gateway answered {code:?}: {message}", code = .0.code(), message = harmless(.0.message()))]
     Call(Box<tonic::Status>),
-    #[error("the connection to the gateway broke")]
-    Broken(#[source] Box<tonic::Status>),
+    #[error("the connection to the gateway broke: {0}")]
+    Broken(String),
     #[error("the gateway does not tell its status at {0}")]
     Admin(http::uri::Authority, #[source] Box<dyn Error + Send + Sync>),
     #[error("{0} is another machine, and others could read the token on its way: forward a port of this one to it")]
@@ -178,11 +182,6 @@ fn without_variables(command: clap::Command, is_unset: fn(&OsStr) -> bool) -> cl
     let command =
         command.mut_args(|arg| if arg.get_env().is_some_and(is_unset) { arg.env(Resettable::Reset) } else { arg });
     command.mut_subcommands(|subcommand| without_variables(subcommand, is_unset))
-}
-
-/// What came of a call: what the gateway answered, or what broke on the way.
-fn failed(status: tonic::Status) -> CliError {
-    if status.source().is_some() { CliError::Broken(status.into()) } else { CliError::Call(status.into()) }
 }
 
 /// Each time the process is told to stop, by Ctrl-C or SIGTERM.

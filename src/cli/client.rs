@@ -1,4 +1,5 @@
 use std::{
+    error::Error as _,
     fs,
     path::{Path, PathBuf},
     time::Duration,
@@ -12,10 +13,13 @@ use tonic::{
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 
-use super::CliError;
+use super::{
+    CliError,
+    diagnosis::{Stage, diagnose},
+};
 use crate::edge::Address;
 
-/// How long to wait for a connection.
+/// How long to wait for a connection, and then for TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The gateway to ask, and how to prove who asks.
@@ -68,7 +72,7 @@ impl Server {
         let url = if is_url { server.clone() } else { format!("http://{server}") };
         let endpoint = Endpoint::from_shared(url.clone()).map_err(|error| CliError::Server(server.clone(), error))?;
         let mut endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT);
-        let is_tls = url.starts_with("https://");
+        let is_tls = self.is_tls();
         if is_tls {
             endpoint = endpoint.tls_config(self.tls()?).map_err(CliError::Tls)?;
         } else if self.tls_ca.is_some() || self.cert.is_some() {
@@ -82,8 +86,22 @@ impl Server {
         {
             return Err(CliError::PlaintextToken(server.clone()));
         }
-        let channel = endpoint.connect().await.map_err(|error| CliError::Connect(server.clone(), error))?;
+        let channel = endpoint.connect().await.map_err(|error| {
+            CliError::Connect(server.clone(), diagnose(&error, Stage { is_tls, is_connected: false }))
+        })?;
         Ok(InterceptedService::new(channel, Authorization(authorization)))
+    }
+
+    /// Returns what came of a call: what the gateway answered, or why the connection broke.
+    pub(super) fn failed(&self, status: Status) -> CliError {
+        match status.source() {
+            Some(error) => CliError::Broken(diagnose(error, Stage { is_tls: self.is_tls(), is_connected: true })),
+            None => CliError::Call(status.into()),
+        }
+    }
+
+    fn is_tls(&self) -> bool {
+        self.url.starts_with("https://")
     }
 
     fn tls(&self) -> Result<ClientTlsConfig, CliError> {
@@ -91,6 +109,7 @@ impl Server {
             Some(file) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(file)?)),
             None => ClientTlsConfig::new().with_native_roots(),
         };
+        let tls = tls.timeout(CONNECT_TIMEOUT);
         match (&self.cert, &self.key) {
             (Some(cert), Some(key)) => Ok(tls.identity(Identity::from_pem(read(cert)?, read(key)?))),
             _ => Ok(tls),

@@ -6,12 +6,7 @@ use std::{
 use tokio::time;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
-use super::{
-    CliError,
-    admin::{Admin, harmless},
-    client::Server,
-    failed,
-};
+use super::{CliError, admin::Admin, client::Server, terminal::harmless};
 
 /// Ask a running gateway whether it serves.
 ///
@@ -44,7 +39,7 @@ impl Args {
         }
         let mut client = HealthClient::new(self.server.connect().await?);
         let request = HealthCheckRequest { service: self.service };
-        let answer = client.check(request).await.map_err(failed)?.into_inner();
+        let answer = client.check(request).await.map_err(|status| self.server.failed(status))?.into_inner();
         let status = answer.status();
         if status != ServingStatus::Serving {
             return Err(CliError::NotServing(status.as_str_name().to_owned()));

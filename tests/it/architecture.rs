@@ -33,7 +33,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("axum", &["admin", "simulator"]),
     ("opentelemetry", &["edge", "listing", "telemetry"]),
     ("prometheus", &["app", "edge", "listing"]),
-    ("tokio_rustls", &["edge"]),
+    ("tokio_rustls", &["cli", "edge"]),
     ("jsonwebtoken", &["edge"]),
 ];
 
