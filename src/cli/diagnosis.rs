@@ -38,6 +38,10 @@ pub(super) fn diagnose(error: &(dyn Error + 'static), stage: Stage) -> String {
     if causes.contains("dns error") {
         return "the name of its host cannot be resolved: is the address right?".to_owned();
     }
+    if causes.contains("TLS handshake timeout") {
+        return "what listens there did not agree on TLS in time: is the address right, and is TLS spoken there?"
+            .to_owned();
+    }
     // HTTP/2 that this end cannot read.
     if causes.contains("connection error detected") && !stage.is_tls {
         return "what answers there does not speak HTTP/2 in plaintext: if TLS is spoken there, give https://"

@@ -26,7 +26,7 @@ fn eu() -> Scope {
 }
 
 /// The metrics once no call goes on: a call is told of a moment after its caller has the answer.
-async fn idle(admin: SocketAddr) -> BTreeMap<String, f64> {
+pub(crate) async fn idle(admin: SocketAddr) -> BTreeMap<String, f64> {
     within(async {
         loop {
             let metrics = metrics(admin).await;

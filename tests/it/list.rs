@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    http::metrics,
+    admin::idle,
     program::SSM_GATEWAY,
     support::{Gateway, aws_error, failing, failing_as, simulated, simulated_with},
 };
@@ -118,7 +118,7 @@ async fn what_does_not_pass_is_reported_at_once() {
         simulator.set_faults(failing(kind.clone()));
         let output = list(&gateway, &["--filter", "PingStatus=Online"]);
         assert_eq!(output.status.code(), Some(1));
-        let calls = metrics(gateway.admin).await.into_iter();
+        let calls = idle(gateway.admin).await.into_iter();
         let calls = calls.filter(|(name, _)| name.starts_with("rpc_server_call_duration_seconds_count{"));
         assert_eq!(calls.map(|(_, calls)| calls).sum::<f64>(), 1.0, "{kind:?}");
     }

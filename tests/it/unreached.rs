@@ -93,6 +93,8 @@ async fn another_protocol_than_the_one_that_was_asked_for_is_named() {
     let http = server_of(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n").await;
     check(&format!("http://{http}"), "give https://");
     check(&format!("https://{http}"), "does not speak TLS");
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    check(&format!("https://{}", silent.local_addr().unwrap()), "what listens there did not agree on TLS in time");
     let mute = server_of(b"").await;
     check(&format!("http://{mute}"), "the connection was closed: if TLS is spoken there, give https://");
     check(&format!("https://{mute}"), "the connection was closed: is TLS spoken there? If not, give http://");
