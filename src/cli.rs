@@ -90,7 +90,7 @@ enum CliError {
     #[error("could not wait for signals")]
     Signal(#[source] io::Error),
     #[error("{0:?} is not the address of a gateway, such as http://127.0.0.1:50051, https://HOST:PORT or unix:PATH")]
-    Server(String, #[source] tonic::transport::Error),
+    Server(String),
     #[error("{0} is not spoken to in TLS: give https://, or leave --tls-ca, --cert and --key out")]
     NotTls(String),
     #[error("TLS cannot be spoken with what --tls-ca, --cert and --key name")]

@@ -70,7 +70,9 @@ impl Server {
         let server = &self.url;
         let is_url = server.contains("://") || server.starts_with("unix:");
         let url = if is_url { server.clone() } else { format!("http://{server}") };
-        let endpoint = Endpoint::from_shared(url.clone()).map_err(|error| CliError::Server(server.clone(), error))?;
+        let is_spoken = ["http://", "https://", "unix:"].iter().any(|scheme| url.starts_with(scheme));
+        let endpoint = Endpoint::from_shared(url.clone()).ok().filter(|_| is_spoken);
+        let endpoint = endpoint.ok_or_else(|| CliError::Server(server.clone()))?;
         let mut endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT);
         let is_tls = self.is_tls();
         if is_tls {
@@ -94,6 +96,11 @@ impl Server {
 
     /// Returns what came of a call: what the gateway answered, or why the connection broke.
     pub(super) fn failed(&self, status: Status) -> CliError {
+        // What tonic makes of an answer in HTTP/2 that is none in gRPC.
+        if let Some((_, http)) = status.message().split_once("grpc-status header missing, mapped from ") {
+            let why = format!("what answers there is no gateway ({http}): is the address right?");
+            return CliError::Connect(self.url.clone(), why);
+        }
         match status.source() {
             Some(error) => CliError::Broken(diagnose(error, Stage { is_tls: self.is_tls(), is_connected: true })),
             None => CliError::Call(status.into()),

@@ -6,6 +6,9 @@ use tokio_rustls::rustls::{self, CertificateError};
 
 use crate::model::Causes;
 
+/// How many names of a certificate are listed.
+const NAMES: usize = 5;
+
 /// When a connection failed, and how.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Stage {
@@ -52,13 +55,14 @@ pub(super) fn diagnose(error: &(dyn Error + 'static), stage: Stage) -> String {
 
 fn of_io(kind: io::ErrorKind, stage: Stage) -> Option<String> {
     use io::ErrorKind::{
-        BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, NotFound, PermissionDenied, TimedOut,
-        UnexpectedEof,
+        BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable,
+        NotFound, PermissionDenied, TimedOut, UnexpectedEof,
     };
     let sentence = match kind {
         ConnectionRefused => {
             "nothing listens there (connection refused): is the gateway running, and is the address right?"
         }
+        HostUnreachable | NetworkUnreachable => "no route from this machine leads there: is the address right?",
         NotFound => "there is no such socket: is the gateway running, and is the address right?",
         PermissionDenied => "the system does not permit it: has this user access to the socket?",
         TimedOut => "nobody answered in time: is the address right, and does every firewall on the way let it pass?",
@@ -123,10 +127,14 @@ fn of_certificate(error: &CertificateError) -> String {
             let name = |name: &String| {
                 name.split_once('(').map_or(&**name, |(_, name)| name.trim_matches([')', '"'])).to_owned()
             };
-            let presented = presented.iter().map(name).collect::<Vec<_>>().join(", ");
-            let presented = if presented.is_empty() { "no name" } else { &presented };
+            let names = presented.iter().take(NAMES).map(name).collect::<Vec<_>>().join(", ");
+            let names = match presented.len() {
+                0 => "no name".to_owned(),
+                1..=NAMES => names,
+                _ => names + " and others",
+            };
             return format!(
-                "its certificate is not for {} but for {presented}: give a name of the certificate in --server",
+                "its certificate is not for {} but for {names}: give a name of the certificate in --server",
                 expected.to_str()
             );
         }

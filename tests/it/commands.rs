@@ -41,7 +41,9 @@ fn a_variable_that_is_empty_changes_nothing() {
                     _ => drop(program.args(["--server", "http://127.0.0.1:1"])),
                 }
                 let output = program.envs(is_set.then_some((variable, ""))).output().unwrap();
-                (output.status.code(), stderr(&output), String::from_utf8(output.stdout).unwrap())
+                // A gateway of somebody else's may run at the default address, and tells how long it is up.
+                let stdout = if command.get_name() == "check" { output.stdout.clone() } else { Vec::new() };
+                (output.status.code(), stderr(&output), String::from_utf8(stdout).unwrap())
             };
             let (empty, unset) = (run(true), run(false));
             assert_ne!(unset.0, Some(2), "{unset:?}");

@@ -7,6 +7,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use bytes::Bytes;
+use http::Response;
+use http_body_util::Empty;
+use hyper::{server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
 use tokio::{io::AsyncWriteExt as _, net::TcpListener};
 use tokio_rustls::{
@@ -48,7 +53,24 @@ async fn server_of(answer: &'static [u8]) -> SocketAddr {
     tokio::spawn(async move {
         loop {
             let (mut stream, _) = socket.accept().await.unwrap();
-            tokio::spawn(async move { stream.write_all(answer).await });
+            stream.write_all(answer).await.unwrap();
+        }
+    });
+    addr
+}
+
+/// Speaks HTTP/2, and knows no path.
+async fn http2_server() -> SocketAddr {
+    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = socket.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let stream = TokioIo::new(socket.accept().await.unwrap().0);
+            let answer = service_fn(async |_| {
+                let body = Empty::<Bytes>::new();
+                Response::builder().status(404).body(body)
+            });
+            tokio::spawn(http2::Builder::new(TokioExecutor::new()).serve_connection(stream, answer));
         }
     });
     addr
@@ -90,6 +112,8 @@ async fn another_protocol_than_the_one_that_was_asked_for_is_named() {
         &format!("https://{plain}"),
         "what answers there does not speak TLS: if it is spoken to in plaintext, give http://",
     );
+    let other = http2_server().await;
+    check(&format!("http://{other}"), "what answers there is no gateway (HTTP status code 404): is the address right?");
     let http = server_of(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n").await;
     check(&format!("http://{http}"), "give https://");
     check(&format!("https://{http}"), "does not speak TLS");
@@ -107,6 +131,7 @@ async fn where_nobody_listens_that_is_said() {
     check(&folder, "https://127.0.0.1:1", "", "nothing listens there (connection refused): is the gateway running");
     check(&folder, "unix:nowhere", "", "there is no such socket");
     check(&folder, "http://nowhere.invalid:1", "", "the name of its host cannot be resolved");
+    check(&folder, "htps://127.0.0.1:1", "", "\"htps://127.0.0.1:1\" is not the address of a gateway, such as http://");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,6 +142,9 @@ async fn a_certificate_that_is_not_accepted_is_said_to_be_what_it_is() {
     let own = self_signed();
     folder.write("own.pem", &own.cert);
     let past = SystemTime::now() - Duration::from_hours(1);
+    let names: Vec<String> = (0..20).map(|number| format!("host-{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let many = tls_server(&authority.issue(&names)).await.port();
     let good = tls_server(&authority.issue(&["localhost"])).await.port();
     let expired = tls_server(&authority.issue_until(&["localhost"], past)).await.port();
     let own = tls_server(&own).await.port();
@@ -135,6 +163,11 @@ async fn a_certificate_that_is_not_accepted_is_said_to_be_what_it_is() {
             format!("127.0.0.1:{good}"),
             "--tls-ca ca.pem",
             "its certificate is not for 127.0.0.1 but for localhost: give a name",
+        ),
+        (
+            format!("localhost:{many}"),
+            "--tls-ca ca.pem",
+            "but for host-0, host-1, host-2, host-3, host-4 and others: give",
         ),
         (format!("localhost:{expired}"), "--tls-ca ca.pem", "its certificate has expired: it must be renewed"),
         (format!("localhost:{own}"), "--tls-ca own.pem", "its certificate is an authority's own (CA:TRUE)"),
