@@ -36,7 +36,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("axum", &["admin", "simulator"]),
     ("opentelemetry", &["edge", "listing", "telemetry"]),
     ("prometheus", &["app", "edge", "listing"]),
-    ("tokio_rustls", &["edge", "upstream"]),
+    ("tokio_rustls", &["cli", "edge", "upstream"]),
     ("jsonwebtoken", &["edge"]),
 ];
 

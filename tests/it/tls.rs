@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// A gateway that speaks TLS, and lets everybody call who proves anything.
-async fn secured(nodes: usize, require_client_cert: bool) -> (Gateway, Secured, Simulator) {
+pub(crate) async fn secured(nodes: usize, require_client_cert: bool) -> (Gateway, Secured, Simulator) {
     let simulator = simulator_of(nodes).await;
     let secured = Secured::new();
     let mut config = config(&simulator.url());
