@@ -29,6 +29,7 @@ use crate::{
     app::{AppError, Signal},
     config::ConfigError,
     model::Causes,
+    pem::InvalidPem,
     telemetry::{LogError, TraceError},
 };
 
@@ -87,6 +88,8 @@ enum CliError {
     PlaintextToken(String),
     #[error("could not read {}", .0.display())]
     File(PathBuf, #[source] io::Error),
+    #[error("{} cannot be used", .0.display())]
+    Pem(PathBuf, #[source] InvalidPem),
     #[error("{} holds no bearer token, which is visible ASCII", .0.display())]
     Token(PathBuf),
     #[error("could not reach a gateway at {0}")]

@@ -7,6 +7,7 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | [`model`] | query, target, freshness, records: plain values |
+//! | [`pem`] | certificates and keys in PEM, read strictly |
 //! | [`proto`] | the public contract, generated |
 //! | [`upstream`] | the port that listings ask, and the SSM adapter behind it |
 //! | [`listing`] | one walk upstream for any number of readers: freshness, failures, memory, cursors |
@@ -26,6 +27,7 @@ pub mod config;
 pub mod edge;
 pub mod listing;
 pub mod model;
+pub mod pem;
 pub mod proto;
 pub mod service;
 pub mod simulator;

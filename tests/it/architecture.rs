@@ -11,17 +11,18 @@ use crate::support::root;
 /// A module, and the modules of this crate that it may name.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("model", &[]),
+    ("pem", &[]),
     ("proto", &[]),
     ("upstream", &["model", "proto"]),
     ("listing", &["model", "upstream"]),
     ("service", &["model", "listing", "proto", "upstream"]),
-    ("edge", &["model"]),
+    ("edge", &["model", "pem"]),
     ("telemetry", &[]),
     ("admin", &["model"]),
     ("simulator", &[]),
     ("config", &["admin", "edge", "listing", "model", "service", "telemetry", "upstream"]),
     ("app", &["admin", "config", "edge", "listing", "model", "proto", "service", "upstream"]),
-    ("cli", &["admin", "app", "config", "edge", "model", "proto", "simulator", "telemetry"]),
+    ("cli", &["admin", "app", "config", "edge", "model", "pem", "proto", "simulator", "telemetry"]),
 ];
 
 /// A name from outside, and the modules that may know it.
