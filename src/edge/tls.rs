@@ -1,8 +1,8 @@
 use std::{
     fmt::Display,
     path::{Path, PathBuf},
-    sync::Arc,
-    time::{Duration, UNIX_EPOCH},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use tokio_rustls::{
         server::{WebPkiClientVerifier, danger::ClientCertVerifier},
     },
 };
+use tracing::{debug, warn};
 use x509_parser::{
     certificate::X509Certificate,
     extensions::GeneralName,
@@ -28,6 +29,9 @@ use crate::{
     model::Principal,
     pem::{self, InvalidPair},
 };
+
+/// The least time between two warnings about certificates that prove nobody.
+const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The gateway's certificate, and whose certificates prove a caller; the `[edge.tls]` table of the configuration file. All
 /// files are PEM, and used anew when they change.
@@ -127,29 +131,50 @@ impl Tls {
     }
 }
 
-/// Who is at the other end, by its certificate: its SPIFFE ID, or else its first DNS name. A certificate with neither
-/// proves nobody.
+/// Returns who is at the other end, by its certificate: its SPIFFE ID, or else its first DNS name. A certificate with neither,
+/// or with a SPIFFE ID against the rules, proves nobody.
 pub(super) fn peer(connection: &ServerConnection) -> Option<Credential> {
     let certificate = connection.peer_certificates()?.first()?;
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let seconds = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
-    let principal = principal(&certificate)?;
+    let principal = principal(&certificate).unwrap_or_else(|reason| {
+        report(reason, &certificate.raw_serial_as_string());
+        None
+    })?;
     Some(Credential { principal, expires: UNIX_EPOCH.checked_add(Duration::from_secs(seconds)) })
 }
 
-fn principal(certificate: &X509Certificate<'_>) -> Option<Principal> {
+/// Logs that a certificate proves nobody: as a warning once a while, since its holder could fill the log by connecting.
+fn report(reason: &'static str, serial: &str) {
+    static REPORTED: Mutex<Option<Instant>> = Mutex::new(None);
+    let mut reported = REPORTED.lock().unwrap_or_else(PoisonError::into_inner);
+    if reported.is_none_or(|reported| reported.elapsed() > REPORT_INTERVAL) {
+        *reported = Some(Instant::now());
+        warn!(reason, serial, "a client certificate proves nobody");
+    } else {
+        debug!(reason, serial, "a client certificate proves nobody");
+    }
+}
+
+/// As an X509-SVID has it, a certificate with a SPIFFE ID has no other URI.
+fn principal(certificate: &X509Certificate<'_>) -> Result<Option<Principal>, &'static str> {
     let names = certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
         ParsedExtension::SubjectAlternativeName(names) => Some(&names.general_names),
         _ => None,
-    })?;
-    let spiffe = names.iter().find_map(|name| match name {
-        GeneralName::URI(uri) if uri.starts_with("spiffe://") => Some(Principal::spiffe(uri)),
-        _ => None,
     });
-    spiffe.or_else(|| {
-        names.iter().find_map(|name| match name {
-            GeneralName::DNSName(name) => Some(Principal::dns(name)),
-            _ => None,
-        })
-    })
+    let names = names.map(Vec::as_slice).unwrap_or_default();
+    let uris: Vec<&str> =
+        names.iter().filter_map(|name| if let GeneralName::URI(uri) = name { Some(*uri) } else { None }).collect();
+    if uris.iter().any(|uri| has_spiffe_scheme(uri)) {
+        let [id] = uris[..] else { return Err("it has a SPIFFE ID and another URI, where an X509-SVID has one URI") };
+        let principal =
+            Principal::spiffe(id).ok_or("its SPIFFE ID is none by the grammar of the SPIFFE-ID standard")?;
+        return Ok(Some(principal));
+    }
+    let dns = names.iter().find_map(|name| if let GeneralName::DNSName(name) = name { Some(*name) } else { None });
+    Ok(dns.map(Principal::dns))
+}
+
+fn has_spiffe_scheme(uri: &str) -> bool {
+    uri.split_once(':').is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("spiffe"))
 }

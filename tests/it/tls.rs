@@ -180,15 +180,49 @@ async fn who_shows_no_certificate_may_have_a_token_unless_certificates_are_requi
     }
 }
 
+/// What becomes of a call by the holder of a certificate for these names.
+async fn call_as(port: u16, secured: &Secured, names: &[&str]) -> Result<(), tonic::Status> {
+    let identity = secured.authority.issue(names);
+    let channel = within(secured.endpoint_as(port, Some(&identity)).connect()).await.unwrap();
+    let request = ListTargetsRequest::default();
+    within(TargetServiceClient::new(channel).list_targets(request)).await.map(drop)
+}
+
 #[tokio::test]
 async fn a_certificate_that_names_nobody_proves_nothing() {
     let (gateway, secured, _simulator) = secured(1, false).await;
-    let nobody = secured.authority.issue(&["https://acme/not-spiffe"]);
-    let channel = within(secured.endpoint_as(gateway.addr.port(), Some(&nobody)).connect()).await.unwrap();
-    let request = DescribeInstanceInformationRequest::default();
-    let status = within(Client::new(channel).describe_instance_information(request)).await.unwrap_err();
+    let status = call_as(gateway.addr.port(), &secured, &["https://acme/not-spiffe"]).await.unwrap_err();
     assert_eq!(status.code(), Code::Unauthenticated);
     assert_eq!(status.get_details_error_info().unwrap().metadata["cause"], "missing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_proves_a_spiffe_id_only_if_it_has_one_that_is_valid_and_no_other_uri() {
+    let secured = Secured::new();
+    let program = program(&secured, "[[allow]]\nprincipal = '*'\n");
+    let port = program.addr.port();
+    for names in [
+        &["spiffe://acme/orders"][..],
+        &["spiffe://acme/orders", "orders.internal"],
+        &["https://a/b", "orders.internal"],
+    ] {
+        call_as(port, &secured, names).await.unwrap();
+    }
+    for names in [
+        &["spiffe://acme/orders", "spiffe://acme/admin"][..],
+        &["spiffe://acme/orders", "https://acme/orders"],
+        &["spiffe://acme/../x", "orders.internal"],
+        &["spiffe://"],
+        &["SPIFFE://acme/orders", "orders.internal"],
+        &["spiffe://acme/orders?admin"],
+    ] {
+        let status = call_as(port, &secured, names).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unauthenticated, "{names:?}");
+    }
+    let log = program.stop();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("a client certificate proves nobody")).collect();
+    assert!(!lines.is_empty() && lines[0].contains("WARN") && lines[0].contains("an X509-SVID has one URI"), "{log}");
+    assert!(lines.len() < 6, "any holder of one could fill the log: {log}");
 }
 
 #[tokio::test]
