@@ -28,7 +28,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     app::{AppError, Signal},
     config::ConfigError,
-    model::Causes,
+    model::{Causes, FileName},
     pem::InvalidPem,
     telemetry::{LogError, TraceError},
 };
@@ -86,7 +86,7 @@ enum CliError {
     Tls(#[source] tonic::transport::Error),
     #[error("{0} is not spoken to in TLS, so that others could read the token: give https://")]
     PlaintextToken(String),
-    #[error("could not read {}", .0.display())]
+    #[error("could not read {}", FileName(.0))]
     File(PathBuf, #[source] io::Error),
     #[error("{} cannot be used", .0.display())]
     Pem(PathBuf, #[source] InvalidPem),

@@ -37,6 +37,7 @@ mod provenance;
 mod raw;
 mod reload;
 mod rollout;
+mod secrets;
 mod seeds;
 mod server;
 mod sharing;
