@@ -35,7 +35,8 @@ use crate::{
     app::{AppError, Signal},
     config::ConfigError,
     edge::ListenError,
-    model::Causes,
+    model::{Causes, FileName},
+    pem::InvalidPem,
     telemetry::{LogError, TraceError},
 };
 
@@ -97,8 +98,10 @@ enum CliError {
     Tls(#[source] tonic::transport::Error),
     #[error("{0} is not spoken to in TLS, so that others could read the token: give https://")]
     PlaintextToken(String),
-    #[error("could not read {}", .0.display())]
+    #[error("could not read {}", FileName(.0))]
     File(PathBuf, #[source] io::Error),
+    #[error("{} cannot be used", .0.display())]
+    Pem(PathBuf, #[source] InvalidPem),
     #[error("{} holds no bearer token, which is visible ASCII", .0.display())]
     Token(PathBuf),
     #[error("could not reach a gateway at {0}: {1}")]

@@ -10,6 +10,7 @@ mod credential;
 mod error_info;
 mod frames;
 mod health;
+mod jwks;
 mod jwt;
 mod lifetime;
 mod limits;

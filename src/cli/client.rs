@@ -17,7 +17,10 @@ use super::{
     CliError,
     diagnosis::{Stage, diagnose},
 };
-use crate::edge::Address;
+use crate::{
+    edge::Address,
+    pem::{self, InvalidPair},
+};
 
 /// How long to wait for a connection, and then for TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -113,14 +116,19 @@ impl Server {
 
     fn tls(&self) -> Result<ClientTlsConfig, CliError> {
         let tls = match &self.tls_ca {
-            Some(file) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(file)?)),
+            Some(file) => {
+                let authorities = pem::authorities(&read(file)?).map_err(|error| CliError::Pem(file.clone(), error))?;
+                ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem::write_certificates(&authorities)))
+            }
             None => ClientTlsConfig::new().with_native_roots(),
         };
         let tls = tls.timeout(CONNECT_TIMEOUT);
-        match (&self.cert, &self.key) {
-            (Some(cert), Some(key)) => Ok(tls.identity(Identity::from_pem(read(cert)?, read(key)?))),
-            _ => Ok(tls),
-        }
+        let (Some(cert_file), Some(key_file)) = (&self.cert, &self.key) else { return Ok(tls) };
+        let (certs, key) = pem::pair(&read(cert_file)?, &read(key_file)?).map_err(|error| match error {
+            InvalidPair::Cert(error) => CliError::Pem(cert_file.clone(), error),
+            InvalidPair::Key(error) => CliError::Pem(key_file.clone(), error),
+        })?;
+        Ok(tls.identity(Identity::from_pem(pem::write_certificates(&certs), pem::write_key(&key))))
     }
 }
 

@@ -42,6 +42,7 @@ mod provenance;
 mod raw;
 mod reload;
 mod rollout;
+mod secrets;
 mod seeds;
 mod server;
 mod sharing;
