@@ -59,14 +59,15 @@ impl Inside {
         let now = Instant::now();
         let mut index = store.index();
         let starts = index.starts(target, query);
-        let choice = choice::choose(&candidates(starts, now, &store.config), freshness, target.max_stale);
+        let shared = starts.first().map(|listing| Arc::clone(&listing.shared)).or_else(|| index.shared(target, query));
+        let held = shared.map_or_else(|| target.hold_off.held(now), |shared| shared.held(now));
+        let candidates = candidates(starts, now, &store.config);
+        let choice = choice::choose(&candidates, freshness, target.max_stale, held.is_some());
         let chosen = match choice {
             Choice::Join(chosen) | Choice::JoinAndRefresh(chosen) => starts.get(chosen).map(Arc::clone),
             Choice::Start { .. } => None,
         };
         if !matches!(choice, Choice::Join(_)) {
-            let shared = index.shared(target, query);
-            let held = shared.map_or_else(|| target.hold_off.held(now), |shared| shared.held(now));
             match (held, &chosen) {
                 (Some(held), None) => return Err(held.told(now)),
                 (None, Some(stale)) => {
@@ -115,8 +116,10 @@ impl Inside {
         Ok(Self { sought, ..Self::at_start(seat) })
     }
 
-    /// Seats a reader that met an error at what is stale, if it allows that.
+    /// Seats a reader that met an error at what is stale, if it allows that: in another listing than the one that failed
+    /// it, where it would meet the same.
     pub(super) fn stale(
+        failed: Option<&Self>,
         store: &Store,
         target: &Arc<Target>,
         query: &Query,
@@ -124,9 +127,12 @@ impl Inside {
         taken: &Arc<Taken>,
     ) -> Option<Self> {
         let mut index = store.index();
-        let starts = index.starts(target, query);
-        let usable = choice::usable(&candidates(starts, Instant::now(), &store.config), freshness, target.max_stale)?;
-        let listing = starts.get(usable).map(Arc::clone)?;
+        let is_other =
+            |listing: &&Arc<Listing>| failed.is_none_or(|failed| !Arc::ptr_eq(failed.seat.listing(), listing));
+        let others: Vec<_> = index.starts(target, query).iter().filter(is_other).map(Arc::clone).collect();
+        let candidates = candidates(&others, Instant::now(), &store.config);
+        let usable = choice::usable(&candidates, freshness, target.max_stale, true)?;
+        let listing = others.get(usable).map(Arc::clone)?;
         index.touch(&listing);
         Some(Self::at_start(Seat::take(&listing, taken)))
     }

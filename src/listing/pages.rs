@@ -87,7 +87,7 @@ pub(super) struct Sent {
 /// What changes in a listing.
 #[derive(Debug)]
 pub(super) struct State {
-    /// When the first fetch was sent.
+    /// When the first fetch was sent; none after that failed: the next is as good as the first.
     pub(super) started: Option<Instant>,
     /// When the last successful fetch was sent, and what it was.
     pub(super) last: Option<(Sent, Origin)>,
@@ -99,8 +99,9 @@ pub(super) struct State {
     pub(super) end: Option<End>,
     /// Whether a task walks.
     pub(super) is_advancing: bool,
-    /// How often a fetch failed, and how it last did: readers inside may ask again when the hold-off is over.
-    pub(super) failures: u64,
+    /// How often a fetch failed, and how it last did. A failure closes nothing: a reader meets it where a page is missing,
+    /// and lets the walk go on from there when the hold-off is over.
+    failures: u64,
     failure: Option<(Held, Option<Origin>)>,
     /// Its readers, by their seats.
     pub(super) readers: Slab<Position>,
@@ -175,16 +176,18 @@ impl Listing {
         }
     }
 
-    /// What the choice of a listing depends on. New readers stay out of one that broke off, whose start is not kept, or
-    /// that is empty and was kept long enough.
+    /// What the choice of a listing depends on. New readers stay out of one that broke off for good, since it will never
+    /// be complete, whose start is not kept, or that is empty and was kept long enough.
     pub(super) fn candidate(&self, now: Instant, config: &Config) -> Candidate {
         let state = lock(&self.state);
         let age = state.started.map(|started| now.saturating_duration_since(started));
-        let is_broken = state.failures > 0 || matches!(state.end, Some(End::Broken(_)));
+        let is_broken = matches!(state.end, Some(End::Broken(_)));
         let is_answering = !state.pages.is_empty() || state.end.is_some();
         let is_outdated = is_answering && state.pages.is_empty() && age.is_some_and(|age| age >= config.negative_ttl);
         let is_open = !is_broken && !state.is_windowed && !is_outdated;
-        Candidate { is_open, age, ttl: self.ttl, is_advancing: state.is_advancing, is_answering }
+        let is_advancing = state.is_advancing || state.is_waited_for();
+        let is_complete = matches!(state.end, Some(End::Complete));
+        Candidate { is_open, age, ttl: self.ttl, is_advancing, is_answering, is_complete }
     }
 
     /// Where a reader goes on who stands before this record of this page, or behind all pages there are.
@@ -313,17 +316,31 @@ impl State {
         }
     }
 
-    /// Breaks off for now: new readers stay out, and those inside may ask again when the hold-off is over.
+    /// Records a failure for now, which the readers that wait for the page report. The walk goes on as soon as a reader asks
+    /// for the page again; until then nothing is fetched in the background.
     pub(super) fn fail(&mut self, failure: Held, origin: Option<Origin>) {
         if self.failure.replace((failure, origin)).is_none() {
             self.charge.add(ERROR);
         }
         self.failures += 1;
+        self.background = 0;
+        self.started = self.started.filter(|_| self.last.is_some());
     }
 
-    /// What a reader who waited for it is told of the last failure.
-    pub(super) fn failed(&self, now: Instant) -> Option<ReadError> {
-        let (failure, origin) = self.failure.as_ref()?;
+    /// How often a fetch failed so far.
+    pub(super) fn failures(&self) -> u64 {
+        self.failures
+    }
+
+    /// Whether a reader waits for a page that is still to come.
+    fn is_waited_for(&self) -> bool {
+        let pages = self.len();
+        self.end.is_none() && self.readers.iter().any(|(_, reader)| reader.waits_for.is_some_and(|page| page >= pages))
+    }
+
+    /// Returns the last failure for a reader that has waited since there were so many, if there was another.
+    pub(super) fn failed_since(&self, failures: u64, now: Instant) -> Option<ReadError> {
+        let (failure, origin) = self.failure.as_ref().filter(|_| self.failures > failures)?;
         origin.iter().for_each(Origin::link);
         Some(ReadError { has_waited: true, ..failure.told(now) })
     }

@@ -119,8 +119,7 @@ impl Reader {
         if let Err(failed) = &outcome
             && is_first
             && !failed.error.is_refusal()
-            && let Some(inside) =
-                Inside::stale(self.listings.store(), &self.target, &self.query, self.freshness, &self.taken)
+            && let Some(inside) = self.stale()
         {
             self.inside = Some(inside);
             outcome = self.try_read(limit).await;
@@ -141,6 +140,12 @@ impl Reader {
             }
         }
         outcome
+    }
+
+    /// A place in what is stale, where the reader allows that in place of an error.
+    fn stale(&self) -> Option<Inside> {
+        let failed = self.inside.as_ref();
+        Inside::stale(failed, self.listings.store(), &self.target, &self.query, self.freshness, &self.taken)
     }
 
     /// When a stream that has begun goes on after AWS throttled it.

@@ -37,7 +37,10 @@ struct Fake {
     pages: Mutex<Vec<Vec<String>>>,
     /// What it was asked, in order: the token, and when.
     asked: Mutex<Vec<(Option<String>, Instant)>>,
-    failures: Mutex<VecDeque<UpstreamError>>,
+    /// How the next fetches fail, or that they do not.
+    failures: Mutex<VecDeque<Option<UpstreamError>>>,
+    /// Every so manieth fetch is throttled; 0 for none.
+    throttles_every: Mutex<usize>,
     walks: Mutex<usize>,
     in_flight: Mutex<InFlight>,
     repeats_tokens: Mutex<bool>,
@@ -62,6 +65,7 @@ impl Fake {
             pages: Mutex::new(pages),
             asked: Mutex::default(),
             failures: Mutex::default(),
+            throttles_every: Mutex::default(),
             walks: Mutex::default(),
             in_flight: Mutex::default(),
             repeats_tokens: Mutex::default(),
@@ -77,7 +81,12 @@ impl Fake {
 
     /// The next fetches fail so.
     fn fail(&self, failures: impl IntoIterator<Item = UpstreamError>) {
-        lock(&self.failures).extend(failures);
+        lock(&self.failures).extend(failures.into_iter().map(Some));
+    }
+
+    /// So many of the next fetches do not.
+    fn succeed(&self, times: usize) {
+        lock(&self.failures).extend((0..times).map(|_| None));
     }
 
     fn answer(&self, token: Option<&str>) -> UpstreamPage {
@@ -122,6 +131,10 @@ impl Upstream for Fake {
         token: Option<&'a str>,
     ) -> BoxFuture<'a, Result<UpstreamPage, UpstreamError>> {
         lock(&self.asked).push((token.map(str::to_owned), Instant::now()));
+        let every = *lock(&self.throttles_every);
+        if every > 0 && self.asked().is_multiple_of(every) {
+            self.fail([throttle(None)]);
+        }
         async move {
             {
                 let mut in_flight = lock(&self.in_flight);
@@ -133,7 +146,7 @@ impl Upstream for Fake {
                 time::sleep(latency).await;
             }
             lock(&self.in_flight).now -= 1;
-            let failure = lock(&self.failures).pop_front();
+            let failure = lock(&self.failures).pop_front().flatten();
             failure.map_or_else(|| Ok(self.answer(token)), Err)
         }
         .boxed()

@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 
 use super::*;
-use crate::listing::{ListingError, TargetState};
+use crate::listing::{ListingError, ListingState, TargetState};
 
 /// Fails, and tells what remains of the hold-off in milliseconds.
 async fn failed(mut reader: Reader) -> (ReadError, Option<u128>) {
@@ -240,21 +240,145 @@ async fn a_refusal_is_asked_once_and_kept_for_five_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_closes_the_listing_and_readers_inside_go_on_after_the_hold_off() {
-    let (fake, listings) = world(&[2, 2]);
+async fn a_failure_is_met_where_the_page_is_missing_and_the_walk_goes_on_from_there_after_the_hold_off() {
+    let (fake, listings) = world(&[2, 2, 2]);
     let mut reader = open(&listings);
-    let cursor = behind(&reader.read(2).await.unwrap());
+    let cursor = behind(&reader.read(4).await.unwrap());
     fake.fail([UpstreamError::Unavailable(None, None)]);
     assert!(reader.read(2).await.is_err());
     assert!(resume(&listings, &cursor).read(2).await.is_err());
-    assert!(open(&listings).read(1).await.is_err(), "closed to new readers, though its first page is there and fresh");
-    assert_eq!(fake.asked(), 2);
+    for (max_age, max_stale) in [(None, None), (Some(60), None), (None, Some(600))] {
+        let mut other = open_for(&listings, max_age, max_stale);
+        let page = other.read(2).await.unwrap();
+        assert_eq!((page.provenance.came, page.provenance.is_stale), (Came::Hit, false), "it is there, and fresh");
+        other.read(2).await.unwrap();
+        assert!(other.read(2).await.is_err());
+    }
+    let (error, retry_after) = failed(open_for(&listings, None, Some(600))).await;
+    assert!(matches!(&*error.error, ListingError::Upstream(UpstreamError::Unavailable(..))), "a page needs it, too");
+    assert_eq!(retry_after, Some(1000));
+    assert!(open_for(&listings, Some(0), None).read(2).await.is_err(), "who asks now is told at once");
+    assert_eq!((listings.status()[0].state, fake.asked()), (ListingState::Open, 3));
     time::advance(SECOND).await;
-    assert_eq!(walk(&open(&listings).read(1).await.unwrap()), 2, "which begin anew");
     let page = reader.read(2).await.unwrap();
-    assert_eq!((walk(&page), ids(&page)), (1, vec!["i-2".to_owned(), "i-3".to_owned()]));
+    assert_eq!((walk(&page), ids(&page)), (1, vec!["i-4".to_owned(), "i-5".to_owned()]));
     assert_eq!(ids(&resume(&listings, &cursor).read(2).await.unwrap()), ids(&page));
+    assert_eq!(read_all(&mut open(&listings), 5).await.unwrap().len(), 6, "it is complete, and joined like any other");
+    assert_eq!((listings.status().len(), listings.status()[0].state), (1, ListingState::Complete));
     assert_eq!(fake.asked(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_fetch_that_failed_makes_nothing_old() {
+    let (fake, listings) = world(&[2]);
+    fake.fail([throttle(None)]);
+    failed(open(&listings)).await;
+    time::advance(70 * SECOND).await;
+    let page = open_for(&listings, Some(0), None).read(2).await.unwrap().provenance;
+    assert_eq!((page.came, page.is_stale, page.age), (Came::Miss, false, LATENCY));
+    assert_eq!((listings.status().len(), fake.asked()), (1, 2), "the walk that failed was taken up");
+    assert_eq!(came(open(&listings)).await, (Came::Hit, false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_complete_listing_goes_before_a_newer_one_that_stands_still_for_who_accepts_its_age() {
+    let (fake, listings) = world(&[2; 4]);
+    read_all(&mut open(&listings), 2).await.unwrap();
+    time::advance(70 * SECOND).await;
+    let mut newer = open(&listings);
+    newer.read(4).await.unwrap();
+    fake.fail([throttle(None)]);
+    assert!(newer.read(2).await.is_err());
+    drop(newer);
+    let page = open_for(&listings, None, Some(30)).read(8).await.unwrap();
+    assert_eq!((walk(&page), page.provenance.came, page.provenance.is_stale), (1, Came::Hit, true));
+    let page = open_for(&listings, Some(0), Some(90)).read(8).await.unwrap();
+    assert_eq!((walk(&page), page.provenance.is_stale), (1, true), "in place of the error, too");
+    assert_eq!(walk(&open(&listings).read(4).await.unwrap()), 2, "its pages are there for all others");
+    assert!(open(&listings).read(5).await.is_err());
+    assert_eq!(fake.asked(), 7);
+    time::advance(SECOND).await;
+    let page = open_for(&listings, None, Some(30)).read(8).await.unwrap();
+    assert_eq!((walk(&page), page.provenance.is_stale, fake.asked()), (2, false, 9), "taken up, not begun anew");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_walk_that_waits_out_a_hold_off_is_joined_whatever_its_age_by_who_says_no_age() {
+    let fake = Fake::of_sizes(&[5; 8]);
+    let listings = listings(&fake, |config| config.stall_timeout = Duration::MAX);
+    let mut stream = open(&listings).reading_ahead();
+    stream.read(5).await.unwrap();
+    time::sleep(70 * SECOND).await;
+    fake.fail([throttle(Some(10 * SECOND))]);
+    let stream = tokio::spawn(async move { read_all(&mut stream, 5).await.unwrap().len() });
+    time::sleep(SECOND).await;
+    let mut joining = open(&listings);
+    let page = joining.read(5).await.unwrap();
+    assert_eq!((walk(&page), page.provenance.came, page.provenance.is_stale), (1, Came::Hit, true));
+    assert!(open_for(&listings, Some(60), None).read(5).await.is_err());
+    assert_eq!(stream.await.unwrap(), 35);
+    assert_eq!((read_all(&mut joining, 5).await.unwrap().len(), fake.asked()), (35, 8 + 1));
+}
+
+/// Reads a whole listing as a client does that waits as it is told: by unary calls, or by streams that it takes up again.
+async fn patient(listings: &Listings, is_stream: bool) -> Vec<String> {
+    let (mut all, mut cursor) = (Vec::new(), None::<String>);
+    loop {
+        let reader = listings.open(&query(), Freshness::default(), cursor.as_deref()).unwrap();
+        let mut reader = if is_stream { reader.reading_ahead() } else { reader };
+        loop {
+            match reader.read(5).await {
+                Ok(page) => {
+                    all.extend(ids(&page));
+                    cursor = Some(behind(&page));
+                }
+                Err(error) => {
+                    time::sleep(error.retry_after.unwrap()).await;
+                    break;
+                }
+            }
+            if reader.is_at_end() {
+                return all;
+            }
+            if !is_stream {
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_throttle_storm_costs_as_many_calls_for_a_thousand_callers_as_for_one() {
+    for callers in [1, 2, 100, 1000] {
+        let (fake, listings) = world(&[5; 8]);
+        *lock(&fake.throttles_every) = 2;
+        // They come while the walk takes its eight seconds, and after.
+        let read = async |caller: u32| {
+            time::sleep(10 * SECOND * caller / callers).await;
+            patient(&listings, caller % 2 == 1).await
+        };
+        let all = join_all((0..callers).map(read)).await;
+        assert!(all.iter().all(|ids| ids.len() == 40 && *ids == all[0]));
+        assert_eq!(fake.asked(), 8 + 7, "each page once, and once in vain between any two, for {callers} callers");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn stale_data_in_a_storm_costs_one_call_a_hold_off_however_many_take_it() {
+    let (fake, listings) = world(&[5; 4]);
+    read_all(&mut open(&listings), 5).await.unwrap();
+    time::advance(61 * SECOND).await;
+    // Two pages of the refresh come, and no more.
+    fake.succeed(2);
+    fake.fail((0..100).map(|_| throttle(None)));
+    for call in 0..5000 {
+        let (max_age, limit) = ([None, Some(1)][call % 2], [5, 20][call / 2 % 2]);
+        let page = open_for(&listings, max_age, Some(120)).read(limit).await.unwrap();
+        assert_eq!(ids(&page).len(), limit);
+        time::advance(SECOND / 500).await;
+    }
+    // At 0 s, and after hold-offs of 1, 2 and 4 s.
+    assert_eq!(fake.asked(), 4 + 2 + 4);
 }
 
 #[tokio::test(start_paused = true)]
