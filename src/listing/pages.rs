@@ -128,10 +128,15 @@ impl Shared {
         self.target.hold_off.held(now).or_else(|| self.hold_off.held(now))
     }
 
-    /// Lets a fetch be sent now, though not more than one where one may fail again.
-    pub(super) fn enter(&self, sent: Instant, config: &Config) {
-        self.target.hold_off.enter(sent, config);
-        self.hold_off.enter(sent, config);
+    /// Admits a fetch that is to be sent now, though not more than one where one may fail again; returns whether it is
+    /// admitted.
+    pub(super) fn try_enter(&self, sent: Instant, config: &Config) -> bool {
+        let is_admitted = self.hold_off.try_enter(sent, config);
+        if is_admitted && !self.target.hold_off.try_enter(sent, config) {
+            self.hold_off.leave(sent);
+            return false;
+        }
+        is_admitted
     }
 }
 
