@@ -21,13 +21,17 @@ pub struct Reader {
     query: Query,
     taken: Arc<Taken>,
     freshness: Freshness,
-    read_ahead: usize,
+    /// Whether it reads on by itself, page after page: further pages are fetched ahead of it.
+    is_stream: bool,
     /// Where it begins; none at the start.
     cursor: Option<Cursor>,
     /// Where it is, once it is in a listing.
     pub(super) inside: Option<Inside>,
     arrived: Option<Instant>,
+    /// Whether it gave a page: a stream that has begun waits while AWS throttles.
+    has_begun: bool,
     is_at_end: bool,
+    /// Whether its first outcome was counted.
     is_counted: bool,
 }
 
@@ -74,10 +78,11 @@ impl Listings {
             taken: Arc::default(),
             query: query.clone(),
             freshness: if cursor.is_none() { freshness } else { Freshness::default() },
-            read_ahead: 0,
+            is_stream: false,
             cursor,
             inside: None,
             arrived: None,
+            has_begun: false,
             is_at_end: false,
             is_counted: false,
         })
@@ -96,9 +101,8 @@ impl Reader {
     /// Has upstream pages fetched ahead of this reader, as many as the configuration says, and lets it wait while AWS
     /// throttles, once it has begun.
     #[must_use]
-    pub fn reading_ahead(self) -> Self {
-        let read_ahead = self.listings.store().config.read_ahead;
-        Self { read_ahead, ..self }
+    pub fn streaming(self) -> Self {
+        Self { is_stream: true, ..self }
     }
 
     /// Reads for a call that reads from others, too: it is given up only if it takes nothing from any of them.
@@ -139,6 +143,7 @@ impl Reader {
                 inside.seat.listing().readers.add(outcome);
             }
         }
+        self.has_begun |= outcome.is_ok();
         outcome
     }
 
@@ -150,7 +155,7 @@ impl Reader {
 
     /// When a stream that has begun goes on after AWS throttled it.
     fn retry_at(&self, failed: &ReadError) -> Option<Instant> {
-        let is_ridden_out = self.is_counted && self.read_ahead > 0 && failed.error.is_ridden_out();
+        let is_ridden_out = self.is_stream && self.has_begun && failed.error.is_ridden_out();
         failed.retry_after.filter(|_| is_ridden_out).map(|retry_after| Instant::now() + retry_after)
     }
 
@@ -175,7 +180,8 @@ impl Reader {
             }
             (none, None) => none.insert(Inside::join(store, &self.target, &self.query, self.freshness, &self.taken)?),
         };
-        let Run { records, whole, oldest, came, index, offset } = inside.run(limit, self.read_ahead, store).await?;
+        let read_ahead = if self.is_stream { store.config.read_ahead } else { 0 };
+        let Run { records, whole, oldest, came, index, offset } = inside.run(limit, read_ahead, store).await?;
         if came != Came::Hit {
             now = Instant::now();
         }

@@ -101,9 +101,9 @@ async fn throttling_holds_for_all_queries_and_any_other_failure_for_its_own() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_has_begun_rides_throttling_out() {
     let (fake, listings) = world(&[5; 4]);
-    let (mut stream, mut unary) = (open(&listings).reading_ahead(), open(&listings));
+    let (mut stream, mut unary) = (open(&listings).streaming(), open(&listings));
     fake.fail([throttle(None)]);
-    assert!(open(&listings).reading_ahead().read(5).await.is_err(), "but not before");
+    assert!(open(&listings).streaming().read(5).await.is_err(), "but not before");
     time::advance(SECOND).await;
     stream.read(5).await.unwrap();
     // Two pages are read ahead.
@@ -117,10 +117,25 @@ async fn a_stream_that_has_begun_rides_throttling_out() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_that_reads_nothing_ahead_rides_throttling_out_too() {
+    let fake = Fake::of_sizes(&[5; 4]);
+    let listings = listings(&fake, |config| config.read_ahead = 0);
+    let mut stream = open(&listings).streaming();
+    fake.fail([throttle(None)]);
+    assert!(stream.read(5).await.is_err(), "not before it has begun");
+    assert!(stream.read(5).await.is_err(), "however often it fails before that");
+    time::advance(SECOND).await;
+    stream.read(5).await.unwrap();
+    fake.fail([throttle(None)]);
+    assert_eq!(ids(&stream.read(5).await.unwrap())[0], "i-5");
+    assert_eq!(fake.asked(), 4, "and nothing was read ahead");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_of_large_messages_rides_throttling_out_of_a_window_too() {
     let fake = Fake::of_sizes(&[5; 12]);
     let listings = listings(&fake, |config| config.max_listing_bytes = Some(1));
-    let mut stream = open(&listings).reading_ahead();
+    let mut stream = open(&listings).streaming();
     stream.read(20).await.unwrap();
     time::sleep(SECOND).await;
     fake.fail([throttle(None)]);
@@ -145,7 +160,7 @@ async fn a_walk_in_line_is_told_at_once_when_its_target_is_held_off() {
 async fn a_stream_waits_no_longer_for_a_page_than_its_patience() {
     for (advice, waited) in [(None, 1 + 2 + 4 + 8 + 16), (Some(40 * SECOND), 40), (Some(61 * SECOND), 0)] {
         let (fake, listings) = world(&[5; 4]);
-        let mut stream = open(&listings).reading_ahead();
+        let mut stream = open(&listings).streaming();
         stream.read(5).await.unwrap();
         time::sleep(SECOND).await;
         fake.fail((0..100).map(|_| throttle(advice)));
@@ -188,7 +203,7 @@ async fn a_target_that_fails_again_and_again_is_left_alone_for_all_queries_and_p
 #[tokio::test(start_paused = true)]
 async fn a_walk_pauses_while_its_target_is_held_off_and_goes_on_after() {
     let (fake, listings) = world(&[5; 10]);
-    let mut reader = open(&listings).reading_ahead();
+    let mut reader = open(&listings).streaming();
     reader.read(5).await.unwrap();
     // While its second fetch is under way.
     *lock(&fake.latency) = LATENCY / 2;
@@ -306,7 +321,7 @@ async fn a_complete_listing_goes_before_a_newer_one_that_stands_still_for_who_ac
 async fn a_walk_that_waits_out_a_hold_off_is_joined_whatever_its_age_by_who_says_no_age() {
     let fake = Fake::of_sizes(&[5; 8]);
     let listings = listings(&fake, |config| config.stall_timeout = Duration::MAX);
-    let mut stream = open(&listings).reading_ahead();
+    let mut stream = open(&listings).streaming();
     stream.read(5).await.unwrap();
     time::sleep(70 * SECOND).await;
     fake.fail([throttle(Some(10 * SECOND))]);
@@ -325,7 +340,7 @@ async fn patient(listings: &Listings, is_stream: bool) -> Vec<String> {
     let (mut all, mut cursor) = (Vec::new(), None::<String>);
     loop {
         let reader = listings.open(&query(), Freshness::default(), cursor.as_deref()).unwrap();
-        let mut reader = if is_stream { reader.reading_ahead() } else { reader };
+        let mut reader = if is_stream { reader.streaming() } else { reader };
         loop {
             match reader.read(5).await {
                 Ok(page) => {
