@@ -302,9 +302,6 @@ impl Ssm {
         let answer = answer?;
         let request_id = answer.request_id().map(str::to_owned);
         let nodes = answer.instance_information_list.unwrap_or_default();
-        if i32::try_from(nodes.len()).is_ok_and(|nodes| nodes > PAGE_SIZE) {
-            return Err(UpstreamError::Protocol("the answer has more nodes than were asked for".into()));
-        }
         Ok(UpstreamPage {
             records: convert::records(nodes),
             next_token: answer.next_token.filter(|token| !token.is_empty()),
