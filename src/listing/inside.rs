@@ -18,6 +18,10 @@ use super::{
 };
 use crate::model::{Freshness, Query};
 
+/// The most bytes of records in a page of more than one. Most clients refuse messages over 4 MiB unless they are
+/// configured not to, and would refuse the same page for ever; half a mebibyte is left for the head and the cursor.
+pub(super) const MAX_BYTES: usize = 7 << 19;
+
 /// Where a reader is in a listing.
 #[derive(Debug)]
 pub(super) struct Inside {
@@ -34,6 +38,8 @@ pub(super) struct Inside {
 /// Records one after the other, across upstream pages.
 pub(super) struct Run {
     pub(super) records: VecDeque<Bytes>,
+    /// How many bytes the records are.
+    bytes: usize,
     /// The upstream page that they are just the records of.
     pub(super) whole: Option<Arc<KeptPage>>,
     /// The one of them whose fetch is the oldest.
@@ -145,10 +151,11 @@ impl Inside {
         self.index == 0 && self.offset == 0
     }
 
-    /// Waits for the next `limit` records, fewer only at the end.
+    /// Waits for the next `limit` records, fewer only at the end, or where more would be over [`MAX_BYTES`].
     pub(super) async fn run(&self, limit: usize, read_ahead: usize, store: &Arc<Store>) -> Result<Run, ReadError> {
         let Self { index, offset, .. } = *self;
-        let mut run = Run { records: VecDeque::new(), whole: None, oldest: None, came: Came::Hit, index, offset };
+        let records = VecDeque::new();
+        let mut run = Run { records, bytes: 0, whole: None, oldest: None, came: Came::Hit, index, offset };
         let mut sought = self.sought.as_ref();
         let mut left = limit;
         while left > 0 {
@@ -158,20 +165,24 @@ impl Inside {
             if let Some(place) = sought.take().filter(|place| place.pages_before == page.step.number) {
                 run.offset = place.find_again(&page.records);
             }
-            left -= run.add(page, left);
+            left = run.add(page, left);
         }
         Ok(run)
     }
 }
 
 impl Run {
-    /// Adds the records of the page from the offset on, `limit` at most; how many there were.
+    /// Adds the records of the page from the offset on, `limit` at most and as many as there is room for, one at least in
+    /// an empty run. Returns how many may follow: none once a page is not used up.
     fn add(&mut self, page: Arc<KeptPage>, limit: usize) -> usize {
         let len = page.records.len();
-        let end = len.min(self.offset + limit);
+        let fitting = page.records.run_end(self.offset, limit, MAX_BYTES.saturating_sub(self.bytes));
+        let end = if self.records.is_empty() { fitting.max(self.offset + 1).min(len) } else { fitting };
         let added = end.saturating_sub(self.offset);
         if added > 0 {
-            self.records.push_back(page.records.slice(self.offset..end));
+            let records = page.records.slice(self.offset..end);
+            self.bytes += records.len();
+            self.records.push_back(records);
             let is_older = self.oldest.as_ref().is_none_or(|oldest| page.sent.at < oldest.sent.at);
             if is_older {
                 self.oldest = Some(Arc::clone(&page));
@@ -179,7 +190,7 @@ impl Run {
         }
         (self.index, self.offset) = if end == len { (self.index + 1, 0) } else { (self.index, end) };
         self.whole = (added == len && self.records.len() == 1).then_some(page);
-        added
+        if end < len { 0 } else { limit - added }
     }
 }
 

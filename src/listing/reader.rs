@@ -111,8 +111,8 @@ impl Reader {
         Self { taken: Arc::clone(taken), ..self }
     }
 
-    /// Reads the next `limit` records, fewer only at the end, and waits for no fetch beyond what that takes. After a
-    /// failure the reader stands where it stood. Where a first page fails, one that is stale takes its place if the
+    /// Reads the next `limit` records, fewer only at the end or where they would make a message that clients refuse, and
+    /// waits for no fetch beyond what that takes. After a failure the reader stands where it stood. Where a first page fails, one that is stale takes its place if the
     /// reader allows it.
     ///
     /// # Errors
@@ -181,7 +181,7 @@ impl Reader {
             (none, None) => none.insert(Inside::join(store, &self.target, &self.query, self.freshness, &self.taken)?),
         };
         let read_ahead = if self.is_stream { store.config.read_ahead } else { 0 };
-        let Run { records, whole, oldest, came, index, offset } = inside.run(limit, read_ahead, store).await?;
+        let Run { records, whole, oldest, came, index, offset, .. } = inside.run(limit, read_ahead, store).await?;
         if came != Came::Hit {
             now = Instant::now();
         }

@@ -4,6 +4,7 @@ mod cursors;
 mod failures;
 mod freshness;
 mod memory;
+mod messages;
 mod model;
 mod sharing;
 
@@ -48,6 +49,8 @@ struct Fake {
     is_jammed: Mutex<bool>,
     turns: Mutex<Vec<Priority>>,
     latency: Mutex<Duration>,
+    /// How much is in each node, in turn, beside its names.
+    padding: Mutex<Vec<usize>>,
 }
 
 #[derive(Debug, Default)]
@@ -72,6 +75,8 @@ impl Fake {
             is_jammed: Mutex::default(),
             turns: Mutex::default(),
             latency: Mutex::new(LATENCY),
+            // About as large as real ones.
+            padding: Mutex::new(vec![200]),
         })
     }
 
@@ -102,12 +107,10 @@ impl Fake {
         };
         let pages = lock(&self.pages);
         let mut records = RecordsBuilder::default();
-        for id in &pages[index] {
-            let (instance_id, name) = (Some(id.clone()), Some(walk.to_string()));
-            // About as large as real ones.
-            let computer_name = Some("x".repeat(200));
-            let node = InstanceInformation { instance_id, name, computer_name, ..Default::default() };
-            records.push(&node.encode_to_vec());
+        let padding = lock(&self.padding);
+        let before: usize = pages[..index].iter().map(Vec::len).sum();
+        for (id, padding) in pages[index].iter().zip(padding.iter().cycle().skip(before)) {
+            records.push(&node(id, walk, *padding).encode_to_vec());
         }
         let next = if *lock(&self.repeats_tokens) { index.max(1) } else { index + 1 };
         let next_token = (index + 1 < pages.len()).then(|| format!("{walk}/{next}"));
@@ -151,6 +154,11 @@ impl Upstream for Fake {
         }
         .boxed()
     }
+}
+
+fn node(id: &str, walk: usize, padding: usize) -> InstanceInformation {
+    let (instance_id, name, computer_name) = (Some(id.to_owned()), Some(walk.to_string()), Some("x".repeat(padding)));
+    InstanceInformation { instance_id, name, computer_name, ..Default::default() }
 }
 
 /// Listings in front of the upstream: the defaults without jitter, changed as told.
