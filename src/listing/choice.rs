@@ -15,10 +15,19 @@ pub(super) struct Candidate {
     pub(super) ttl: Duration,
     /// Whether its walk goes on right now, or as soon as a hold-off that a reader waits out is over.
     pub(super) is_advancing: bool,
-    /// Whether its first page, or its end, is there.
-    pub(super) is_answering: bool,
-    /// Whether all of it is there.
-    pub(super) is_complete: bool,
+    /// How much of it is there.
+    pub(super) extent: Extent,
+}
+
+/// How much of a listing is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// Not even its first page.
+    Nothing,
+    /// Its first page.
+    Beginning,
+    /// All of it, if that is only that there are no nodes.
+    Everything,
 }
 
 /// What to do for a reader.
@@ -44,7 +53,7 @@ pub(super) fn choose(candidates: &[Candidate], freshness: Freshness, max_stale: 
         candidate.is_fresh(freshness.max_age) || is_carried_on
     };
     // A walk that failed, or was left, before its first page came is taken up only where nothing else is fresh enough.
-    let is_there = |candidate: &Candidate| candidate.is_answering || candidate.is_advancing;
+    let is_there = |candidate: &Candidate| candidate.is_answering() || candidate.is_advancing;
     let joined = candidates.iter().position(|candidate| is_joined(candidate) && is_there(candidate));
     let joined = joined.or_else(|| candidates.iter().position(is_joined));
     let stale = match freshness.max_age {
@@ -52,10 +61,10 @@ pub(super) fn choose(candidates: &[Candidate], freshness: Freshness, max_stale: 
         _ => usable(candidates, freshness, max_stale, is_held),
     };
     let candidate = joined.and_then(|joined| candidates.get(joined));
-    let is_complete = |index: usize| candidates.get(index).is_some_and(|candidate| candidate.is_complete);
+    let is_complete = |index: usize| candidates.get(index).is_some_and(Candidate::is_complete);
     match (joined, stale) {
         (_, Some(complete)) if is_held && is_complete(complete) => Choice::Join(complete),
-        (Some(joined), _) if candidate.is_some_and(|candidate| candidate.is_answering) => Choice::Join(joined),
+        (Some(joined), _) if candidate.is_some_and(Candidate::is_answering) => Choice::Join(joined),
         (Some(_), Some(stale)) if candidate.is_some_and(|candidate| candidate.is_advancing) => Choice::Join(stale),
         (_, Some(stale)) => Choice::JoinAndRefresh(stale),
         (Some(joined), None) => Choice::Join(joined),
@@ -74,13 +83,21 @@ pub(super) fn usable(
     let max_stale = freshness.max_stale.unwrap_or(max_stale);
     let is_usable = |candidate: &Candidate| {
         let bound = freshness.max_age.unwrap_or(candidate.ttl).saturating_add(max_stale);
-        candidate.is_open && candidate.is_answering && candidate.age.is_some_and(|age| age < bound)
+        candidate.is_open && candidate.is_answering() && candidate.age.is_some_and(|age| age < bound)
     };
-    let complete = candidates.iter().position(|candidate| candidate.is_complete && is_usable(candidate));
+    let complete = candidates.iter().position(|candidate| candidate.is_complete() && is_usable(candidate));
     complete.filter(|_| is_held).or_else(|| candidates.iter().position(is_usable))
 }
 
 impl Candidate {
+    pub(super) fn is_answering(&self) -> bool {
+        self.extent != Extent::Nothing
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.extent == Extent::Everything
+    }
+
     /// A fetch that is still to be sent is fresh for everyone.
     fn is_fresh(&self, max_age: Option<Duration>) -> bool {
         self.is_open && self.age.is_none_or(|age| age < max_age.unwrap_or(self.ttl))
@@ -95,15 +112,15 @@ mod tests {
 
     fn at(age: u64) -> Candidate {
         let age = Some(Duration::from_secs(age));
-        Candidate { is_open: true, age, ttl: TTL, is_advancing: false, is_answering: true, is_complete: true }
+        Candidate { is_open: true, age, ttl: TTL, is_advancing: false, extent: Extent::Everything }
     }
 
     fn waiting(age: u64) -> Candidate {
-        Candidate { is_advancing: true, is_answering: false, ..paused(age) }
+        Candidate { is_advancing: true, extent: Extent::Nothing, ..at(age) }
     }
 
     fn paused(age: u64) -> Candidate {
-        Candidate { is_complete: false, ..at(age) }
+        Candidate { extent: Extent::Beginning, ..at(age) }
     }
 
     fn unsent() -> Candidate {

@@ -12,7 +12,8 @@ use tokio::{sync::Semaphore, time::Instant};
 use super::{
     Config, Target,
     hold_off::HoldOff,
-    pages::{Listing, Shared, Step},
+    pages::{Listing, Step},
+    shared::Shared,
 };
 use crate::model::Query;
 
@@ -170,9 +171,9 @@ impl Entry {
         let (mut has_answer, mut has_complete) = (false, false);
         self.starts.retain(|listing| {
             let candidate = listing.candidate(now, config);
-            let is_answer = candidate.is_open && candidate.is_answering;
+            let is_answer = candidate.is_open && candidate.is_answering();
             let is_newest_answer = is_answer && !mem::replace(&mut has_answer, true);
-            let is_newest_complete = is_answer && candidate.is_complete && !mem::replace(&mut has_complete, true);
+            let is_newest_complete = is_answer && candidate.is_complete() && !mem::replace(&mut has_complete, true);
             candidate.is_open && (candidate.is_advancing || is_newest_answer || is_newest_complete)
         });
     }

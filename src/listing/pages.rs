@@ -8,36 +8,24 @@ use std::{
 };
 
 use slab::Slab;
-use tokio::{
-    sync::{Notify, Semaphore},
-    time::Instant,
-};
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    Config, ListingError, ReadError, Target, Wall,
+    Config, ListingError, ReadError, Wall,
     charge::Charge,
-    choice::Candidate,
+    choice::{Candidate, Extent},
     cursor::{Cursor, Place},
     fetch_span::Origin,
-    hold_off::{Held, HoldOff},
+    hold_off::Held,
     lock,
     metrics::Counter,
     position::Position,
+    shared::Shared,
 };
-use crate::model::{Query, Records};
+use crate::model::Records;
 
 /// How many bytes an error takes at most: upstream cuts AWS's words.
 const ERROR: usize = 2048;
-
-/// What all listings of one query share.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) target: Arc<Target>,
-    pub(super) query: Query,
-    pub(super) hold_off: HoldOff,
-    /// A walk from the start holds one while it advances.
-    pub(super) turns: Arc<Semaphore>,
-}
 
 /// The records of one walk of a query, from its start or from an upstream token on.
 #[derive(Debug)]
@@ -122,24 +110,6 @@ pub(super) enum End {
     Broken(Arc<ListingError>),
 }
 
-impl Shared {
-    /// The error that stands for an answer of upstream now.
-    pub(super) fn held(&self, now: Instant) -> Option<Held> {
-        self.target.hold_off.held(now).or_else(|| self.hold_off.held(now))
-    }
-
-    /// Admits a fetch that is to be sent now, though not more than one where one may fail again; returns whether it is
-    /// admitted.
-    pub(super) fn try_enter(&self, sent: Instant, config: &Config) -> bool {
-        let is_admitted = self.hold_off.try_enter(sent, config);
-        if is_admitted && !self.target.hold_off.try_enter(sent, config) {
-            self.hold_off.leave(sent);
-            return false;
-        }
-        is_admitted
-    }
-}
-
 impl Listing {
     /// A listing that has not begun, counts in `bytes`, and will go on for `background` pages whether it is read or not.
     pub(super) fn new(
@@ -187,12 +157,16 @@ impl Listing {
         let state = lock(&self.state);
         let age = state.started.map(|started| now.saturating_duration_since(started));
         let is_broken = matches!(state.end, Some(End::Broken(_)));
-        let is_answering = !state.pages.is_empty() || state.end.is_some();
-        let is_outdated = is_answering && state.pages.is_empty() && age.is_some_and(|age| age >= config.negative_ttl);
+        let extent = match &state.end {
+            Some(End::Complete) => Extent::Everything,
+            _ if state.pages.is_empty() => Extent::Nothing,
+            _ => Extent::Beginning,
+        };
+        let is_without_nodes = extent == Extent::Everything && state.pages.is_empty();
+        let is_outdated = is_without_nodes && age.is_some_and(|age| age >= config.negative_ttl);
         let is_open = !is_broken && !state.is_windowed && !is_outdated;
         let is_advancing = state.is_advancing || state.is_waited_for();
-        let is_complete = matches!(state.end, Some(End::Complete));
-        Candidate { is_open, age, ttl: self.ttl, is_advancing, is_answering, is_complete }
+        Candidate { is_open, age, ttl: self.ttl, is_advancing, extent }
     }
 
     /// Where a reader goes on who stands before this record of this page, or behind all pages there are.

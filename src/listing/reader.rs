@@ -21,18 +21,26 @@ pub struct Reader {
     query: Query,
     taken: Arc<Taken>,
     freshness: Freshness,
-    /// Whether it reads on by itself, page after page: further pages are fetched ahead of it.
-    is_stream: bool,
+    mode: Mode,
     /// Where it begins; none at the start.
     cursor: Option<Cursor>,
     /// Where it is, once it is in a listing.
     pub(super) inside: Option<Inside>,
     arrived: Option<Instant>,
-    /// Whether it gave a page: a stream that has begun waits while AWS throttles.
+    /// Whether it gave a page.
     has_begun: bool,
     is_at_end: bool,
     /// Whether its first outcome was counted.
     is_counted: bool,
+}
+
+/// What a reader reads for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// A page, fetched for itself alone.
+    Page,
+    /// Page after page: further ones are fetched ahead, and once it has begun it waits while AWS throttles.
+    Stream,
 }
 
 /// A run of a listing's records, and where to go on behind it.
@@ -78,7 +86,7 @@ impl Listings {
             taken: Arc::default(),
             query: query.clone(),
             freshness: if cursor.is_none() { freshness } else { Freshness::default() },
-            is_stream: false,
+            mode: Mode::Page,
             cursor,
             inside: None,
             arrived: None,
@@ -102,7 +110,7 @@ impl Reader {
     /// throttles, once it has begun.
     #[must_use]
     pub fn streaming(self) -> Self {
-        Self { is_stream: true, ..self }
+        Self { mode: Mode::Stream, ..self }
     }
 
     /// Reads for a call that reads from others, too: it is given up only if it takes nothing from any of them.
@@ -155,7 +163,7 @@ impl Reader {
 
     /// When a stream that has begun goes on after AWS throttled it.
     fn retry_at(&self, failed: &ReadError) -> Option<Instant> {
-        let is_ridden_out = self.is_stream && self.has_begun && failed.error.is_ridden_out();
+        let is_ridden_out = self.mode == Mode::Stream && self.has_begun && failed.error.is_ridden_out();
         failed.retry_after.filter(|_| is_ridden_out).map(|retry_after| Instant::now() + retry_after)
     }
 
@@ -180,7 +188,7 @@ impl Reader {
             }
             (none, None) => none.insert(Inside::join(store, &self.target, &self.query, self.freshness, &self.taken)?),
         };
-        let read_ahead = if self.is_stream { store.config.read_ahead } else { 0 };
+        let read_ahead = if self.mode == Mode::Stream { store.config.read_ahead } else { 0 };
         let Run { records, whole, oldest, came, index, offset, .. } = inside.run(limit, read_ahead, store).await?;
         if came != Came::Hit {
             now = Instant::now();

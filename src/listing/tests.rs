@@ -7,6 +7,7 @@ mod memory;
 mod messages;
 mod model;
 mod sharing;
+mod storms;
 
 use std::{
     collections::VecDeque,

@@ -12,7 +12,8 @@ use super::{
     fetch_span::{FetchSpan, Origin},
     listings::Store,
     lock,
-    pages::{End, KeptPage, Listing, Sent, Shared, State, Step},
+    pages::{End, KeptPage, Listing, Sent, State, Step},
+    shared::Shared,
 };
 use crate::{
     model::{Causes, Records},

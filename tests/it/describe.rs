@@ -4,8 +4,8 @@ use std::{collections::HashSet, time::Duration};
 
 use ssm_gateway::{
     proto::{
-        DescribeInstanceInformationRequest, InstanceInformationFilter, InstanceInformationStringFilter, ReadOptions,
-        StreamInstanceInformationRequest,
+        DescribeInstanceInformationRequest, InstanceInformation, InstanceInformationFilter,
+        InstanceInformationStringFilter, ReadOptions, StreamInstanceInformationRequest,
     },
     simulator::Faults,
 };
@@ -41,10 +41,7 @@ async fn a_walk_gives_every_node_once_whatever_the_page_size() {
     let mut walks = Vec::new();
     for max_results in [None, Some(5), Some(7), Some(50)] {
         let nodes = gateway.walk(DescribeInstanceInformationRequest { max_results, ..Default::default() }).await;
-        assert_eq!(
-            nodes.iter().map(ssm_gateway::proto::InstanceInformation::instance_id).collect::<HashSet<_>>().len(),
-            137
-        );
+        assert_eq!(nodes.iter().map(InstanceInformation::instance_id).collect::<HashSet<_>>().len(), 137);
         walks.push(nodes);
     }
     assert!(walks.iter().all(|walk| *walk == walks[0]));
@@ -94,7 +91,7 @@ async fn pages_are_full_though_upstream_ignores_how_many_were_asked_for() {
         let resume_tokens = vec![messages[3].resume_token.clone()];
         let rest = StreamInstanceInformationRequest { resume_tokens, ..Default::default() };
         let rest: Vec<_> = replica.stream(rest).await.unwrap();
-        let rest = rest.iter().flat_map(|page| &page.instance_information_list).map(|node| node.instance_id());
+        let rest = rest.iter().flat_map(|page| &page.instance_information_list).map(InstanceInformation::instance_id);
         assert!(rest.eq(ids[4000..].iter()));
     }
 }
