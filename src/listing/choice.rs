@@ -37,8 +37,9 @@ pub(super) enum Choice {
     Join(usize),
     /// Join the candidate at this index, which is stale, and let a new walk replace it in the background.
     JoinAndRefresh(usize),
-    /// Start a walk; it is forced where the reader's `max_age` refused what is fresh to others.
-    Start { is_forced: bool },
+    /// Start a walk, or take up the one at this index, which failed or was left before its first page came; it is forced
+    /// where the reader's `max_age` refused what is fresh to others.
+    Start { left: Option<usize>, is_forced: bool },
 }
 
 /// Chooses among the candidates, newest first. `max_stale` is what holds for readers who do not say.
@@ -52,10 +53,8 @@ pub(super) fn choose(candidates: &[Candidate], freshness: Freshness, max_stale: 
         let is_carried_on = freshness.max_age.is_none() && candidate.is_advancing && candidate.is_open;
         candidate.is_fresh(freshness.max_age) || is_carried_on
     };
-    // A walk that failed, or was left, before its first page came is taken up only where nothing else is fresh enough.
-    let is_there = |candidate: &Candidate| candidate.is_answering() || candidate.is_advancing;
-    let joined = candidates.iter().position(|candidate| is_joined(candidate) && is_there(candidate));
-    let joined = joined.or_else(|| candidates.iter().position(is_joined));
+    let is_left = |candidate: &Candidate| !candidate.is_answering() && !candidate.is_advancing;
+    let joined = candidates.iter().position(|candidate| is_joined(candidate) && !is_left(candidate));
     let stale = match freshness.max_age {
         Some(Duration::ZERO) => None,
         _ => usable(candidates, freshness, max_stale, is_held),
@@ -68,7 +67,10 @@ pub(super) fn choose(candidates: &[Candidate], freshness: Freshness, max_stale: 
         (Some(_), Some(stale)) if candidate.is_some_and(|candidate| candidate.is_advancing) => Choice::Join(stale),
         (_, Some(stale)) => Choice::JoinAndRefresh(stale),
         (Some(joined), None) => Choice::Join(joined),
-        (None, None) => Choice::Start { is_forced: candidates.iter().any(|candidate| candidate.is_fresh(None)) },
+        (None, None) => Choice::Start {
+            left: candidates.iter().position(is_joined),
+            is_forced: candidates.iter().any(|candidate| candidate.is_fresh(None) && !is_left(candidate)),
+        },
     }
 }
 
@@ -140,8 +142,8 @@ mod tests {
         choose(candidates, freshness(max_age, max_stale), Duration::ZERO, true)
     }
 
-    const START: Choice = Choice::Start { is_forced: false };
-    const FORCED: Choice = Choice::Start { is_forced: true };
+    const START: Choice = Choice::Start { left: None, is_forced: false };
+    const FORCED: Choice = Choice::Start { left: None, is_forced: true };
 
     #[test]
     fn a_listing_is_joined_while_it_is_fresh_enough_for_the_reader() {
@@ -186,7 +188,8 @@ mod tests {
         assert_eq!(chosen(&[waiting(1), at(80)], None, Some(30)), Choice::Join(1), "nobody waits for the refresh");
         let left = Candidate { is_advancing: false, ..unsent() };
         assert_eq!(chosen(&[left, at(80)], None, Some(30)), Choice::JoinAndRefresh(1), "nobody is at it");
-        assert_eq!(chosen(&[left, at(80)], None, None), Choice::Join(0));
+        assert_eq!(chosen(&[left, at(80)], None, None), Choice::Start { left: Some(0), is_forced: false });
+        assert_eq!(chosen(&[left, at(1)], Some(0), None), Choice::Start { left: Some(0), is_forced: true });
         assert_eq!(chosen(&[left, at(40)], None, None), Choice::Join(1), "what is fresh needs no refresh");
         assert_eq!(chosen(&[waiting(1), at(80)], None, None), Choice::Join(0));
         assert_eq!(chosen(&[at(80)], Some(0), Some(600)), START, "who asks now waits for the answer");

@@ -71,25 +71,23 @@ impl Inside {
         let choice = choice::choose(&candidates, freshness, target.max_stale, held.is_some());
         let chosen = match choice {
             Choice::Join(chosen) | Choice::JoinAndRefresh(chosen) => starts.get(chosen).map(Arc::clone),
-            Choice::Start { .. } => None,
+            Choice::Start { left, .. } => left.and_then(|left| starts.get(left)).map(Arc::clone),
         };
-        if !matches!(choice, Choice::Join(_)) {
-            match (held, &chosen) {
-                (Some(held), None) => return Err(held.told(now)),
-                (None, Some(stale)) => {
-                    // At least as far as the first page: this reader reads that now.
-                    let fresh = index.start(target, query, stale.reached().max(1));
-                    Walk::start(&fresh, &mut lock(&fresh.state), store);
-                }
-                (Some(_), Some(_)) | (None, None) => {}
+        match (choice, held, &chosen) {
+            (Choice::Start { .. }, Some(held), _) => return Err(held.told(now)),
+            (Choice::JoinAndRefresh(_), None, Some(stale)) => {
+                // At least as far as the first page: this reader reads that now.
+                let fresh = index.start(target, query, stale.reached().max(1));
+                Walk::start(&fresh, &mut lock(&fresh.state), store);
             }
+            _ => {}
         }
         let listing = chosen.unwrap_or_else(|| index.start(target, query, 0));
         index.touch(&listing);
         let inside = Self::at_start(Seat::take(&listing, taken));
         drop(index);
         store.make_room();
-        Ok(Self { is_forced: matches!(choice, Choice::Start { is_forced: true }), ..inside })
+        Ok(Self { is_forced: matches!(choice, Choice::Start { is_forced: true, .. }), ..inside })
     }
 
     /// Seats a reader where an earlier answer ended. Where that listing is gone, the reader begins with the page of the same

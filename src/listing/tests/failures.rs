@@ -268,9 +268,14 @@ async fn a_first_fetch_that_failed_makes_nothing_old() {
     failed(open(&listings)).await;
     time::advance(70 * SECOND).await;
     let page = open_for(&listings, Some(0), None).read(2).await.unwrap().provenance;
-    assert_eq!((page.came, page.is_stale, page.age), (Came::Miss, false, LATENCY));
+    assert_eq!((page.came, page.is_stale, page.age, page.is_forced), (Came::Miss, false, LATENCY, false));
     assert_eq!((listings.status().len(), fake.asked()), (1, 2), "the walk that failed was taken up");
     assert_eq!(came(open(&listings)).await, (Came::Hit, false));
+    fake.fail([throttle(None)]);
+    failed(open_for(&listings, Some(0), None)).await;
+    time::advance(SECOND).await;
+    assert_eq!(came(open(&listings)).await, (Came::Hit, false), "what is fresh is not asked for again");
+    assert!(open_for(&listings, Some(0), None).read(2).await.unwrap().provenance.is_forced);
 }
 
 #[tokio::test(start_paused = true)]
