@@ -165,7 +165,9 @@ impl Listing {
         let is_without_nodes = extent == Extent::Everything && state.pages.is_empty();
         let is_outdated = is_without_nodes && age.is_some_and(|age| age >= config.negative_ttl);
         let is_open = !is_broken && !state.is_windowed && !is_outdated;
-        let is_advancing = state.is_advancing || state.is_waited_for();
+        // Only while it is held off: a reader whose connection takes nothing does not ask again afterwards.
+        let is_held = || state.is_waited_for() && self.shared.held(now).is_some();
+        let is_advancing = state.is_advancing || is_held();
         Candidate { is_open, age, ttl: self.ttl, is_advancing, extent }
     }
 

@@ -66,7 +66,21 @@ async fn a_walk_that_waits_out_a_hold_off_is_joined_whatever_its_age_by_who_says
     assert_eq!((read_all(&mut joining, 5).await.unwrap().len(), fake.asked()), (35, 8 + 1));
 }
 
-/// Reads a whole listing as a client does that waits as it is told: by unary calls, or by streams that it takes up again.
+#[tokio::test(start_paused = true)]
+async fn a_walk_whose_reader_does_not_ask_again_advances_no_longer_than_the_hold_off() {
+    let fake = Fake::of_sizes(&[5; 2]);
+    let listings = listings(&fake, |config| config.stall_timeout = Duration::MAX);
+    let mut stuck = open(&listings);
+    stuck.read(5).await.unwrap();
+    time::advance(70 * SECOND).await;
+    fake.fail([throttle(None)]);
+    assert!(stuck.read(5).await.is_err());
+    assert_eq!(walk(&open(&listings).read(5).await.unwrap()), 1);
+    time::advance(SECOND).await;
+    assert_eq!(walk(&open(&listings).read(5).await.unwrap()), 2);
+}
+
+/// Reads a whole listing as a client does that waits as advised: by unary calls, or by streams that it takes up again.
 async fn patient(listings: &Listings, is_stream: bool) -> Vec<String> {
     let (mut all, mut cursor) = (Vec::new(), None::<String>);
     loop {
