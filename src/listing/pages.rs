@@ -166,8 +166,8 @@ impl Listing {
         let is_outdated = is_without_nodes && age.is_some_and(|age| age >= config.negative_ttl);
         let is_open = !is_broken && !state.is_windowed && !is_outdated;
         // Only while it is held off: a reader whose connection takes nothing does not ask again afterwards.
-        let is_held = || state.is_waited_for() && self.shared.held(now).is_some();
-        let is_advancing = state.is_advancing || is_held();
+        let is_held = || state.end.is_none() && self.shared.held(now).is_some();
+        let is_advancing = state.is_advancing || is_held() && state.is_waited_for();
         Candidate { is_open, age, ttl: self.ttl, is_advancing, extent }
     }
 
@@ -316,7 +316,7 @@ impl State {
     /// Whether a reader waits for a page that is still to come.
     fn is_waited_for(&self) -> bool {
         let pages = self.len();
-        self.end.is_none() && self.readers.iter().any(|(_, reader)| reader.waits_for.is_some_and(|page| page >= pages))
+        self.readers.iter().any(|(_, reader)| reader.waits_for.is_some_and(|page| page >= pages))
     }
 
     /// Returns the last failure for a reader that has waited since there were so many, if there was another.

@@ -217,7 +217,7 @@ fn resume(listings: &Listings, cursor: &str) -> Reader {
 }
 
 fn bytes(page: &Page) -> Vec<u8> {
-    page.parts.iter().flatten().copied().collect()
+    page.parts.iter().map(|part| &**part).collect::<Vec<_>>().concat()
 }
 
 /// The text of the cursor behind a page.
