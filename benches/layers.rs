@@ -56,7 +56,11 @@ async fn stacks() -> Vec<(&'static str, Stack)> {
     let token = Token { name: "bench".to_owned(), sha256: TokenHash::of("bench-secret") };
     let auth = AuthConfig { tokens: vec![token], ..AuthConfig::default() };
     let auth = AuthenticateLayer(Arc::new(auth.build(false, Duration::from_secs(1)).await.unwrap()));
-    let lifetime = LifetimeLayer { max: Duration::from_hours(1), stages: Stages::default() };
+    let lifetime = LifetimeLayer {
+        max: Duration::from_hours(1),
+        stages: Stages::default(),
+        stall_timeout: Duration::from_mins(1),
+    };
     let limits = LimitsConfig::default().build();
     let metrics = Metrics::new([PATH[1..].to_owned()]).unwrap();
     let observe = ObserveLayer { metrics, slow_call: Duration::from_secs(5), is_traced: false };

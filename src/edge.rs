@@ -5,10 +5,15 @@ mod address;
 mod arrival;
 mod authenticate;
 mod call;
+mod call_end;
+mod calls;
+mod conduct;
 mod connection;
 mod credential;
 mod error_info;
 mod frames;
+mod greeting;
+mod header_list;
 mod health;
 mod jwt;
 mod lifetime;
@@ -17,7 +22,9 @@ mod listener;
 mod metrics;
 mod observe;
 mod panics;
+mod patience;
 mod reloadable;
+mod seldom;
 mod socket;
 mod stage;
 mod tls;
@@ -37,6 +44,7 @@ pub use self::{
     authenticate::AuthenticateLayer,
     credential::{Authenticator, Config as AuthConfig, Token},
     error_info::with_error_info,
+    header_list::HeaderListLayer,
     health::Health,
     jwt::{Config as JwtConfig, SigningAlgorithm},
     lifetime::LifetimeLayer,
@@ -101,7 +109,7 @@ impl Default for Config {
             tls: None,
             max_connections: 10_000,
             handshake_timeout: Duration::from_secs(5),
-            request_timeout: Duration::from_millis(1500),
+            request_timeout: Duration::from_secs(10),
             max_concurrent_streams: 256,
             max_header_list_size: 16 * 1024,
             keepalive_interval: Duration::from_mins(1),

@@ -40,6 +40,7 @@ mod rollout;
 mod seeds;
 mod server;
 mod sharing;
+mod stalls;
 mod status;
 mod stream;
 mod support;
