@@ -4,6 +4,7 @@
 mod address;
 mod arrival;
 mod authenticate;
+mod authority;
 mod call;
 mod call_end;
 mod calls;
@@ -15,6 +16,7 @@ mod frames;
 mod greeting;
 mod header_list;
 mod health;
+mod hpack;
 mod jwt;
 mod lifetime;
 mod limits;

@@ -17,13 +17,14 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     time,
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::{either::Either, task::TaskTracker};
 use tonic::Status;
 use tower::{Service, ServiceExt as _};
 use tracing::{debug, info, warn};
 
 use super::{
     Config,
+    authority::AnyAuthority,
     calls::Calls,
     conduct::{Conduct, Cut},
     credential::Credential,
@@ -177,6 +178,11 @@ where
             }
         });
         let io = Frames::new(io, request_timeout, max_concurrent_streams, Arc::clone(&conduct));
+        let io = if socket.is_unix() {
+            Either::Left(AnyAuthority::new(io, max_header_list_size(&self.config), Arc::clone(&conduct)))
+        } else {
+            Either::Right(io)
+        };
         let connection = http.serve_connection(TokioIo::new(io), service);
         let connection = Box::pin(socket.turns(connection));
         let Some(Err(error)) = self.run(connection, age).await else { return };

@@ -62,6 +62,11 @@ impl Socket {
         Self { stream: Arc::new(stream), state: Arc::new(state) }
     }
 
+    /// Returns whether this is a Unix socket.
+    pub(super) fn is_unix(&self) -> bool {
+        matches!(&*self.stream, Stream::Unix(_))
+    }
+
     /// Returns the address of the peer, for log lines.
     pub(super) fn peer(&self) -> String {
         self.state.peer.map_or_else(|| "a Unix socket".to_owned(), |peer| peer.to_string())

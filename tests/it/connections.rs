@@ -30,6 +30,8 @@ use crate::{
     support::{Client, Gateway, config, failing, simulated, simulated_with, simulator_of, until, within},
 };
 
+const HEALTH: &str = "/grpc.health.v1.Health/Check";
+
 async fn describe(gateway: &Gateway) {
     gateway.describe(DescribeInstanceInformationRequest::default()).await.unwrap();
 }
@@ -55,6 +57,32 @@ async fn a_unix_socket_serves_like_a_port_and_what_was_left_behind_is_replaced()
     gateway.stop();
     gateway.stopped().await;
     assert!(!path.exists());
+}
+
+/// What clients send as the authority over a Unix socket: C-core's the path percent-encoded, grpc-java the path, others nothing.
+#[tokio::test]
+async fn over_a_unix_socket_any_authority_is_served() {
+    let (simulator, folder) = (simulator_of(7).await, Folder::new());
+    let path = folder.path("gateway.sock");
+    let mut config = config(&simulator.url());
+    config.edge.listen = Address::Unix(path.clone());
+    let url = format!("unix:{}", path.display());
+    let connect = async |_| Endpoint::from_shared(url.clone()).unwrap().connect().await;
+    let _gateway = Gateway::serving(config, connect).await;
+    let bare = path.to_str().unwrap();
+    let encoded = bare.replace('/', "%2F");
+    let mut raw = Raw(within(UnixStream::connect(&path)).await.unwrap());
+    raw.send(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await.unwrap();
+    for (stream, authority) in [(1, bare), (3, &encoded), (5, ""), (7, "localhost"), (9, bare)] {
+        // `:authority` by its number in the static table, to be added to the dynamic one.
+        let value = [&[u8::try_from(authority.len()).unwrap()][..], authority.as_bytes()].concat();
+        let pseudo = [vec![0x83, 0x86, 0x41], value, field(":path", HEALTH), field("te", "trailers")].concat();
+        let headers = [pseudo, field("content-type", "application/grpc")].concat();
+        raw.send(&frame(HEADERS, END_HEADERS, stream, &headers)).await.unwrap();
+        raw.send(&frame(DATA, END_STREAM, stream, &[0; 5])).await.unwrap();
+        let kinds = [raw.next_of_stream(stream).await.kind, raw.next_of_stream(stream).await.kind];
+        assert_eq!(kinds, [HEADERS, DATA], "{authority:?}");
+    }
 }
 
 #[tokio::test]
