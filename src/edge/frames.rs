@@ -110,6 +110,11 @@ impl<IO> Frames<IO> {
 }
 
 impl<IO: AsyncWrite + Unpin> Frames<IO> {
+    /// Fails where the connection was cut. h2 reads nothing while it cannot write, so that both must look.
+    fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        self.conduct.why_cut().map_or(Ok(()), |why| Err(self.end(cx, why)))
+    }
+
     /// Ends the connection: by GOAWAY where that can be said at once.
     fn end(&mut self, cx: &mut Context<'_>, why: Cut) -> io::Error {
         if self.is_flushed {
@@ -225,15 +230,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Frames<IO> {
                 }
             }
         }
-        match self.conduct.why_cut() {
-            Some(why) => Poll::Ready(Err(self.end(cx, why))),
-            None => outcome,
-        }
+        self.check(cx)?;
+        outcome
     }
 }
 
 impl<IO: AsyncWrite + Unpin> AsyncWrite for Frames<IO> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.check(cx)?;
         self.is_flushed = false;
         Pin::new(&mut self.io).poll_write(cx, bytes)
     }
@@ -243,6 +247,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Frames<IO> {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.check(cx)?;
         self.is_flushed = false;
         Pin::new(&mut self.io).poll_write_vectored(cx, parts)
     }

@@ -144,6 +144,7 @@ async fn a_connection_that_is_cut_ends_with_goaway_between_frames_only() {
         let mut buffer = [0; 64];
         let (read, ()) = tokio::join!(frames.read(&mut buffer), cutting);
         assert_eq!(read.unwrap_err().to_string(), "resets");
+        assert_eq!(frames.write_all(b"frame").await.unwrap_err().to_string(), "resets");
         drop(frames);
         let mut received = Vec::new();
         peer.read_to_end(&mut received).await.unwrap();
