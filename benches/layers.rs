@@ -18,7 +18,7 @@ use http_body_util::{BodyExt as _, Empty, StreamBody};
 use ssm_gateway::{
     edge::{
         ArrivalLayer, AuthConfig, AuthenticateLayer, CatchPanicLayer, LifetimeLayer, LimitsConfig, Metrics,
-        ObserveLayer, Stages, Token, with_error_info,
+        ObserveLayer, ProtocolLayer, Stages, Token, with_error_info,
     },
     model::TokenHash,
 };
@@ -71,6 +71,7 @@ async fn stacks() -> Vec<(&'static str, Stack)> {
     let catch_panic = CatchPanicLayer.layer(authenticate.clone());
     let error_info = ServiceBuilder::new().map_response(with_error_info).service(catch_panic.clone());
     let observe = observe.layer(error_info.clone());
+    let protocol = ProtocolLayer.layer(observe.clone());
     vec![
         ("the service alone", boxed(service_fn(answer))),
         ("Arrival", boxed(arrival)),
@@ -79,8 +80,9 @@ async fn stacks() -> Vec<(&'static str, Stack)> {
         ("Authenticate, a static token", boxed(authenticate)),
         ("CatchPanic", boxed(catch_panic)),
         ("with_error_info", boxed(error_info)),
-        ("Observe: request ID, metrics", boxed(observe.clone())),
-        ("Observe: the line in JSON, too", boxed(observe)),
+        ("Observe: request ID, metrics", boxed(observe)),
+        ("Protocol", boxed(protocol.clone())),
+        ("Observe: the line in JSON, too", boxed(protocol)),
     ]
 }
 
@@ -88,8 +90,8 @@ async fn stacks() -> Vec<(&'static str, Stack)> {
 fn round(stack: &Stack) -> f64 {
     let started = std::time::Instant::now();
     for _ in 0..CALLS {
-        let mut request = Request::new(Empty::new());
-        *request.uri_mut() = http::Uri::from_static(PATH);
+        let mut request = Request::post(PATH).body(Empty::new()).unwrap();
+        request.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
         request.headers_mut().insert("authorization", HeaderValue::from_static("Bearer bench-secret"));
         let answer = Box::pin(stack.clone().oneshot(request)).now_or_never().unwrap().unwrap();
         assert!(answer.into_body().collect().now_or_never().unwrap().unwrap().trailers().is_some());

@@ -1,6 +1,7 @@
 //! The composition root: from a configuration to a running gateway. The only place that knows every component.
 
 mod metrics;
+mod routes;
 mod view;
 
 use std::{
@@ -20,31 +21,26 @@ use http_body::Body;
 use hyper::body::Incoming;
 use prometheus::Registry;
 use tokio::sync::mpsc;
-use tonic::{Status, codec::CompressionEncoding, service::Routes};
-use tonic_health::pb::health_server::HealthServer;
+use tonic::Status;
 use tower::{Service as TowerService, ServiceBuilder};
 use tracing::{error, info, warn};
 
-use self::view::{Current, View};
+use self::{
+    routes::Routes,
+    view::{Current, View},
+};
 use crate::{
     admin::{self, Admin},
     config::{Config, ConfigError},
     edge::{
         self, Address, ArrivalLayer, AuthenticateLayer, Authenticator, CatchPanicLayer, FileError, HeaderListLayer,
-        Health, LifetimeLayer, LimitsLayer, ListenError, Listener, ObserveLayer, Reloadable, Stage, Stages,
+        LifetimeLayer, LimitsLayer, ListenError, Listener, ObserveLayer, ProtocolLayer, Reloadable, Stage, Stages,
     },
     listing::{self, Listings, Target},
     model::{Causes, TargetName},
-    proto::{self, target_service_server::TargetServiceServer},
-    service::{self, SERVICE_NAME, Service, Serving, TARGET_SERVICE_NAME, Targets},
-    upstream,
+    service,
+    upstream::{self, CredentialsCache},
 };
-
-/// What health is told of: the server, and each service.
-const SERVICES: &[&str] = &["", SERVICE_NAME, TARGET_SERVICE_NAME];
-
-/// The largest request about health, which anybody may send: the name of a service.
-const MAX_HEALTH_REQUEST: usize = 1024;
 
 /// A gateway that is bound and ready to serve.
 #[derive(Debug)]
@@ -71,6 +67,7 @@ struct Lasting {
     stages: Stages,
     metrics: edge::Metrics,
     registry: Registry,
+    credentials: CredentialsCache,
     started: Instant,
     /// Set once every required target has answered: what becomes of them later takes nobody away.
     has_been_ready: Arc<AtomicBool>,
@@ -108,9 +105,9 @@ pub enum AppError {
     /// The keys that prove callers cannot be used.
     #[error("what proves callers cannot be used")]
     Authenticator(#[from] FileError),
-    /// The contract's descriptors could not be served.
-    #[error("could not build the reflection service")]
-    Reflection(#[from] tonic_reflection::server::Error),
+    /// The descriptors of the contract could not be read.
+    #[error("could not read the descriptors of the contract")]
+    Descriptors(#[from] prost_reflect::DescriptorError),
 }
 
 impl App {
@@ -119,10 +116,11 @@ impl App {
     /// # Errors
     /// [`AppError`].
     pub async fn build(config: Config) -> Result<Self, AppError> {
-        let targets = Self::targets(&config).await?;
+        let lasting = Lasting::new()?;
+        let targets = targets(&config, &lasting.credentials).await?;
         let listings = config.listing.build(targets, service::page_head, SystemTime::now);
         let limits = config.limits.build();
-        let live = Live::build(config, listings, limits, Lasting::new()?).await?;
+        let live = Live::build(config, listings, limits, lasting).await?;
         let listener = live.config.edge.clone().bind().await?;
         let admin = live.config.admin.clone().bind().await?;
         Ok(Self { listener, admin, live })
@@ -133,11 +131,7 @@ impl App {
     /// # Errors
     /// [`AppError::Upstream`].
     pub async fn targets(config: &Config) -> Result<Vec<Arc<Target>>, AppError> {
-        let mut targets = Vec::new();
-        for (name, (upstream, listing)) in config.targets() {
-            targets.push(target(name, upstream, listing).await?);
-        }
-        Ok(targets)
+        targets(config, &CredentialsCache::default()).await
     }
 
     /// Reads the certificates and keys that are named, as for serving.
@@ -233,20 +227,31 @@ impl App {
 
 impl Lasting {
     fn new() -> Result<Self, AppError> {
-        let (metrics, registry) = metrics::counting()?;
+        let (metrics, registry) = metrics::counting(&routes::descriptors()?)?;
         let (stages, started) = (Stages::default(), Instant::now());
         let (has_been_ready, has_reload_failed) = (Arc::default(), Arc::default());
-        Ok(Self { stages, metrics, registry, started, has_been_ready, has_reload_failed })
+        let credentials = CredentialsCache::default();
+        Ok(Self { stages, metrics, registry, credentials, started, has_been_ready, has_reload_failed })
     }
+}
+
+async fn targets(config: &Config, credentials: &CredentialsCache) -> Result<Vec<Arc<Target>>, AppError> {
+    let mut targets = Vec::new();
+    for (name, (upstream, listing)) in config.targets() {
+        targets.push(target(name, upstream, listing, credentials).await?);
+    }
+    Ok(targets)
 }
 
 async fn target(
     name: TargetName,
     upstream: upstream::Config,
     listing: listing::Config,
+    credentials: &CredentialsCache,
 ) -> Result<Arc<Target>, AppError> {
-    let upstream =
-        Box::pin(upstream.build(name.clone())).await.map_err(|error| AppError::Upstream(name.clone(), error))?;
+    let upstream = Box::pin(upstream.build(name.clone(), credentials))
+        .await
+        .map_err(|error| AppError::Upstream(name.clone(), error))?;
     Ok(Arc::new(Target::new(name, Arc::new(upstream), listing.ttl, listing.max_stale)))
 }
 
@@ -262,7 +267,7 @@ impl Live {
         lasting: Lasting,
     ) -> Result<Self, AppError> {
         let authenticator = authenticator(&config).await?;
-        let routes = routes(&config, &listings, &lasting.stages)?;
+        let routes = Routes::new(&config, &listings, &lasting.stages)?;
         Ok(Self { config, listings, routes, authenticator: Arc::new(authenticator), limits, lasting })
     }
 
@@ -288,7 +293,7 @@ impl Live {
             });
             targets.push(match self.listings.target(&name).filter(|_| is_same) {
                 Some(target) => Arc::clone(target),
-                None => target(name, upstream, listing).await?,
+                None => target(name, upstream, listing, &self.lasting.credentials).await?,
             });
         }
         let listings = self.listings.over(targets);
@@ -322,6 +327,7 @@ impl Live {
         let Config { log, trace, limits, edge, listing, .. } = &self.config;
         let (max, stall_timeout) = (limits.max_call_time, listing.stall_timeout);
         ServiceBuilder::new()
+            .layer(ProtocolLayer)
             .layer(ObserveLayer { metrics, slow_call: log.slow_call, is_traced: trace.is_on() })
             .map_response(edge::with_error_info)
             .layer(CatchPanicLayer)
@@ -332,33 +338,4 @@ impl Live {
             .layer(ArrivalLayer(edge.request_timeout))
             .service(self.routes.clone())
     }
-}
-
-/// Every service. Requests may be compressed; of answers, only those with nodes in them.
-fn routes(config: &Config, listings: &Listings, stages: &Stages) -> Result<Routes, AppError> {
-    let serving = Arc::new(Serving {
-        listings: listings.clone(),
-        default_target: config.default_target(),
-        policy: config.policy(),
-        config: config.service.clone(),
-    });
-    let max = config.service.max_request_size;
-    let targets = TargetServiceServer::new(Targets::new(Arc::clone(&serving)));
-    let health = HealthServer::new(Health { services: SERVICES, stages: stages.clone() });
-    let (gzip, zstd) = (CompressionEncoding::Gzip, CompressionEncoding::Zstd);
-    let targets = targets.accept_compressed(gzip).accept_compressed(zstd).max_decoding_message_size(max);
-    let health = health.accept_compressed(gzip).accept_compressed(zstd).max_decoding_message_size(MAX_HEALTH_REQUEST);
-    let (v1, v1alpha) = (reflection().build_v1()?, reflection().build_v1alpha()?);
-    let v1 = v1.accept_compressed(gzip).accept_compressed(zstd).max_decoding_message_size(max);
-    let v1alpha = v1alpha.accept_compressed(gzip).accept_compressed(zstd).max_decoding_message_size(max);
-    let routes = Routes::new(Service::new(serving));
-    Ok(routes.add_service(targets).add_service(health).add_service(v1).add_service(v1alpha).prepare())
-}
-
-/// Describes every service, and the details that errors carry.
-fn reflection() -> tonic_reflection::server::Builder<'static> {
-    tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
 }

@@ -68,6 +68,8 @@ pub struct Target {
     pub external_id: Option<String>,
     /// See [`upstream::Config::session_name`].
     pub session_name: Option<String>,
+    /// See [`upstream::Config::ca_bundle`].
+    pub ca_bundle: Option<PathBuf>,
     /// Whether the gateway is ready only once this target has answered.
     pub required: bool,
     /// See [`upstream::Config::requests_per_second`].
@@ -245,6 +247,7 @@ impl Target {
             role_arn: or(&self.role_arn, &inherited.role_arn),
             external_id: or(&self.external_id, &inherited.external_id),
             session_name: or(&self.session_name, &inherited.session_name),
+            ca_bundle: self.ca_bundle.clone().or_else(|| inherited.ca_bundle.clone()),
             requests_per_second: self.requests_per_second.unwrap_or(inherited.requests_per_second),
             connect_timeout: self.connect_timeout.unwrap_or(inherited.connect_timeout),
             attempt_timeout: self.attempt_timeout.unwrap_or(inherited.attempt_timeout),

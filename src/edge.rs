@@ -25,6 +25,7 @@ mod metrics;
 mod observe;
 mod panics;
 mod patience;
+mod protocol;
 mod reloadable;
 mod seldom;
 mod socket;
@@ -55,6 +56,7 @@ pub use self::{
     metrics::Metrics,
     observe::ObserveLayer,
     panics::CatchPanicLayer,
+    protocol::ProtocolLayer,
     reloadable::Reloadable,
     stage::{Stage, Stages},
     tls::Config as TlsConfig,

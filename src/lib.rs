@@ -12,6 +12,8 @@
 //! | [`listing`] | one walk upstream for any number of readers: freshness, failures, memory, cursors |
 //! | [`service`] | the RPCs and the status mapping |
 //! | [`edge`] | listener, TLS and drain; who calls, how much, how long; what is told of every call |
+//! | `grpc` | requests, answers and refusals on the wire, the same for every method |
+//! | `reflection` | the contract as gRPC's reflection describes it |
 //! | [`telemetry`] | logs and traces |
 //! | [`admin`] | what those who look after it ask: metrics, probes, how it is |
 //! | [`config`] | the configuration file |
@@ -24,9 +26,11 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod edge;
+mod grpc;
 pub mod listing;
 pub mod model;
 pub mod proto;
+mod reflection;
 pub mod service;
 pub mod simulator;
 pub mod telemetry;

@@ -16,7 +16,7 @@ pub use freshness::Freshness;
 pub use notes::{CallNotes, Noted};
 pub use policy::{Allow, Denied, Method, Policy};
 pub use principal::Principal;
-pub use query::{Filter, Filters, Query};
+pub use query::{Filter, Filters, Query, Scope};
 pub use record::{Records, RecordsBuilder};
 pub use target::{InvalidTargetName, TargetName};
 pub use token_hash::{InvalidTokenHash, TokenHash};

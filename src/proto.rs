@@ -2,6 +2,10 @@
 
 #![allow(missing_docs, clippy::all, clippy::pedantic, clippy::restriction, reason = "generated code")]
 
+mod descriptors;
+
+pub use self::descriptors::descriptors;
+
 macro_rules! source {
     ($name:literal) => {
         (concat!("ssm_gateway/v1/", $name), include_str!(concat!("../proto/ssm_gateway/v1/", $name)))
@@ -9,7 +13,6 @@ macro_rules! source {
 }
 
 tonic::include_proto!("ssm_gateway.v1");
-tonic::include_proto!("ssm_gateway.v1.TargetService");
 
 /// The contract as an encoded `google.protobuf.FileDescriptorSet`, comments included: for reflection and for JSON.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -6,26 +6,21 @@ mod compress;
 mod describe;
 mod failure;
 mod provenance;
-mod request;
 mod status;
 mod stream;
 mod targets;
 mod validate;
 
-use std::{
-    convert::Infallible,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
-use http::{Extensions, Request, Response};
+use http::{Request, Response};
 use serde::{Deserialize, Serialize};
-use tonic::{Status, body::Body, server::NamedService};
+use tonic::{Status, body::Body};
 
-use self::{caller::Caller, compress::Compression, describe::describe, request::message, stream::stream};
-pub use self::{compress::Encoding, stream::page_head, targets::Targets};
+use self::{caller::Caller, compress::Compression, describe::describe, stream::stream, targets::list_targets};
+pub use self::{compress::Encoding, stream::page_head};
 use crate::{
+    grpc::message,
     listing::Listings,
     model::{Method, Policy, TargetName},
 };
@@ -69,53 +64,31 @@ pub struct Serving {
     pub config: Config,
 }
 
-/// `ssm_gateway.v1.InstanceInformationService` over listings. Not generated: the generated server encodes messages, and
-/// answers are ready bytes.
+/// The services of `ssm_gateway.v1` over listings. Not generated: a generated server encodes messages, and most answers here are
+/// ready bytes.
 #[derive(Debug, Clone)]
 pub struct Service(Arc<Serving>);
 
 impl Service {
-    /// Builds the service, ready to be mounted.
+    /// Builds the services.
     #[must_use]
     pub fn new(serving: Arc<Serving>) -> Self {
         Self(serving)
     }
 
-    async fn answer(self, request: Request<Body>) -> Result<Response<Body>, Status> {
+    /// Answers a call of this method.
+    ///
+    /// # Errors
+    /// A status with an `ErrorInfo`, where the call fails before the first message of its answer.
+    pub async fn answer(&self, method: Method, request: Request<Body>) -> Result<Response<Body>, Status> {
         let serving = &*self.0;
         let max = serving.config.max_request_size;
         let compression = Compression::of(&serving.config, request.headers());
-        let caller =
-            |method, extensions: &Extensions| Caller::new(&serving.policy, extensions, method).taking(compression);
-        match request.uri().path() {
-            "/ssm_gateway.v1.InstanceInformationService/DescribeInstanceInformation" => {
-                let caller = caller(Method::DescribeInstanceInformation, request.extensions());
-                describe(serving, &caller, message(request, max).await?).await
-            }
-            "/ssm_gateway.v1.InstanceInformationService/StreamInstanceInformation" => {
-                let caller = caller(Method::StreamInstanceInformation, request.extensions());
-                stream(serving, &caller, message(request, max).await?).await
-            }
-            _ => Err(Status::unimplemented("the service has no such method")),
+        let caller = Caller::new(&serving.policy, request.extensions(), method).taking(compression);
+        match method {
+            Method::DescribeInstanceInformation => describe(serving, &caller, message(request, max).await?).await,
+            Method::StreamInstanceInformation => stream(serving, &caller, message(request, max).await?).await,
+            Method::ListTargets => list_targets(serving, &caller, message(request, max).await?),
         }
-    }
-}
-
-impl NamedService for Service {
-    const NAME: &'static str = SERVICE_NAME;
-}
-
-impl tower::Service<Request<Body>> for Service {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let service = self.clone();
-        Box::pin(async { Ok(service.answer(request).await.unwrap_or_else(Status::into_http)) })
     }
 }

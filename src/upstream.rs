@@ -1,8 +1,16 @@
 //! SSM as one target sees it: the port that listings ask, and the adapter that asks AWS.
 
+mod client;
+mod config;
 mod convert;
+mod credentials;
+mod environment;
 mod error;
+mod http;
+mod mend;
 mod pacer;
+mod process;
+mod source;
 mod ssm;
 
 use std::fmt::Debug;
@@ -10,15 +18,27 @@ use std::fmt::Debug;
 use futures_util::future::BoxFuture;
 
 pub use self::{
-    error::{AwsError, MAX_ADVICE, UpstreamError},
-    ssm::{BuildError, Config, Ssm},
+    config::{BuildError, Config},
+    credentials::CredentialsCache,
+    environment::AwsFilesError,
+    error::{AwsError, Cause, MAX_ADVICE, UpstreamError},
+    http::CaBundleError,
+    ssm::Ssm,
 };
-use crate::model::{Filters, Records};
+use crate::model::{Filters, Records, Scope};
 
 /// One target, asked a page at a time.
 pub trait Upstream: Debug + Send + Sync + 'static {
     /// The AWS region that is asked.
     fn region(&self) -> &str;
+
+    /// What its answers depend on beside the filters, the same in every process that is configured so.
+    fn scope(&self) -> Scope;
+
+    /// Whose credentials ask, for people.
+    fn signed_by(&self) -> String {
+        String::new()
+    }
 
     /// How fast it is asked; nothing is known of one that is not paced.
     fn pace(&self) -> Pace {
@@ -62,6 +82,8 @@ pub struct Pace {
     pub retries: u64,
     /// How many fetches go on though AWS failed them already.
     pub retrying: usize,
+    /// How many members of nodes were mended or left out so far, since AWS sent what nobody can read.
+    pub repaired: u64,
 }
 
 /// One answer from upstream.

@@ -8,42 +8,30 @@ use prometheus::{
     process_collector::ProcessCollector,
     proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType},
 };
-use prost::Message as _;
-use prost_types::FileDescriptorSet;
+use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
 
 use super::view::View;
 use crate::{
     edge::{self, Stage},
     listing::{Durations, ListingState, ListingStatus, Listings, Outcome, Target, TargetState},
-    proto,
     upstream::Pace,
 };
 
-/// What counts by itself, and where it is read: the edge, and the process.
-pub(super) fn counting() -> Result<(edge::Metrics, Registry), Error> {
-    let (edge, registry) = (edge::Metrics::new(methods())?, Registry::new());
+/// What counts by itself, and where it is read: the edge, by these methods, and the process.
+pub(super) fn counting(descriptors: &DescriptorPool) -> Result<(edge::Metrics, Registry), Error> {
+    let (edge, registry) = (edge::Metrics::new(methods(descriptors))?, Registry::new());
     edge.register(&registry)?;
     registry.register(Box::new(ProcessCollector::for_self()))?;
     Ok((edge, registry))
 }
 
 /// The full names of all methods that there are.
-fn methods() -> impl Iterator<Item = String> {
-    let sets = [
-        proto::FILE_DESCRIPTOR_SET,
-        tonic_health::pb::FILE_DESCRIPTOR_SET,
-        tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
-        tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
-    ];
-    let files = sets.into_iter().flat_map(|set| FileDescriptorSet::decode(set).unwrap_or_default().file);
-    files.flat_map(|file| {
-        let package = file.package().to_owned();
-        let services = file.service.into_iter();
-        services.flat_map(move |service| {
-            let prefix = format!("{package}.{}", service.name());
-            service.method.into_iter().map(move |method| format!("{prefix}/{}", method.name()))
-        })
-    })
+fn methods(descriptors: &DescriptorPool) -> Vec<String> {
+    let of = |service: ServiceDescriptor| {
+        let name = |method: MethodDescriptor| format!("{}/{}", service.full_name(), method.name());
+        service.methods().map(name).collect::<Vec<_>>()
+    };
+    descriptors.services().flat_map(of).collect()
 }
 
 /// All metrics as text.
@@ -129,6 +117,9 @@ impl Families {
         let each = |what: fn(&Pace) -> f64| paces.iter().map(move |(target, pace)| (of_target(target), what(pace)));
         let retries = each(|pace| total(pace.retries));
         self.counter("ssm_gateway_upstream_retries_total", "Requests that were sent again.", retries);
+        let repaired = each(|pace| total(pace.repaired));
+        let help = "Nodes of which AWS sent something that cannot be read, which was mended or left out.";
+        self.counter("ssm_gateway_upstream_repaired_nodes_total", help, repaired);
         let rate = each(|pace| pace.rate);
         self.gauge("ssm_gateway_upstream_rate", "Requests a second that AWS may be sent now.", rate);
         let most = each(|pace| pace.max_rate);

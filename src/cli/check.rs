@@ -23,7 +23,8 @@ impl Args {
         let default = config.default_target();
         for target in App::targets(&config).await? {
             let star = if default.as_ref() == Some(target.name()) { '*' } else { ' ' };
-            writeln!(io::stdout(), "{star} {} in {}", target.name(), target.region())?;
+            let (name, region, credentials) = (target.name(), target.region(), target.signed_by());
+            writeln!(io::stdout(), "{star} {name} in {region}, credentials: {credentials}")?;
         }
         Ok(())
     }

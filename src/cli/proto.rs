@@ -4,9 +4,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use prost::Message as _;
-use prost_types::FileDescriptorSet;
-
 use super::CliError;
 use crate::proto;
 
@@ -27,7 +24,8 @@ impl Args {
         for (name, text) in proto::FILES {
             self.write(name, text.as_bytes())?;
         }
-        self.write("descriptors.binpb", &descriptors()?.encode_to_vec())
+        let descriptors = proto::descriptors(&[proto::FILE_DESCRIPTOR_SET, tonic_types::pb::FILE_DESCRIPTOR_SET])?;
+        self.write("descriptors.binpb", &descriptors.encode_to_vec())
     }
 
     fn write(&self, name: &str, content: &[u8]) -> Result<(), CliError> {
@@ -38,17 +36,4 @@ impl Args {
         writeln!(io::stdout(), "{}", path.display())?;
         Ok(())
     }
-}
-
-/// The contract and `google.rpc`, of which each file is there once, after all that it imports.
-fn descriptors() -> Result<FileDescriptorSet, CliError> {
-    let mut all = FileDescriptorSet::default();
-    for set in [proto::FILE_DESCRIPTOR_SET, tonic_types::pb::FILE_DESCRIPTOR_SET] {
-        for file in FileDescriptorSet::decode(set)?.file {
-            if all.file.iter().all(|known| known.name != file.name) {
-                all.file.push(file);
-            }
-        }
-    }
-    Ok(all)
 }

@@ -195,6 +195,7 @@ fn listings(listing: &listing::Config) -> Result<(), Wrong> {
 fn upstreams(config: &Config) -> Result<(), Wrong> {
     let upstream = &config.upstream;
     require(upstream.longest_line > 0, &["upstream", "longest_line"], POSITIVE)?;
+    require(upstream.max_answer_size > 0, &["upstream", "max_answer_size"], POSITIVE)?;
     let is_written = |upstream: &upstream::Config, table: &[&str]| {
         upstream.check().map_err(|error| wrong(&[table, &[error.key()]].concat(), format!("is wrong: {error}")))
     };

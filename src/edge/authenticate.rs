@@ -17,12 +17,14 @@ use super::{
     error_info::refusal_with,
     lifetime::Expiry,
 };
-use crate::model::CallNotes;
+use crate::{
+    grpc::{Route, no_such_method},
+    model::CallNotes,
+};
 
-/// Where health is asked: by those who start and stop the gateway, and prove nothing.
-const HEALTH: &str = "/grpc.health.v1.Health/";
-
-/// Puts the principal who calls into a request's extensions, and refuses a caller who cannot be told, but for health.
+/// Puts the caller's principal into the request's extensions, and rejects a call without a valid credential. Health needs none: whoever
+/// starts and stops the gateway proves nothing. Nor does the answer that there is no such method, by which AWS's load balancers see
+/// by default that a gateway is up (`/AWS.ALB/healthcheck`).
 #[derive(Debug, Clone)]
 pub struct AuthenticateLayer(pub Arc<Authenticator>);
 
@@ -55,8 +57,10 @@ where
     }
 
     fn call(&mut self, mut request: Request<R>) -> Self::Future {
-        if request.uri().path().starts_with(HEALTH) {
-            return Either::Left(self.inner.call(request));
+        match Route::of(request.uri().path()) {
+            Some(Route::Method(_) | Route::Reflection) => {}
+            Some(Route::HealthCheck | Route::HealthWatch) => return Either::Left(self.inner.call(request)),
+            None => return Either::Right(ready(Ok(no_such_method().into_http()))),
         }
         let peer = request.extensions_mut().remove::<Credential>();
         match self.authenticator.authenticate(request.headers(), peer.as_ref()) {

@@ -21,6 +21,8 @@ use super::{
 const DRAINING_RETRY: Duration = Duration::from_millis(100);
 /// How long a call may take to end by its status. hyper does not poll the body of a peer that opens no window.
 const GRACE: Duration = Duration::from_secs(1);
+/// How long the text of a refusal may take to be sent, of a request that was no call.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// A call that its caller gives up after this time has cost the caller something, too.
 const PREMATURE: Duration = Duration::from_secs(1);
 /// A deadline that is shorter than twice this excuses nobody.
@@ -72,9 +74,9 @@ impl CallEnd {
         let _twice = self.bounds.set(bounds);
     }
 
-    /// Returns whether anything ends the call: nothing does before the call is admitted.
-    pub(super) fn is_bounded(&self) -> bool {
-        self.bounds.get().is_some()
+    /// Returns whether the call can be overdue: it was admitted, or answered without that.
+    pub(super) fn can_be_overdue(&self) -> bool {
+        self.bounds.get().is_some() || self.has_answered.load(Relaxed)
     }
 
     /// Notes that the head of the answer is there.
@@ -119,7 +121,7 @@ impl CallEnd {
     /// Waits until the stream must be reset: the peer has taken nothing for too long, or the call should have ended by its status
     /// a moment ago.
     pub(super) async fn overdue(&self) {
-        let Some(bounds) = self.bounds.get() else { return std::future::pending().await };
+        let Some(bounds) = self.bounds.get() else { return time::sleep(REFUSAL_TIMEOUT).await };
         let mut ending = std::pin::pin!(bounds.stages.reached(Stage::Ending));
         let mut last = bounds.at + GRACE;
         let mut is_ending = false;

@@ -80,7 +80,7 @@ impl<F: Future> Future for Running<F> {
         if matches!(this.overdue, Overdue::New) {
             *this.overdue = Overdue::Unknown;
         }
-        if matches!(this.overdue, Overdue::Unknown) && this.end.is_bounded() {
+        if matches!(this.overdue, Overdue::Unknown) && this.end.can_be_overdue() {
             let end = Arc::clone(this.end);
             *this.overdue = Overdue::At(Box::pin(async move { end.overdue().await }));
         }
@@ -140,6 +140,16 @@ mod tests {
         calls.tasks.close();
         calls.tasks.wait().await;
         assert_eq!((started.elapsed(), Arc::strong_count(&place)), (6 * SECOND, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_was_refused_is_dropped_when_its_peer_does_not_take_the_refusal() {
+        let (calls, started) = (calls(), Instant::now());
+        calls.begin().answered();
+        calls.execute(pending::<()>());
+        calls.tasks.close();
+        calls.tasks.wait().await;
+        assert_eq!(started.elapsed(), 10 * SECOND);
     }
 
     #[tokio::test(start_paused = true)]

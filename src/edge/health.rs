@@ -1,13 +1,13 @@
-use std::pin::Pin;
+use futures_util::{StreamExt as _, stream};
+use http::{Request, Response};
+use tonic::{Code, Status, body::Body};
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus};
 
-use futures_util::{Stream, StreamExt as _, stream};
-use tonic::{Code, Request, Response, Status};
-use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus, health_server};
+use super::stage::{Stage, Stages};
+use crate::grpc::{answer, answers, message, refusal};
 
-use super::{
-    error_info::refusal,
-    stage::{Stage, Stages},
-};
+/// The largest request, which anybody may send: the name of a service.
+const MAX_REQUEST: usize = 1024;
 
 /// `grpc.health.v1.Health`, of services that are served until the gateway is told to stop. tonic-health's own ends a watch of a
 /// service that is not known, which the protocol wants to stay open, and holds a drain by those that are.
@@ -27,23 +27,28 @@ impl Health {
             true => ServingStatus::Serving,
         }
     }
-}
 
-#[tonic::async_trait]
-impl health_server::Health for Health {
-    type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
-
-    async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
-        match self.status(&request.get_ref().service) {
+    /// Answers whether a service is served.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` if the gateway has no such service; what [`message`] refuses.
+    pub async fn check(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        let HealthCheckRequest { service } = message(request, MAX_REQUEST).await?;
+        match self.status(&service) {
             ServingStatus::ServiceUnknown => {
                 Err(refusal(Code::NotFound, "UNKNOWN_SERVICE", "the gateway has no such service", None))
             }
-            status => Ok(Response::new(told(status))),
+            status => Ok(answer(told(status))),
         }
     }
 
-    async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let (now, stages) = (self.status(&request.get_ref().service), self.stages.clone());
+    /// Answers whether a service is served, and again when that changes, until the gateway goes away.
+    ///
+    /// # Errors
+    /// What [`message`] refuses.
+    pub async fn watch(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        let HealthCheckRequest { service } = message(request, MAX_REQUEST).await?;
+        let (now, stages) = (self.status(&service), self.stages.clone());
         let first = stream::once(async move { Ok(told(now)) });
         let then = stages.clone();
         let changed = stream::once(async move {
@@ -55,7 +60,7 @@ impl health_server::Health for Health {
             stages.reached(Stage::GoingAway).await;
             Err(refusal(Code::Unavailable, "DRAINING", "the gateway is going away: watch another one", None))
         });
-        Ok(Response::new(first.chain(changed).chain(end).boxed()))
+        Ok(answers(first.chain(changed).chain(end)))
     }
 }
 

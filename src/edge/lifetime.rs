@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use http_body::{Body, Frame};
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
@@ -19,6 +19,7 @@ use super::{
     error_info::trailers,
     stage::Stages,
 };
+use crate::grpc::timeout;
 
 /// Ends calls that last too long, streams included, with a status: at the caller's `grpc-timeout`, at the gateway's own
 /// maximum, when the caller's credential expires, and at the end of a drain. tonic's own time-out answers CANCELLED, and stops
@@ -154,15 +155,14 @@ impl LifetimeLayer {
     fn bounds<R>(&self, request: &Request<R>) -> Bounds {
         let now = Instant::now();
         let expiry = request.extensions().get().map(|&Expiry(at)| (at, Why::Credential));
-        let timeout = timeout(request.headers()).map(|timeout| (now + timeout, Why::Deadline(timeout)));
+        // A header that is no time is refused where requests are read (`grpc::Messages`).
+        let timeout = timeout(request.headers()).ok().flatten();
+        let timeout = timeout.map(|timeout| (now + timeout, Why::Deadline(timeout)));
         let bounds = [expiry, timeout].into_iter().flatten();
-        let (at, why) =
-            bounds.fold(
-                (now + self.max, Why::Maximum(self.max)),
-                |earliest, bound| {
-                    if bound.0 < earliest.0 { bound } else { earliest }
-                },
-            );
+        let earlier = |earliest: (Instant, Why), bound: (Instant, Why)| {
+            if bound.0 < earliest.0 { bound } else { earliest }
+        };
+        let (at, why) = bounds.fold((now + self.max, Why::Maximum(self.max)), earlier);
         Bounds { at, why, stages: self.stages.clone(), stall_timeout: self.stall_timeout }
     }
 }
@@ -182,25 +182,6 @@ impl std::fmt::Debug for Lasting {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Lasting").field("end", &self.end).finish_non_exhaustive()
     }
-}
-
-/// Reads `grpc-timeout`: at most eight digits and a unit. One that is malformed is none, as with other servers.
-fn timeout(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get("grpc-timeout")?.to_str().ok()?;
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
-        return None;
-    }
-    let amount = digits.parse().ok()?;
-    Some(match unit {
-        "H" => Duration::from_secs(amount * 3600),
-        "M" => Duration::from_secs(amount * 60),
-        "S" => Duration::from_secs(amount),
-        "m" => Duration::from_millis(amount),
-        "u" => Duration::from_micros(amount),
-        "n" => Duration::from_nanos(amount),
-        _ => return None,
-    })
 }
 
 #[cfg(test)]

@@ -66,7 +66,7 @@ impl Listings {
         let store = self.store();
         let target = self.target(query.target()).ok_or(OpenError::UnknownTarget)?;
         let lifetime = store.config.cursor_lifetime + store.config.cursor_slack();
-        let parse = |text| Cursor::parse(text, query.fingerprint(), (store.wall)(), lifetime);
+        let parse = |text| Cursor::parse(text, target.fingerprint(query), (store.wall)(), lifetime);
         let cursor = cursor.map(parse).transpose()?;
         Ok(Reader {
             listings: self.clone(),
@@ -192,7 +192,13 @@ impl Reader {
         // The page stands ready, with the cursor behind it as it was written when the page came.
         let page = match whole.filter(|_| provenance.age < store.config.cursor_slack()) {
             Some(page) => page.ready(provenance),
-            None => put_together(&self.query, &listing.place(index, offset)?, records, provenance, store),
+            None => put_together(
+                self.target.fingerprint(&self.query),
+                &listing.place(index, offset)?,
+                records,
+                provenance,
+                store,
+            ),
         };
         self.is_at_end = inside.seat.rest(index, now);
         (inside.index, inside.offset, inside.sought) = (index, offset, None);
@@ -211,13 +217,13 @@ impl KeptPage {
 
 /// A page of these records, with the cursor behind it.
 fn put_together(
-    query: &Query,
+    fingerprint: [u8; 16],
     cursor: &Cursor,
     mut records: VecDeque<Bytes>,
     provenance: Provenance,
     store: &Store,
 ) -> Page {
-    let cursor = Bytes::from(cursor.to_text(query.fingerprint(), (store.wall)()));
+    let cursor = Bytes::from(cursor.to_text(fingerprint, (store.wall)()));
     let cursor_len = cursor.len();
     records.push_front(cursor);
     Page { parts: records, head_len: 0, cursor_len, provenance, aws_request_id: None }
@@ -227,5 +233,5 @@ fn put_together(
 fn behind_the_end(as_of: SystemTime, target: &Target, query: &Query, store: &Store) -> Page {
     let (age, max_age) = ((store.wall)().duration_since(as_of).unwrap_or_default(), target.ttl);
     let provenance = Provenance { as_of, age, max_age, is_stale: age >= max_age, came: Came::Hit, is_forced: false };
-    put_together(query, &Cursor::End(as_of), VecDeque::new(), provenance, store)
+    put_together(target.fingerprint(query), &Cursor::End(as_of), VecDeque::new(), provenance, store)
 }

@@ -7,7 +7,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{Config, ListingError, Metrics, hold_off::HoldOff, lock};
 use crate::{
-    model::TargetName,
+    model::{Query, TargetName},
     upstream::{Pace, Upstream, UpstreamError},
 };
 
@@ -103,6 +103,16 @@ impl Target {
         &self.name
     }
 
+    /// Sixteen bytes that stand for a query of this target: cursors of it carry them, in every process that is configured alike.
+    pub fn fingerprint(&self, query: &Query) -> [u8; 16] {
+        query.fingerprint(self.upstream.scope())
+    }
+
+    /// Whose credentials ask, for people.
+    pub fn signed_by(&self) -> String {
+        self.upstream.signed_by()
+    }
+
     /// The AWS region.
     pub fn region(&self) -> &str {
         self.upstream.region()
@@ -156,12 +166,12 @@ impl Target {
     pub(super) fn failed(&self, error: &Arc<ListingError>, now: SystemTime) {
         let (state, is_answer) = match &**error {
             ListingError::Upstream(UpstreamError::Throttled(_)) => (TargetState::Throttled, true),
-            ListingError::Upstream(UpstreamError::AccessDenied(_) | UpstreamError::Credentials(..)) => {
-                (TargetState::Denied, false)
-            }
-            ListingError::Upstream(UpstreamError::Unavailable(..) | UpstreamError::Protocol(_)) => {
-                (TargetState::Unavailable, false)
-            }
+            ListingError::Upstream(
+                UpstreamError::AccessDenied(_) | UpstreamError::Credentials(..) | UpstreamError::ClockSkew(..),
+            ) => (TargetState::Denied, false),
+            ListingError::Upstream(
+                UpstreamError::Unavailable(..) | UpstreamError::Misconfigured(_) | UpstreamError::Protocol(_),
+            ) => (TargetState::Unavailable, false),
             ListingError::Upstream(UpstreamError::Overloaded) => return,
             _ => (TargetState::Ready, true),
         };
@@ -186,6 +196,10 @@ mod tests {
     impl Upstream for Nowhere {
         fn region(&self) -> &'static str {
             "nowhere"
+        }
+
+        fn scope(&self) -> crate::model::Scope {
+            crate::model::Scope::of([])
         }
 
         fn turn(&self, _: crate::upstream::Priority) -> futures_util::future::BoxFuture<'_, Result<(), UpstreamError>> {

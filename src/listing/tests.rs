@@ -111,6 +111,10 @@ impl Upstream for Fake {
         "nowhere"
     }
 
+    fn scope(&self) -> crate::model::Scope {
+        crate::model::Scope::of([])
+    }
+
     fn turn(&self, priority: Priority) -> BoxFuture<'_, Result<(), UpstreamError>> {
         lock(&self.turns).push(priority);
         if *lock(&self.is_jammed) { future::pending().boxed() } else { async { Ok(()) }.boxed() }

@@ -183,9 +183,9 @@ impl Walk {
 
     /// Writes once, for all who take the whole page, the cursor behind it and what else goes before its records.
     fn kept(&self, step: Step, sent: Sent, records: &Records, next: Option<&Step>, origin: Origin) -> KeptPage {
-        let query = &self.listing.shared.query;
+        let Shared { target, query, .. } = &*self.listing.shared;
         let cursor = next.map_or(Cursor::End(sent.as_of), |next| self.listing.before(next));
-        let cursor = cursor.to_text(query.fingerprint(), (self.store.wall)());
+        let cursor = cursor.to_text(target.fingerprint(query), (self.store.wall)());
         let head = (self.store.head)(query.target(), sent.as_of, &cursor, records);
         KeptPage { step, records: records.behind(&head), cursor_len: cursor.len(), sent, origin }
     }

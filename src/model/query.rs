@@ -76,30 +76,60 @@ impl Query {
         size_of::<Self>() + strings.map(|string| size_of::<String>() + string.len()).sum::<usize>()
     }
 
-    /// Sixteen bytes that stand for this query, the same in every process and release.
+    /// Sixteen bytes that stand for this query of a target that is in this scope, the same in every process and release.
     #[must_use]
-    pub fn fingerprint(&self) -> [u8; 16] {
-        // The head of a SHA-256 over the parts, each preceded by its length.
+    pub fn fingerprint(&self, scope: Scope) -> [u8; 16] {
         let (form, list) = match &*self.filters {
             Filters::Current(list) => (0u8, list),
             Filters::Legacy(list) => (1u8, list),
         };
-        let mut hash = Sha256::new();
-        let mut part = |bytes: &[u8]| {
-            hash.update((bytes.len() as u64).to_be_bytes());
-            hash.update(bytes);
-        };
-        part(self.target.as_str().as_bytes());
-        part(&[form]);
+        let mut hash = Parts::default();
+        hash.part(self.target.as_str().as_bytes());
+        hash.part(&scope.0);
+        hash.part(&[form]);
         for Filter { key, values } in list {
-            part(key.as_bytes());
-            part(&(values.len() as u64).to_be_bytes());
+            hash.part(key.as_bytes());
+            hash.part(&(values.len() as u64).to_be_bytes());
             for value in values {
-                part(value.as_bytes());
+                hash.part(value.as_bytes());
             }
         }
+        hash.head()
+    }
+}
+
+/// What a target's answers depend on beside the filters, its name apart: where it is asked, and as whom. Targets of one name
+/// that are configured alike have equal scopes, in every process and release; others have others, so that what one of them
+/// gave out is not taken for the other's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Scope([u8; 16]);
+
+impl Scope {
+    /// The scope of these settings, in an order that never changes; one that is absent differs from an empty one.
+    #[must_use]
+    pub fn of<'a>(settings: impl IntoIterator<Item = Option<&'a str>>) -> Self {
+        let mut hash = Parts::default();
+        for setting in settings {
+            hash.part(&[u8::from(setting.is_some())]);
+            hash.part(setting.unwrap_or_default().as_bytes());
+        }
+        Self(hash.head())
+    }
+}
+
+/// The head of a SHA-256 over parts, each preceded by its length.
+#[derive(Default)]
+struct Parts(Sha256);
+
+impl Parts {
+    fn part(&mut self, bytes: &[u8]) {
+        self.0.update((bytes.len() as u64).to_be_bytes());
+        self.0.update(bytes);
+    }
+
+    fn head(self) -> [u8; 16] {
         let mut head = [0; 16];
-        head.iter_mut().zip(hash.finalize()).for_each(|(to, from)| *to = from);
+        head.iter_mut().zip(self.0.finalize()).for_each(|(to, from)| *to = from);
         head
     }
 }
@@ -121,18 +151,38 @@ mod tests {
         Query::new(TargetName::default_target(), Filters::Current(filters))
     }
 
+    fn scope() -> Scope {
+        Scope::of([Some("eu-west-1"), None, Some("arn:aws:iam::111122223333:role/Reader"), None])
+    }
+
+    #[test]
+    fn scopes_agree_just_where_all_settings_do_and_tell_absent_from_empty() {
+        let same = Scope::of([Some("eu-west-1"), None, Some("arn:aws:iam::111122223333:role/Reader"), None]);
+        assert_eq!(scope(), same);
+        for other in [
+            [Some("eu-west-2"), None, Some("arn:aws:iam::111122223333:role/Reader"), None],
+            [Some("eu-west-1"), Some(""), Some("arn:aws:iam::111122223333:role/Reader"), None],
+            [Some("eu-west-1"), Some("arn:aws:iam::111122223333:role/Reader"), None, None],
+            [Some("eu-west-1"), None, Some("arn:aws:iam::444455556666:role/Reader"), None],
+            [Some("eu-west-1"), None, Some("arn:aws:iam::111122223333:role/Reader"), Some("a")],
+        ] {
+            assert_ne!(scope(), Scope::of(other));
+            assert_ne!(query(&[]).fingerprint(scope()), query(&[]).fingerprint(Scope::of(other)));
+        }
+    }
+
     #[test]
     fn order_of_filters_and_values_does_not_matter() {
         let one = query(&[("PingStatus", &["Online", "Inactive"]), ("IamRole", &["a"])]);
         let other = query(&[("IamRole", &["a"]), ("PingStatus", &["Inactive", "Online"])]);
         assert_eq!(one, other);
-        assert_eq!(one.fingerprint(), other.fingerprint());
+        assert_eq!(one.fingerprint(scope()), other.fingerprint(scope()));
     }
 
     #[test]
     fn filters_with_the_same_key_are_not_merged() {
         let two = query(&[("IamRole", &["a"]), ("IamRole", &["b"])]);
-        assert_ne!(two.fingerprint(), query(&[("IamRole", &["a", "b"])]).fingerprint());
+        assert_ne!(two.fingerprint(scope()), query(&[("IamRole", &["a", "b"])]).fingerprint(scope()));
     }
 
     #[test]
@@ -140,14 +190,14 @@ mod tests {
         let current = query(&[("IamRole", &["a"])]);
         let Filters::Current(list) = current.filters() else { unreachable!() };
         let legacy = Query::new(TargetName::default_target(), Filters::Legacy(list.clone()));
-        assert_ne!(legacy.fingerprint(), current.fingerprint());
+        assert_ne!(legacy.fingerprint(scope()), current.fingerprint(scope()));
     }
 
     /// A fingerprint outlives a release: cursors of the release before carry it.
     #[test]
     fn a_fingerprint_does_not_change_between_releases() {
-        let fingerprint = u128::from_be_bytes(query(&[("PingStatus", &["Online"])]).fingerprint());
-        assert_eq!(fingerprint, 0xa73c_079e_4c04_1038_c243_64de_640f_30a7);
+        let fingerprint = u128::from_be_bytes(query(&[("PingStatus", &["Online"])]).fingerprint(scope()));
+        assert_eq!(fingerprint, 0xa68e_5eb9_1974_d9db_4aa0_102a_90ff_f148);
     }
 
     proptest! {
@@ -159,7 +209,7 @@ mod tests {
         ) {
             let (left, right) = other.split_at(split.min(other.len()));
             let (one, other) = (query(&[("k", &one), ("l", &[])]), query(&[("k", left), ("l", right)]));
-            prop_assert_eq!(one == other, one.fingerprint() == other.fingerprint());
+            prop_assert_eq!(one == other, one.fingerprint(scope()) == other.fingerprint(scope()));
         }
     }
 }

@@ -1,14 +1,13 @@
 use std::{collections::HashMap, time::Duration};
 
-use tonic::{Code, Status, metadata::MetadataValue};
-use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation};
 
-use crate::proto::Unreachable;
+pub(super) use crate::grpc::GATEWAY;
+use crate::{grpc::refusal_with, proto::Unreachable};
 
 /// The `domain` of errors that AWS words, or would.
 pub(super) const AWS: &str = "ssm.amazonaws.com";
-/// The `domain` of errors that the gateway alone knows.
-pub(super) const GATEWAY: &str = "ssm-gateway";
 
 /// The longest message, in bytes: some clients take 8 KiB of trailers in all, and a caller may have sent a mebibyte.
 const MAX_MESSAGE: usize = 1024;
@@ -44,11 +43,6 @@ impl Failure {
             unknown_target: None,
             retry_after: None,
         }
-    }
-
-    /// A call that does not consist of one message of its method.
-    pub(super) fn malformed(message: impl Into<String>) -> Self {
-        Self::new(Code::InvalidArgument, GATEWAY, "MALFORMED_REQUEST", message)
     }
 
     /// A target, or a glob, that means no target of the gateway.
@@ -101,18 +95,6 @@ impl From<Failure> for Status {
         if let Some(name) = unknown_target {
             details.set_resource_info("target", name, "", &*message);
         }
-        if retry_after.is_some() {
-            details.set_retry_info(retry_after);
-        }
-        let mut status = Status::with_error_details(code, message, details);
-        if code == Code::ResourceExhausted {
-            // Clients obey this one to the millisecond: without the jitter they would all come back at once. A negative one
-            // tells them not to come back.
-            let millis = retry_after.map_or(-1, |delay| {
-                i64::try_from(delay.mul_f64(1.0 + fastrand::f64() / 2.0).as_millis()).unwrap_or(i64::MAX)
-            });
-            status.metadata_mut().insert("grpc-retry-pushback-ms", MetadataValue::from(millis));
-        }
-        status
+        refusal_with(code, details, message, retry_after)
     }
 }

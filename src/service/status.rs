@@ -88,17 +88,28 @@ fn upstream(error: &UpstreamError, query: &Query) -> Failure {
             let message = format!("AWS denies the gateway access to target {target}: its operator must grant it");
             Failure::new(Code::PermissionDenied, GATEWAY, "AWS_ACCESS_DENIED", message)
         }
-        UpstreamError::Credentials(..) => {
+        UpstreamError::Credentials(..) | UpstreamError::ClockSkew(..) => {
             let message = format!("the gateway's credentials for target {target} are expired, absent or invalid");
             Failure::new(Code::Unavailable, GATEWAY, "AWS_CREDENTIALS", message)
         }
-        UpstreamError::Unavailable(aws, _) => match aws {
-            Some(aws) if aws.code.is_some() => in_aws_words(Code::Unavailable, aws, "AWS failed to answer"),
-            _ => {
-                let message = format!("AWS could not be reached for target {target}, or gave no answer of its own");
-                Failure::new(Code::Unavailable, GATEWAY, "TARGET_UNAVAILABLE", message)
-            }
-        },
+        UpstreamError::Unavailable(Some(aws), _) if aws.code.is_some() => {
+            in_aws_words(Code::Unavailable, aws, "AWS failed to answer")
+        }
+        UpstreamError::Unavailable(aws, _) => {
+            let message = match aws.as_ref().and_then(|aws| aws.status) {
+                Some(status) => {
+                    format!(
+                        "the endpoint of target {target} answered {status} without an error of AWS's: its operator must look at endpoint_url and proxies"
+                    )
+                }
+                None => format!("AWS could not be reached for target {target}, or gave no answer of its own"),
+            };
+            Failure::new(Code::Unavailable, GATEWAY, "TARGET_UNAVAILABLE", message)
+        }
+        UpstreamError::Misconfigured(_) => {
+            let message = format!("target {target} cannot be asked as it is configured: the gateway's log says why");
+            Failure::new(Code::Unavailable, GATEWAY, "TARGET_UNAVAILABLE", message)
+        }
         UpstreamError::Overloaded => overloaded("line", "the gateway has more to ask of this target than AWS takes"),
         UpstreamError::Rejected(aws) => in_aws_words(Code::FailedPrecondition, aws, "AWS refused the request"),
         UpstreamError::Protocol(_) => protocol("AWS's answer was not one of DescribeInstanceInformation"),

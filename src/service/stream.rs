@@ -83,7 +83,7 @@ fn walks(
     constraints.finish()?;
     let queries = targets.into_iter().map(|target| validate::query(target, filters.clone(), Vec::new()));
     let queries = queries.collect::<Result<Vec<_>, _>>()?;
-    let mut tokens = validate::resume_tokens(request.resume_tokens, &queries)?;
+    let mut tokens = validate::resume_tokens(request.resume_tokens, &queries, listings)?;
     let clock = Arc::default();
     let mut walks = Vec::with_capacity(queries.len());
     for (index, query) in queries.into_iter().enumerate() {

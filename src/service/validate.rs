@@ -16,7 +16,7 @@ use super::{
     status,
 };
 use crate::{
-    listing::{InvalidCursor, belongs_to},
+    listing::{InvalidCursor, Listings, belongs_to},
     model::{Filter, Filters, Freshness, Query, TargetName},
     proto::{InstanceInformationFilter, InstanceInformationStringFilter, ReadOptions},
 };
@@ -229,6 +229,7 @@ pub(super) fn next_token(next_token: Option<String>) -> Option<String> {
 pub(super) fn resume_tokens(
     tokens: Vec<String>,
     queries: &[Query],
+    listings: &Listings,
 ) -> Result<BTreeMap<usize, (String, String)>, Failure> {
     let mut by_query = BTreeMap::new();
     let mut tokens = tokens.into_iter().enumerate().filter(|(_, token)| !token.is_empty()).peekable();
@@ -236,11 +237,12 @@ pub(super) fn resume_tokens(
         return Ok(by_query);
     }
     // Hashed once, not once a token.
-    let by_fingerprint: HashMap<_, _> = queries.iter().map(|query| query.fingerprint().to_vec()).zip(0..).collect();
+    let fingerprint = |query: &Query| Some(listings.target(query.target())?.fingerprint(query).to_vec());
+    let by_fingerprint: HashMap<_, _> = queries.iter().map(fingerprint).zip(0..).collect();
     for (index, token) in tokens {
         let field = format!("resume_tokens[{index}]");
-        let found =
-            belongs_to(&token).and_then(|query| by_fingerprint.get(&query).copied().ok_or(InvalidCursor::OtherQuery));
+        let found = belongs_to(&token)
+            .and_then(|query| by_fingerprint.get(&Some(query)).copied().ok_or(InvalidCursor::OtherQuery));
         let query = found.map_err(|error| status::invalid_cursor(error, &field))?;
         if by_query.contains_key(&query) {
             return Err(refused(&field, "only the latest resume token of a target can be resumed"));

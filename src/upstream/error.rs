@@ -1,18 +1,20 @@
-use std::{error::Error, fmt, iter, time::Duration};
+use std::{
+    error::Error,
+    fmt, iter,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_ssm::{
     config::http::HttpResponse,
     error::{ProvideErrorMetadata, SdkError},
-    operation::{RequestId, describe_instance_information::DescribeInstanceInformationError},
+    operation::RequestId,
+    primitives::{DateTime, DateTimeFormat},
 };
-use aws_sdk_sts::operation::assume_role::AssumeRoleError;
 use tracing::warn;
 
+use super::http::{AnswerTooLarge, UnknownIssuer};
 use crate::model::{Causes, TargetName};
-
-pub(super) type OperationError = SdkError<DescribeInstanceInformationError, HttpResponse>;
-type Source = Box<dyn Error + Send + Sync>;
 
 /// Longer advice than this would leave a target dead by one header.
 pub const MAX_ADVICE: Duration = Duration::from_hours(1);
@@ -50,23 +52,32 @@ const ACCESS_DENIED: &[&str] = &["AccessDeniedException", "AccessDenied", "NotAu
 const CREDENTIALS: &[&str] = &[
     "ExpiredToken",
     "ExpiredTokenException",
+    "IDPRejectedClaim",
     "IncompleteSignature",
     "InvalidAccessKeyId",
     "InvalidClientTokenId",
+    "InvalidIdentityToken",
     "InvalidSignatureException",
     "MissingAuthenticationToken",
     "MissingAuthenticationTokenException",
     "RequestExpired",
+    "RequestTimeTooSkewed",
     "SignatureDoesNotMatch",
     "UnrecognizedClientException",
 ];
 /// AWS's codes for a failure of its own; the rest of these come with a 5xx status.
-const UNAVAILABLE: &[&str] = &["InternalServerError", "RequestTimeout", "RequestTimeoutException"];
+const UNAVAILABLE: &[&str] =
+    &["IDPCommunicationError", "InternalServerError", "RequestTimeout", "RequestTimeoutException"];
+/// AWS's codes for a signature that it does not take, as it does not where the clocks differ (`aws_runtime::service_clock_skew`).
+const SIGNATURE: &[&str] =
+    &["AuthFailure", "InvalidSignatureException", "RequestExpired", "RequestTimeTooSkewed", "SignatureDoesNotMatch"];
+/// A clock that differs less than this is not why AWS refuses a signature.
+const LEAST_SKEW: Duration = Duration::from_mins(4);
 
 /// Why a fetch gave no page. Each kind asks something else of the caller or of the operator.
 ///
 /// `Display` never repeats AWS's words: they may name roles and accounts.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum UpstreamError {
     /// AWS finds fault with the request itself; it would do so again.
     #[error("AWS refused the request")]
@@ -79,10 +90,16 @@ pub enum UpstreamError {
     AccessDenied(AwsError),
     /// The target's credentials are expired, absent or wrong; AWS's answer is there if AWS gave one.
     #[error("the target's credentials are expired, absent or invalid")]
-    Credentials(Option<AwsError>, #[source] Option<Source>),
+    Credentials(Option<AwsError>, #[source] Option<Cause>),
+    /// AWS refused the signature, and the clocks differ by this much. The next attempt is signed by AWS's clock.
+    #[error("the clock of this machine differs from AWS's by {1:?}")]
+    ClockSkew(AwsError, Duration),
     /// AWS could not be reached, did not answer in time, or failed; the next attempt may succeed.
     #[error("AWS could not be reached or failed")]
-    Unavailable(Option<AwsError>, #[source] Option<Source>),
+    Unavailable(Option<AwsError>, #[source] Option<Cause>),
+    /// The target cannot be asked as it is configured; it is of no use to try again.
+    #[error("the target cannot be asked as it is configured")]
+    Misconfigured(#[source] Cause),
     /// So many fetches wait for the target that another would wait too long.
     #[error("too many wait for the target already")]
     Overloaded,
@@ -91,12 +108,31 @@ pub enum UpstreamError {
     Rejected(AwsError),
     /// AWS answered with success, but not with the operation's JSON.
     #[error("AWS's answer was not one of DescribeInstanceInformation")]
-    Protocol(#[source] Source),
+    Protocol(#[source] Cause),
+}
+
+/// What lies below a failure, in words.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub struct Cause(Arc<str>);
+
+impl From<&str> for Cause {
+    fn from(words: &str) -> Self {
+        Self(cut(words).into())
+    }
+}
+
+impl From<String> for Cause {
+    fn from(words: String) -> Self {
+        Self::from(&*words)
+    }
 }
 
 /// What AWS said in an error, as far as it said it.
 #[derive(Clone, Default)]
 pub struct AwsError {
+    /// The HTTP status.
+    pub status: Option<u16>,
     /// AWS's error code, such as `ThrottlingException`.
     pub code: Option<String>,
     /// AWS's words, possibly with names of roles and accounts in them.
@@ -110,8 +146,9 @@ pub struct AwsError {
 /// Leaves out AWS's words, which may repeat what the caller sent.
 impl fmt::Debug for AwsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { code, message: _, request_id, retry_after } = self;
+        let Self { status, code, message: _, request_id, retry_after } = self;
         f.debug_struct("AwsError")
+            .field("status", status)
             .field("code", code)
             .field("request_id", request_id)
             .field("retry_after", retry_after)
@@ -124,11 +161,13 @@ impl UpstreamError {
     #[must_use]
     pub fn aws(&self) -> Option<&AwsError> {
         match self {
-            Self::InvalidRequest(aws) | Self::Throttled(aws) | Self::AccessDenied(aws) | Self::Rejected(aws) => {
-                Some(aws)
-            }
+            Self::InvalidRequest(aws)
+            | Self::Throttled(aws)
+            | Self::AccessDenied(aws)
+            | Self::ClockSkew(aws, _)
+            | Self::Rejected(aws) => Some(aws),
             Self::Credentials(aws, _) | Self::Unavailable(aws, _) => aws.as_ref(),
-            Self::Protocol(_) | Self::Overloaded => None,
+            Self::Misconfigured(_) | Self::Protocol(_) | Self::Overloaded => None,
         }
     }
 
@@ -143,7 +182,9 @@ impl UpstreamError {
             Self::Throttled(_) => Self::THROTTLED,
             Self::AccessDenied(_) => "access_denied",
             Self::Credentials(..) => "credentials",
+            Self::ClockSkew(..) => "clock_skew",
             Self::Unavailable(..) => "unavailable",
+            Self::Misconfigured(_) => "misconfigured",
             Self::Overloaded => "overloaded",
             Self::Rejected(_) => "rejected",
             Self::Protocol(_) => "protocol",
@@ -155,17 +196,25 @@ impl UpstreamError {
         matches!(self, Self::InvalidRequest(_))
     }
 
-    /// Whether the same request may succeed a moment later without anyone doing anything.
+    /// Whether the same request may succeed a moment later without anyone doing anything. A status that AWS gives no error
+    /// with is somebody else's, who says the same again, unless the status says that it is busy.
     pub(super) fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable(..))
+        match self {
+            Self::Unavailable(Some(AwsError { code: None, status: Some(status), .. }), _) => {
+                *status >= 500 || *status == 408
+            }
+            Self::Unavailable(..) | Self::ClockSkew(..) => true,
+            _ => false,
+        }
     }
 
     /// Writes to the log what callers are not told: AWS's own words and the cause.
     pub(super) fn log(&self, target: &TargetName, outcome: &'static str) {
-        let AwsError { code, message, request_id, .. } = self.aws().cloned().unwrap_or_default();
+        let AwsError { status, code, message, request_id, .. } = self.aws().cloned().unwrap_or_default();
         warn!(
             target_name = %target,
             error = %Causes(self),
+            http_status = status,
             aws_error_code = code,
             aws_message = message,
             aws_request_id = request_id,
@@ -174,40 +223,42 @@ impl UpstreamError {
     }
 
     /// Classifies what the SDK gave in place of an answer.
-    pub(super) fn of_sdk(error: &OperationError) -> Self {
+    pub(super) fn of_sdk<E>(error: &SdkError<E, HttpResponse>) -> Self
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
         match error {
-            SdkError::ServiceError(context) => Self::of_answer(AwsError::of(error), context.raw().status().as_u16()),
-            // The body is there only if it was read to its end: a cut answer is no answer.
-            SdkError::ResponseError(context)
-                if context.raw().status().is_success() && context.raw().body().bytes().is_some() =>
-            {
-                Self::Protocol(cause(error))
+            SdkError::ServiceError(context) if error.code().is_some() => {
+                Self::of_answer(AwsError::of(error), context.raw())
             }
-            SdkError::ResponseError(_) => Self::Unavailable(Some(AwsError::of(error)), Some(cause(error))),
-            _ => match assume_role(error) {
-                Some(sts @ SdkError::ServiceError(context)) => {
-                    Self::of_assume_role(AwsError::of(sts), context.raw().status().as_u16())
-                }
-                Some(sts) if !is_about_credentials(sts) => Self::Unavailable(None, Some(cause(error))),
-                _ if is_about_credentials(error) => Self::Credentials(None, Some(cause(error))),
-                _ => Self::Unavailable(None, Some(cause(error))),
-            },
+            // The body is whole, since the HTTP client reads no half ones.
+            SdkError::ResponseError(context) if context.raw().status().is_success() => Self::Protocol(cause(error)),
+            SdkError::ServiceError(_) | SdkError::ResponseError(_) => Self::of_somebody_else(AwsError::of(error)),
+            SdkError::ConstructionFailure(_) => Self::Misconfigured(cause(error)),
+            _ if has::<AnswerTooLarge>(error) => Self::Protocol(cause(error)),
+            _ if has::<UnknownIssuer>(error) => Self::Misconfigured(cause(error)),
+            _ => Self::Unavailable(None, Some(cause(error))),
         }
     }
 
-    /// Classifies an error in STS's words: whatever is wrong with that request is none of the caller's doing.
-    fn of_assume_role(aws: AwsError, status: u16) -> Self {
-        match Self::of_answer(aws, status) {
+    /// Classifies an error of STS's: whatever is wrong with that request is none of the caller's doing.
+    pub(super) fn of_sts<E>(error: &SdkError<E, HttpResponse>) -> Self
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        match Self::of_sdk(error) {
             Self::InvalidRequest(aws) | Self::Rejected(aws) => Self::AccessDenied(aws),
-            Self::Throttled(aws) => Self::Unavailable(Some(aws), None),
+            Self::Protocol(cause) => Self::Unavailable(None, Some(cause)),
             other => other,
         }
     }
 
     /// Classifies an error that AWS put into its own words; unknown codes go by the HTTP status.
-    fn of_answer(aws: AwsError, status: u16) -> Self {
-        let code = aws.code.as_deref().unwrap_or_default();
-        if THROTTLING.contains(&code) {
+    fn of_answer(aws: AwsError, answer: &HttpResponse) -> Self {
+        let (code, status) = (aws.code.as_deref().unwrap_or_default(), answer.status().as_u16());
+        if let Some(skew) = skew(answer).filter(|_| SIGNATURE.contains(&code)) {
+            Self::ClockSkew(aws, skew)
+        } else if THROTTLING.contains(&code) {
             Self::Throttled(aws)
         } else if INVALID_REQUEST.contains(&code) {
             Self::InvalidRequest(aws)
@@ -223,6 +274,17 @@ impl UpstreamError {
             Self::Rejected(aws)
         }
     }
+
+    /// Classifies an answer that is no error of AWS's: of a proxy, of another service, of none.
+    fn of_somebody_else(aws: AwsError) -> Self {
+        match aws.status.unwrap_or_default() {
+            429 => Self::Throttled(aws),
+            status => {
+                let words = format!("the endpoint answered {status} without an error of AWS's: is endpoint_url right?");
+                Self::Unavailable(Some(aws), Some(words.into()))
+            }
+        }
+    }
 }
 
 impl AwsError {
@@ -236,6 +298,7 @@ impl AwsError {
         let owned = |text: &str| Some(cut(text)).filter(|text| !text.is_empty()).map(str::to_owned);
         let header = error.raw_response().and_then(|answer| answer.headers().get("x-amz-retry-after"));
         Self {
+            status: error.raw_response().map(|answer| answer.status().as_u16()),
             code: error.code().and_then(owned),
             message: error.message().and_then(owned),
             request_id: error.request_id().and_then(owned),
@@ -247,20 +310,22 @@ impl AwsError {
     }
 }
 
-/// The SDK reports absent credentials as a failed dispatch; the reason lies at the bottom of its sources.
-fn is_about_credentials(error: &(dyn Error + 'static)) -> bool {
-    sources(error).any(|source| source.downcast_ref::<CredentialsError>().is_some())
-}
-
-/// The failure to assume a role that lies below another.
-fn assume_role(error: &OperationError) -> Option<&SdkError<AssumeRoleError, HttpResponse>> {
-    sources(error).find_map(|source| source.downcast_ref())
+/// By how much the clock that an answer was written by differs from ours, if that is much.
+fn skew(answer: &HttpResponse) -> Option<Duration> {
+    let date = DateTime::from_str(answer.headers().get("date")?, DateTimeFormat::HttpDate).ok()?;
+    let (theirs, ours) = (SystemTime::try_from(date).ok()?, SystemTime::now());
+    let skew = theirs.duration_since(ours).unwrap_or_else(|earlier| earlier.duration());
+    Some(Duration::from_secs(skew.as_secs())).filter(|skew| *skew >= LEAST_SKEW)
 }
 
 /// The SDK's error and its sources in words. The error itself is not kept: it holds AWS's answer, nodes' addresses and
 /// all, and its `Debug` shows them.
-fn cause(error: &OperationError) -> Source {
-    cut(&sources(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")).into()
+fn cause(error: &(dyn Error + 'static)) -> Cause {
+    sources(error).map(ToString::to_string).collect::<Vec<_>>().join(": ").into()
+}
+
+fn has<E: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
+    sources(error).any(<dyn Error>::is::<E>)
 }
 
 fn cut(text: &str) -> &str {

@@ -104,6 +104,7 @@ async fn labels_are_bounded_whatever_callers_say() {
         let path = format!("/made.up/Method{call}").parse().unwrap();
         let codec = tonic_prost::ProstCodec::<(), ()>::default();
         within(grpc.unary(tonic::Request::new(()), path, codec)).await.unwrap_err();
+        gateway.describe(DescribeInstanceInformationRequest::default()).await.unwrap_err();
         let request = with_token(DescribeInstanceInformationRequest::default(), &format!("wrong-{call}"));
         within(gateway.client.clone().describe_instance_information(request)).await.unwrap_err();
     }

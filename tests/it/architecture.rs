@@ -14,13 +14,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("proto", &[]),
     ("upstream", &["model", "proto"]),
     ("listing", &["model", "upstream"]),
-    ("service", &["model", "listing", "proto", "upstream"]),
-    ("edge", &["model"]),
+    ("grpc", &["model"]),
+    ("reflection", &["grpc"]),
+    ("service", &["model", "grpc", "listing", "proto", "upstream"]),
+    ("edge", &["model", "grpc"]),
     ("telemetry", &[]),
     ("admin", &["model"]),
     ("simulator", &[]),
     ("config", &["admin", "edge", "listing", "model", "service", "telemetry", "upstream"]),
-    ("app", &["admin", "config", "edge", "listing", "model", "proto", "service", "upstream"]),
+    ("app", &["admin", "config", "edge", "grpc", "listing", "model", "proto", "reflection", "service", "upstream"]),
     ("cli", &["admin", "app", "config", "edge", "model", "proto", "simulator", "telemetry"]),
 ];
 
@@ -29,11 +31,12 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("aws_sdk_ssm", &["upstream"]),
     ("aws_sdk_sts", &["upstream"]),
     ("aws_config", &["upstream"]),
-    ("tonic::Status", &["service", "edge", "app", "cli"]),
+    ("aws_smithy", &["upstream"]),
+    ("tonic::Status", &["grpc", "reflection", "service", "edge", "app", "cli"]),
     ("axum", &["admin", "simulator"]),
     ("opentelemetry", &["edge", "listing", "telemetry"]),
     ("prometheus", &["app", "edge", "listing"]),
-    ("tokio_rustls", &["edge"]),
+    ("tokio_rustls", &["edge", "upstream"]),
     ("jsonwebtoken", &["edge"]),
 ];
 

@@ -18,6 +18,7 @@ use tonic_reflection::pb::v1::{
 use tonic_types::StatusExt as _;
 
 use crate::{
+    http::metrics,
     proofs::{Folder, Issuer, allow, in_seconds, token, with_token},
     support::{Gateway, failing, simulated_with, within},
 };
@@ -106,6 +107,28 @@ async fn a_jwt_must_be_the_issuers_for_this_gateway_and_of_this_time() {
         let token = issuer.token("alice", |_, claims| drop(claims.as_object_mut().unwrap().remove(claim)));
         assert_eq!(cause(call_with(&gateway, &token).await), "unknown", "without {claim}");
     }
+}
+
+#[tokio::test]
+async fn what_is_no_method_is_unimplemented_to_anybody_and_no_refusal_as_load_balancers_check_it() {
+    let (gateway, ..) = guarded().await;
+    let mut grpc = tonic::client::Grpc::new(gateway.channel().await);
+    for path in ["/AWS.ALB/healthcheck", "/ssm_gateway.v1.TargetService/Nothing", "/grpc.health.v1.Health/Nothing"] {
+        for token in [None, Some("wrong"), Some("ci-secret")] {
+            let request = HealthCheckRequest::default();
+            let request =
+                token.map_or_else(|| Request::new(request.clone()), |token| with_token(request.clone(), token));
+            let codec = tonic_prost::ProstCodec::<HealthCheckRequest, HealthCheckRequest>::default();
+            within(grpc.ready()).await.unwrap();
+            let status = within(grpc.unary(request, path.parse().unwrap(), codec)).await.unwrap_err();
+            let info = status.get_details_error_info().unwrap();
+            assert_eq!((status.code(), &*info.reason), (Code::Unimplemented, "UNIMPLEMENTED"), "{path} {token:?}");
+        }
+    }
+    let metrics = metrics(gateway.admin).await;
+    let refused: f64 =
+        metrics.iter().filter(|(name, _)| name.contains("refused_calls_total")).map(|(_, calls)| calls).sum();
+    assert_eq!(refused, 0.0);
 }
 
 #[tokio::test]

@@ -12,7 +12,9 @@
 
 mod admin;
 mod alerts;
+mod answers;
 mod architecture;
+mod aws;
 mod chaos;
 mod compression;
 mod configuration;
@@ -28,6 +30,7 @@ mod fleets;
 mod http;
 mod limits;
 mod logs;
+mod malformed;
 mod outages;
 mod peers;
 mod policy;
@@ -40,6 +43,7 @@ mod rollout;
 mod seeds;
 mod server;
 mod sharing;
+mod signing;
 mod stalls;
 mod status;
 mod stream;

@@ -166,6 +166,15 @@ async fn buf_curl_lists_calls_and_is_told_errors() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn grpcios_reflection_builds_the_contract_and_goes_on_behind_what_is_not_there() {
+    let (gateway, _simulator) = simulated(1).await;
+    let folder = Folder::new();
+    run(Command::new(SSM_GATEWAY).args(["proto", "--out"]).arg(folder.path("contract")));
+    let descriptors = folder.path("contract/descriptors.binpb");
+    check("reflection_check.py", &[&gateway.addr.to_string(), descriptors.to_str().unwrap()]);
+}
+
 #[test]
 fn the_program_alone_is_enough_to_generate_a_client() {
     let folder = Folder::new();

@@ -94,6 +94,49 @@ async fn a_target_that_is_another_one_now_knows_nothing_of_the_one_before() {
     assert_eq!(ids(&gateway, "a").await, west);
 }
 
+/// The cause for which a token is refused, by both RPCs.
+async fn refused(gateway: &Gateway, target: &str, token: &str) -> [String; 2] {
+    let unary = DescribeInstanceInformationRequest { next_token: Some(token.to_owned()), ..of(target) };
+    let stream = StreamInstanceInformationRequest {
+        targets: vec![target.to_owned()],
+        resume_tokens: vec![token.to_owned()],
+        ..Default::default()
+    };
+    let statuses = [gateway.describe(unary).await.unwrap_err(), gateway.stream(stream).await.unwrap_err()];
+    statuses.map(|status| {
+        let mut info = status.get_details_error_info().unwrap();
+        assert_eq!((status.code(), &*info.reason), (Code::InvalidArgument, "INVALID_NEXT_TOKEN"));
+        info.metadata.remove("cause").unwrap()
+    })
+}
+
+#[tokio::test]
+async fn a_token_is_good_just_where_its_target_is_asked_in_the_same_place_as_the_same() {
+    let (gateway, simulator) = running(120, &[("a", "us-east-1"), ("z", "us-east-1")]).await;
+    let request = StreamInstanceInformationRequest { targets: vec!["a".to_owned()], ..Default::default() };
+    let messages = gateway.stream(request).await.unwrap();
+    let [first, .., last] = &messages[..] else { panic!("{messages:?}") };
+    let mut moved: Vec<Target> = ["role_arn", "profile", "region"].map(|_| Target::default()).into();
+    moved[0].role_arn = Some("arn:aws:iam::111122223333:role/Reader".to_owned());
+    moved[1].endpoint_url = Some(format!("{}/", simulator.url()));
+    moved[2].region = Some("eu-west-1".to_owned());
+    for target in moved {
+        let mut config = config(&simulator.url());
+        config.targets.insert("a".into(), target);
+        let other = Gateway::plain(config).await;
+        for token in [&first.resume_token, &last.resume_token] {
+            assert_eq!(refused(&other, "a", token).await, ["other_query", "other_query"], "of another gateway");
+        }
+    }
+    let replica = Gateway::plain(targets(&simulator, &[("a", "us-east-1")])).await;
+    let rest = DescribeInstanceInformationRequest { next_token: Some(first.resume_token.clone()), ..of("a") };
+    assert_eq!(replica.walk(rest).await.len(), 70);
+    reload(&gateway, targets(&simulator, &[("a", "eu-west-1")])).await;
+    for token in [&first.resume_token, &last.resume_token] {
+        assert_eq!(refused(&gateway, "a", token).await, ["other_query", "other_query"], "after a reload");
+    }
+}
+
 #[tokio::test]
 async fn a_configuration_that_cannot_be_used_changes_nothing() {
     let (gateway, simulator) = running(10, &[("a", "us-east-1")]).await;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::stream;
+use prost::Message as _;
 use ssm_gateway::{
     proto::{DescribeInstanceInformationRequest, ListTargetsRequest, target_service_client::TargetServiceClient},
     service::{SERVICE_NAME, TARGET_SERVICE_NAME},
@@ -67,6 +68,44 @@ async fn reflection_answers_old_clients_and_new_ones_alike() {
         };
         assert_eq!(new.file_descriptor_proto, old.file_descriptor_proto);
     }
+}
+
+#[tokio::test]
+async fn reflection_goes_on_behind_what_it_does_not_know() {
+    use tonic_reflection::pb::v1::{
+        ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+        server_reflection_request::MessageRequest as Ask, server_reflection_response::MessageResponse as Told,
+    };
+    let (gateway, _simulator) = simulated(1).await;
+    let ask = |message_request| ServerReflectionRequest { host: "any".to_owned(), message_request };
+    let symbol = |name: &str| Some(Ask::FileContainingSymbol(name.to_owned()));
+    let file = |name: &str| Some(Ask::FileByFilename(name.to_owned()));
+    let asked = [
+        (symbol("ssm_gateway.v1.Nobody"), Err(Code::NotFound)),
+        (None, Err(Code::InvalidArgument)),
+        (symbol("ssm_gateway.v1.TARGET_STATE_READY"), Ok("ssm_gateway/v1/target_service.proto")),
+        (file("status.proto"), Err(Code::NotFound)),
+        (file("google/rpc/status.proto"), Ok("google/rpc/status.proto")),
+        (symbol("google.rpc.ErrorInfo"), Ok("google/rpc/error_details.proto")),
+        (symbol("grpc.health.v1.Health"), Ok("grpc/health/v1/health.proto")),
+    ];
+    let mut client = ServerReflectionClient::new(gateway.channel().await);
+    let requests: Vec<_> = asked.iter().map(|(request, _)| ask(request.clone())).collect();
+    let mut answers = within(client.server_reflection_info(stream::iter(requests))).await.unwrap().into_inner();
+    for (request, expected) in asked {
+        let answer = within(answers.message()).await.unwrap().unwrap();
+        assert_eq!((&*answer.valid_host, answer.original_request), ("any", Some(ask(request.clone()))));
+        let told = match answer.message_response.unwrap() {
+            Told::ErrorResponse(error) => Err(Code::from_i32(error.error_code)),
+            Told::FileDescriptorResponse(files) => {
+                let file = prost_types::FileDescriptorProto::decode(&*files.file_descriptor_proto[0]).unwrap();
+                Ok(file.name().to_owned())
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(told.as_deref(), expected.as_ref().map(|name| *name), "{request:?}");
+    }
+    assert!(within(answers.message()).await.unwrap().is_none());
 }
 
 #[tokio::test]

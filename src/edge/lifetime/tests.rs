@@ -2,7 +2,6 @@ use std::{convert::Infallible, future};
 
 use futures_util::{StreamExt as _, stream};
 use http_body_util::{BodyExt as _, StreamBody};
-use proptest::prelude::*;
 use tokio::time;
 use tonic::Code;
 use tonic::body::Body as TonicBody;
@@ -127,35 +126,5 @@ async fn what_is_left_of_a_drain_is_ended_with_advice() {
         assert_eq!(status.code(), Code::Unavailable);
         assert_eq!(status.get_details_error_info().unwrap().reason, "DRAINING");
         assert!(status.get_details_retry_info().unwrap().retry_delay.is_some());
-    }
-}
-
-#[test]
-fn timeouts_are_read_in_every_unit_and_no_other() {
-    for (text, expected) in [
-        ("1H", Some(Duration::from_hours(1))),
-        ("2M", Some(Duration::from_mins(2))),
-        ("3S", Some(Duration::from_secs(3))),
-        ("99999999m", Some(Duration::from_millis(99_999_999))),
-        ("5u", Some(Duration::from_micros(5))),
-        ("6n", Some(Duration::from_nanos(6))),
-        ("100000000S", None),
-        ("S", None),
-        ("+1S", None),
-        ("1", None),
-        ("1s", None),
-        ("", None),
-    ] {
-        let request = request(Some(text));
-        assert_eq!(timeout(request.headers()), expected, "{text:?}");
-    }
-}
-
-proptest! {
-    #[test]
-    fn no_timeout_header_panics(bytes in prop::collection::vec(32u8..=255, 0..12)) {
-        if let Ok(value) = http::HeaderValue::from_bytes(&bytes) {
-            let _ = timeout(&HeaderMap::from_iter([(http::HeaderName::from_static("grpc-timeout"), value)]));
-        }
     }
 }

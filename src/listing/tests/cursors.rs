@@ -125,7 +125,7 @@ async fn what_a_caller_made_up_says_nothing_of_the_query() {
     let (fake, listings) = world(&[5, 5]);
     let made_up = |pages_before| {
         let place = crate::listing::cursor::Place { token: Some("1/1".into()), pages_before, ..Default::default() };
-        crate::listing::cursor::Cursor::At(place).to_text(query().fingerprint(), wall())
+        crate::listing::cursor::Cursor::At(place).to_text(query().fingerprint(crate::model::Scope::of([])), wall())
     };
     assert!(resume(&listings, &made_up(10_000)).read(5).await.is_err());
     fake.fail([refusal("ValidationException")]);
@@ -209,7 +209,7 @@ proptest! {
             let listing = if listing { reader.inside.as_ref().unwrap().seat.listing().id } else { 7 };
             let token = walk.map(|walk| Arc::from(format!("{walk}/{}", page.index(3))));
             let place = crate::listing::cursor::Place { listing, token, pages_before, offset, last_id };
-            let text = crate::listing::cursor::Cursor::At(place).to_text(query().fingerprint(), wall());
+            let text = crate::listing::cursor::Cursor::At(place).to_text(query().fingerprint(crate::model::Scope::of([])), wall());
             let rest = time::timeout(60 * SECOND, read_all(&mut resume(&listings, &text), 2)).await.unwrap();
             assert!(rest.is_err() || rest.unwrap().len() <= 6);
             assert_eq!(read_all(&mut open_for(&listings, Some(0), None), 2).await.unwrap().len(), 6);

@@ -321,6 +321,10 @@ impl Upstream for Panics {
         "nowhere"
     }
 
+    fn scope(&self) -> crate::model::Scope {
+        crate::model::Scope::of([])
+    }
+
     fn turn(&self, _: Priority) -> BoxFuture<'_, Result<(), UpstreamError>> {
         async { Ok(()) }.boxed()
     }

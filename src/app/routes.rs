@@ -1,0 +1,107 @@
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{Request, Response};
+use prost_reflect::{DescriptorError, DescriptorPool};
+use tonic::{Status, body::Body};
+use tower::BoxError;
+
+use crate::{
+    config::Config,
+    edge::{Health, Stages},
+    grpc::{self, Route},
+    listing::Listings,
+    proto,
+    reflection::Reflection,
+    service::{SERVICE_NAME, Service, Serving, TARGET_SERVICE_NAME},
+};
+
+/// What health is told of: the server, and each service.
+const SERVICES: &[&str] = &["", SERVICE_NAME, TARGET_SERVICE_NAME];
+
+/// Every method of the gateway, without its layers.
+#[derive(Debug, Clone)]
+pub(super) struct Routes(Arc<Methods>);
+
+#[derive(Debug)]
+struct Methods {
+    service: Service,
+    health: Health,
+    reflection: Reflection,
+}
+
+/// Returns the descriptors of every service, and of the details that errors carry.
+pub(super) fn descriptors() -> Result<DescriptorPool, DescriptorError> {
+    proto::descriptors(&[
+        proto::FILE_DESCRIPTOR_SET,
+        tonic_types::pb::FILE_DESCRIPTOR_SET,
+        tonic_health::pb::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+    ])
+}
+
+impl Routes {
+    pub(super) fn new(config: &Config, listings: &Listings, stages: &Stages) -> Result<Self, DescriptorError> {
+        let service = Service::new(Arc::new(Serving {
+            listings: listings.clone(),
+            default_target: config.default_target(),
+            policy: config.policy(),
+            config: config.service.clone(),
+        }));
+        let health = Health { services: SERVICES, stages: stages.clone() };
+        let reflection = Reflection::new(descriptors()?, config.service.max_request_size);
+        Ok(Self(Arc::new(Methods { service, health, reflection })))
+    }
+}
+
+impl Methods {
+    async fn answer(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        match Route::of(request.uri().path()) {
+            Some(Route::Method(method)) => self.service.answer(method, request).await,
+            Some(Route::HealthCheck) => self.health.check(request).await,
+            Some(Route::HealthWatch) => self.health.watch(request).await,
+            Some(Route::Reflection) => self.reflection.answer(request),
+            None => Err(grpc::no_such_method()),
+        }
+    }
+}
+
+impl<B> tower::Service<Request<B>> for Routes
+where
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let methods = Arc::clone(&self.0);
+        let request = request.map(Body::new);
+        Box::pin(async move { Ok(methods.answer(request).await.unwrap_or_else(Status::into_http)) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_method_that_is_described_is_served() {
+        for service in descriptors().unwrap().services() {
+            for method in service.methods() {
+                let path = format!("/{}/{}", service.full_name(), method.name());
+                assert!(Route::of(&path).is_some(), "{path}");
+            }
+        }
+    }
+}
