@@ -17,8 +17,8 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, Empty, StreamBody};
 use ssm_gateway::{
     edge::{
-        ArrivalLayer, AuthConfig, AuthenticateLayer, CatchPanicLayer, LifetimeLayer, LimitsConfig, Metrics,
-        ObserveLayer, ProtocolLayer, Stages, Token, with_error_info,
+        ArrivalLayer, AuthConfig, AuthenticateLayer, CatchPanicLayer, HeaderListLayer, LifetimeLayer, LimitsConfig,
+        Metrics, ObserveLayer, ProtocolLayer, Stages, Token, with_error_info,
     },
     model::TokenHash,
 };
@@ -68,7 +68,8 @@ async fn stacks() -> Vec<(&'static str, Stack)> {
     let lifetime = lifetime.layer(arrival.clone());
     let limits = limits.layer(lifetime.clone());
     let authenticate = auth.layer(limits.clone());
-    let catch_panic = CatchPanicLayer.layer(authenticate.clone());
+    let header_list = HeaderListLayer(16 << 10).layer(authenticate.clone());
+    let catch_panic = CatchPanicLayer.layer(header_list.clone());
     let error_info = ServiceBuilder::new().map_response(with_error_info).service(catch_panic.clone());
     let observe = observe.layer(error_info.clone());
     let protocol = ProtocolLayer.layer(observe.clone());
@@ -78,6 +79,7 @@ async fn stacks() -> Vec<(&'static str, Stack)> {
         ("Lifetime", boxed(lifetime)),
         ("Limits", boxed(limits)),
         ("Authenticate, a static token", boxed(authenticate)),
+        ("HeaderList", boxed(header_list)),
         ("CatchPanic", boxed(catch_panic)),
         ("with_error_info", boxed(error_info)),
         ("Observe: request ID, metrics", boxed(observe)),

@@ -16,10 +16,13 @@ use super::{call_end::CallEnd, conduct::Conduct};
 /// the whole of a call (headers, body, trailers) right after it called the service for it, from the same task: so the service
 /// leaves the end of the call here for the next one that is run.
 #[derive(Debug, Clone)]
-pub(super) struct Calls {
+pub(super) struct Calls(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
     tasks: TaskTracker,
     conduct: Arc<Conduct>,
-    next: Arc<Mutex<Option<Arc<CallEnd>>>>,
+    next: Mutex<Option<Arc<CallEnd>>>,
 }
 
 pin_project! {
@@ -29,7 +32,7 @@ pin_project! {
         #[pin]
         call: F,
         end: Arc<CallEnd>,
-        conduct: Arc<Conduct>,
+        calls: Calls,
         overdue: Overdue,
     }
 }
@@ -43,13 +46,13 @@ enum Overdue {
 
 impl Calls {
     pub(super) fn new(tasks: &TaskTracker, conduct: &Arc<Conduct>) -> Self {
-        Self { tasks: tasks.clone(), conduct: Arc::clone(conduct), next: Arc::default() }
+        Self(Arc::new(Shared { tasks: tasks.clone(), conduct: Arc::clone(conduct), next: Mutex::default() }))
     }
 
     /// Makes the end of the call that is run next.
     pub(super) fn begin(&self) -> Arc<CallEnd> {
         let end = Arc::new(CallEnd::new());
-        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&end));
+        *self.0.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&end));
         end
     }
 }
@@ -59,10 +62,9 @@ where
     F: Future<Output: Send> + Send + 'static,
 {
     fn execute(&self, call: F) {
-        let next = self.next.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let next = self.0.next.lock().unwrap_or_else(PoisonError::into_inner).take();
         let end = next.unwrap_or_else(|| Arc::new(CallEnd::new()));
-        let running = Running { call, end, conduct: Arc::clone(&self.conduct), overdue: Overdue::New };
-        self.tasks.spawn(running);
+        self.0.tasks.spawn(Running { call, end, calls: self.clone(), overdue: Overdue::New });
     }
 }
 
@@ -74,7 +76,7 @@ impl<F: Future> Future for Running<F> {
         if this.call.poll(cx).is_ready() {
             // What its caller has given up before the first poll is counted as the frames come in.
             let is_premature = !matches!(this.overdue, Overdue::New) && this.end.is_premature(Instant::now());
-            this.conduct.ended(is_premature);
+            this.calls.0.conduct.ended(is_premature);
             return Poll::Ready(());
         }
         if matches!(this.overdue, Overdue::New) {
@@ -86,7 +88,7 @@ impl<F: Future> Future for Running<F> {
         }
         let Overdue::At(overdue) = this.overdue else { return Poll::Pending };
         ready!(overdue.as_mut().poll(cx));
-        this.conduct.ended(false);
+        this.calls.0.conduct.ended(false);
         Poll::Ready(())
     }
 }
@@ -137,8 +139,8 @@ mod tests {
             drop(held);
         });
         bound(&end);
-        calls.tasks.close();
-        calls.tasks.wait().await;
+        calls.0.tasks.close();
+        calls.0.tasks.wait().await;
         assert_eq!((started.elapsed(), Arc::strong_count(&place)), (6 * SECOND, 1));
     }
 
@@ -147,8 +149,8 @@ mod tests {
         let (calls, started) = (calls(), Instant::now());
         calls.begin().answered();
         calls.execute(pending::<()>());
-        calls.tasks.close();
-        calls.tasks.wait().await;
+        calls.0.tasks.close();
+        calls.0.tasks.wait().await;
         assert_eq!(started.elapsed(), 10 * SECOND);
     }
 
@@ -160,7 +162,7 @@ mod tests {
         calls.execute(pending::<()>());
         calls.execute(pending::<()>());
         tokio::time::sleep(60 * SECOND).await;
-        assert_eq!(calls.tasks.len(), 2);
+        assert_eq!(calls.0.tasks.len(), 2);
         bound(&second);
         assert!(first.reset().is_none() && second.reset().is_none(), "nobody polls the call, so nobody looks");
         let third = calls.begin();
@@ -168,6 +170,6 @@ mod tests {
         calls.execute(pending::<()>());
         tokio::time::sleep(60 * SECOND).await;
         assert!(third.reset().is_some());
-        assert_eq!(calls.tasks.len(), 2);
+        assert_eq!(calls.0.tasks.len(), 2);
     }
 }
