@@ -1,6 +1,7 @@
 //! The composition root: from a configuration to a running gateway. The only place that knows every component.
 
 mod metrics;
+mod process;
 mod routes;
 mod view;
 

@@ -4,6 +4,8 @@ mod admin;
 mod check;
 mod client;
 mod demo;
+mod diagnosis;
+mod filter;
 mod health;
 mod list;
 mod output;
@@ -12,23 +14,29 @@ mod serve;
 mod settings;
 mod simulate;
 mod targets;
+mod terminal;
 mod top;
 
 use std::{
+    env,
     error::Error,
+    ffi::OsStr,
     io::{self, Write as _},
     path::PathBuf,
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, builder::Resettable};
 use futures_util::{Stream, StreamExt as _, stream};
 use tokio::signal::unix::{SignalKind, signal};
 
+use self::terminal::harmless;
 use crate::{
     app::{AppError, Signal},
     config::ConfigError,
-    model::Causes,
+    edge::ListenError,
+    model::{Causes, FileName},
+    pem::InvalidPem,
     telemetry::{LogError, TraceError},
 };
 
@@ -39,6 +47,9 @@ use crate::{
 /// `proto` writes the contract, for other clients.
 ///
 /// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done in part: some targets could not be reached.
+///
+/// An option can be given by the environment variable that the help of its command names. A variable that is empty counts as
+/// unset.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 pub struct Cli {
@@ -73,28 +84,32 @@ enum CliError {
     Trace(#[from] TraceError),
     #[error(transparent)]
     App(#[from] AppError),
-    #[error("could not simulate SSM on {0}")]
+    #[error("cannot bind the address that {0} sets")]
+    Bind(&'static str, #[source] AppError),
+    #[error("cannot bind the address that --listen sets: could not simulate SSM on {0}")]
     Simulate(std::net::SocketAddr, #[source] io::Error),
     #[error("could not wait for signals")]
     Signal(#[source] io::Error),
     #[error("{0:?} is not the address of a gateway, such as http://127.0.0.1:50051, https://HOST:PORT or unix:PATH")]
-    Server(String, #[source] tonic::transport::Error),
+    Server(String),
     #[error("{0} is not spoken to in TLS: give https://, or leave --tls-ca, --cert and --key out")]
     NotTls(String),
     #[error("TLS cannot be spoken with what --tls-ca, --cert and --key name")]
     Tls(#[source] tonic::transport::Error),
     #[error("{0} is not spoken to in TLS, so that others could read the token: give https://")]
     PlaintextToken(String),
-    #[error("could not read {}", .0.display())]
+    #[error("could not read {}", FileName(.0))]
     File(PathBuf, #[source] io::Error),
+    #[error("{} cannot be used", .0.display())]
+    Pem(PathBuf, #[source] InvalidPem),
     #[error("{} holds no bearer token, which is visible ASCII", .0.display())]
     Token(PathBuf),
-    #[error("could not reach a gateway at {0}")]
-    Connect(String, #[source] tonic::transport::Error),
-    #[error("the gateway answered {code:?}: {message}", code = .0.code(), message = .0.message())]
+    #[error("could not reach a gateway at {0}: {1}")]
+    Connect(String, String),
+    #[error("the gateway answered {code:?}: {message}", code = .0.code(), message = harmless(.0.message()))]
     Call(Box<tonic::Status>),
-    #[error("the connection to the gateway broke")]
-    Broken(#[source] Box<tonic::Status>),
+    #[error("the connection to the gateway broke: {0}")]
+    Broken(String),
     #[error("the gateway does not tell its status at {0}")]
     Admin(http::uri::Authority, #[source] Box<dyn Error + Send + Sync>),
     #[error("{0} is another machine, and others could read the token on its way: forward a port of this one to it")]
@@ -117,7 +132,28 @@ enum CliError {
     NotServing(String),
 }
 
+impl CliError {
+    /// Names the flag to change where the address of the gateway or its admin address cannot be bound.
+    fn naming(listen: &'static str, admin_listen: &'static str) -> impl FnOnce(AppError) -> Self {
+        move |error| match error {
+            AppError::Listen(ListenError::Bind(..)) => Self::Bind(listen, error),
+            AppError::Admin(_) => Self::Bind(admin_listen, error),
+            error => Self::App(error),
+        }
+    }
+}
+
 impl Cli {
+    /// Parses the command line of the process and its environment; prints what is wrong and exits if they are no command.
+    #[must_use]
+    pub fn from_command_line() -> Self {
+        let mut command =
+            without_variables(Self::command(), |name| env::var_os(name).is_some_and(|value| value.is_empty()));
+        let parsed =
+            command.try_get_matches_from_mut(env::args_os()).and_then(|matches| Self::from_arg_matches(&matches));
+        parsed.unwrap_or_else(|error| error.format(&mut command).exit())
+    }
+
     /// Runs the command to its end.
     pub async fn run(self) -> ExitCode {
         let outcome = match self.command {
@@ -144,9 +180,11 @@ impl Cli {
     }
 }
 
-/// What came of a call: what the gateway answered, or what broke on the way.
-fn failed(status: tonic::Status) -> CliError {
-    if status.source().is_some() { CliError::Broken(status.into()) } else { CliError::Call(status.into()) }
+/// Removes from every option the variable that `is_unset` names: clap would take an empty variable for an empty value.
+fn without_variables(command: clap::Command, is_unset: fn(&OsStr) -> bool) -> clap::Command {
+    let command =
+        command.mut_args(|arg| if arg.get_env().is_some_and(is_unset) { arg.env(Resettable::Reset) } else { arg });
+    command.mut_subcommands(|subcommand| without_variables(subcommand, is_unset))
 }
 
 /// Each time the process is told to stop, by Ctrl-C or SIGTERM.
@@ -159,4 +197,42 @@ fn stop_signals() -> Result<impl Stream<Item = Signal>, CliError> {
 fn signals(kind: SignalKind) -> Result<impl Stream<Item = ()>, CliError> {
     let signals = signal(kind).map_err(CliError::Signal)?;
     Ok(stream::unfold(signals, async |mut signals| signals.recv().await.map(|()| ((), signals))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every option that a variable of ours can give, as `command SSM_GATEWAY_NAME`.
+    fn variables(command: &clap::Command) -> Vec<String> {
+        let of = |command: &clap::Command| {
+            let names = command.get_arguments().filter_map(clap::Arg::get_env);
+            names.map(|name| format!("{} {}", command.get_name(), name.display())).collect::<Vec<_>>()
+        };
+        command.get_subcommands().flat_map(of).collect()
+    }
+
+    #[test]
+    fn every_variable_that_is_empty_is_unset_on_every_command() {
+        let all = variables(&Cli::command());
+        assert!(all.len() > 30 && all.iter().all(|variable| variable.contains(" SSM_GATEWAY_")), "{all:?}");
+        assert_eq!(variables(&without_variables(Cli::command(), |_| true)), [""; 0]);
+        assert_eq!(variables(&without_variables(Cli::command(), |_| false)), all);
+        let mut others = all.clone();
+        others.retain(|variable| !variable.ends_with(" SSM_GATEWAY_REGION"));
+        assert_eq!(variables(&without_variables(Cli::command(), |name| name == "SSM_GATEWAY_REGION")), others);
+        let of = |command: &str| all.iter().filter_map(|all| all.strip_prefix(command)).collect::<Vec<_>>();
+        assert_eq!(of("serve "), of("check "));
+    }
+
+    #[test]
+    fn an_option_that_is_given_empty_is_wrong_usage() {
+        for command in Cli::command().get_subcommands() {
+            for arg in command.get_arguments().filter(|arg| arg.get_env().is_some()) {
+                let flag = format!("--{}=", arg.get_long().unwrap_or_default());
+                let parsed = Cli::try_parse_from(["ssm-gateway", command.get_name(), &flag]);
+                assert!(parsed.is_err(), "{} {flag}", command.get_name());
+            }
+        }
+    }
 }

@@ -17,6 +17,7 @@ mod greeting;
 mod header_list;
 mod health;
 mod hpack;
+mod jwks;
 mod jwt;
 mod lifetime;
 mod limits;

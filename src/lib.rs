@@ -7,6 +7,7 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | [`model`] | query, target, freshness, records: plain values |
+//! | [`pem`] | certificates and keys in PEM, read strictly |
 //! | [`proto`] | the public contract, generated |
 //! | [`upstream`] | the port that listings ask, and the SSM adapter behind it |
 //! | [`listing`] | one walk upstream for any number of readers: freshness, failures, memory, cursors |
@@ -29,6 +30,7 @@ pub mod edge;
 mod grpc;
 pub mod listing;
 pub mod model;
+pub mod pem;
 pub mod proto;
 mod reflection;
 pub mod service;

@@ -1,6 +1,7 @@
 //! What is asked and what is answered, as plain values: no I/O, no gRPC, no AWS.
 
 mod causes;
+mod file_name;
 mod freshness;
 mod glob;
 mod notes;
@@ -12,6 +13,7 @@ mod target;
 mod token_hash;
 
 pub use causes::Causes;
+pub use file_name::FileName;
 pub use freshness::Freshness;
 pub use notes::{CallNotes, Noted};
 pub use policy::{Allow, Denied, Method, Policy};

@@ -20,6 +20,7 @@ use ssm_gateway::{
     edge::{AuthConfig, AuthenticateLayer, JwtConfig, SigningAlgorithm},
     listing::{self, Listings, Target, belongs_to},
     model::{Filters, Freshness, Method, Policy, Query, RecordsBuilder, TargetName},
+    pem::{self, InvalidPem},
     proto::{InstanceInformation, StreamInstanceInformationResponse},
     service::{self, Service, Serving},
     upstream::{self, CredentialsCache, Priority, Ssm, Upstream, UpstreamError, UpstreamPage},
@@ -182,6 +183,27 @@ pub fn jwt(bytes: &[u8]) {
     let answer = within(LAYER.layer(reached).oneshot(call)).unwrap();
     let status = Status::from_header_map(answer.headers()).expect("nobody holds a key");
     assert_eq!(status.code(), Code::Unauthenticated);
+}
+
+/// A file of certificates, or of a key.
+pub fn pem(bytes: &[u8]) {
+    let certificates = pem::certificates(bytes);
+    let is_written_and_read =
+        |read: &Vec<_>| pem::certificates(pem::write_certificates(read).as_bytes()).as_ref() == Ok(read);
+    assert!(certificates.as_ref().is_ok_and(is_written_and_read) || certificates.is_err());
+    // Authorities are certificates, and all of them.
+    let authorities = pem::authorities(bytes);
+    assert!(authorities.is_err() || authorities == certificates);
+    let key = pem::private_key(bytes);
+    assert!(key.is_err() || certificates.is_err(), "a file is of certificates or of a key");
+    if let Ok(key) = &key {
+        assert_eq!(pem::private_key(pem::write_key(key).as_bytes()).as_ref(), Ok(key));
+    }
+    let (by_both, lines) = (pem::pair(bytes, bytes).is_ok(), bytes.split(|&byte| byte == b'\n').count());
+    assert!(!by_both || (certificates.is_err() && key.is_err()));
+    for wrong in [certificates.err(), authorities.err(), key.err()].into_iter().flatten() {
+        assert!(!matches!(wrong, InvalidPem::Line { line, .. } if line == 0 || line > lines), "{wrong}");
+    }
 }
 
 /// The configuration file.

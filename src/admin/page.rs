@@ -95,7 +95,7 @@ fn target_table(targets: &[Target]) -> Markup {
                     (reads(target.reads))
                     td { (target.last_answered.as_deref().unwrap_or("never")) }
                     // It may be long ago.
-                    td.wide class=(if class == "good" { "dim" } else { "" }) {
+                    td.wide.dim[class == "good"] {
                         @if let Some(error) = &target.last_error {
                             (error.what)
                             @if let Some(code) = &error.aws_error_code { " (" (code) ")" }
@@ -129,7 +129,7 @@ fn listing_table(listings: &[Listing]) -> Markup {
                 tr {
                     td { (listing.target) }
                     td.wide { @if listing.filters.is_empty() { span.dim { "none" } } @else { (listing.filters) } }
-                    td class=(if listing.state == "broken" { "bad" } else { "" }) {
+                    td.bad[listing.state == "broken"] {
                         (listing.state)
                         @if listing.is_advancing { span.dim { " advancing" } }
                     }
@@ -179,6 +179,90 @@ fn bytes(bytes: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::{Failure, Memory};
+
+    /// Checks that a page is HTML as it should be written: elements are closed in order, an element has an attribute once, values
+    /// are quoted, and text has no `<`, `>` or `&` of its own.
+    fn check_html(page: &str) {
+        let is_text = |text: &str| {
+            let entities = ["&amp;", "&lt;", "&gt;", "&quot;"];
+            let rest = entities.iter().fold(text.to_owned(), |rest, entity| rest.replace(entity, ""));
+            !rest.contains(['<', '>', '&'])
+        };
+        let mut rest = page.strip_prefix("<!DOCTYPE html>").expect("a doctype");
+        let mut open: Vec<&str> = Vec::new();
+        while let Some((text, after)) = rest.split_once('<') {
+            assert!(is_text(text) && (!open.is_empty() || text.is_empty()), "text {text:?} in {open:?}");
+            let (tag, after) = after.split_once('>').expect("a tag that ends");
+            rest = after;
+            if let Some(name) = tag.strip_prefix('/') {
+                assert_eq!(open.pop(), Some(name), "closed before {rest:.100}");
+                continue;
+            }
+            let (name, mut attributes) = tag.split_once(' ').unwrap_or((tag, ""));
+            assert!(!name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric()), "<{tag}>");
+            let mut names = Vec::new();
+            while !attributes.is_empty() {
+                let (attribute, after) = attributes.split_once("=\"").unwrap_or_else(|| panic!("a value in <{tag}>"));
+                let (value, after) = after.split_once('"').unwrap_or_else(|| panic!("quotes in <{tag}>"));
+                assert!(is_text(value) && !names.contains(&attribute), "{attribute} in <{tag}>");
+                assert!(attribute.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'), "<{tag}>");
+                assert!(after.is_empty() || after.starts_with(' '), "blanks in <{tag}>");
+                names.push(attribute);
+                attributes = after.trim_start();
+            }
+            if !["meta", "br"].contains(&name) {
+                open.push(name);
+            }
+        }
+        assert!(open.is_empty() && rest.is_empty(), "{open:?} at the end, {rest:?}");
+    }
+
+    /// A status with something to show in every part of the page.
+    fn full() -> Status {
+        let what = "<b>&\"'\u{202e}".to_owned();
+        let last_error = Failure { what: what.clone(), aws_error_code: Some(what.clone()), ..Failure::default() };
+        let last_error = Some(Failure { aws_request_id: Some(what.clone()), ..last_error });
+        let target =
+            Target { name: what.clone(), is_default: true, is_required: true, last_error, ..Target::default() };
+        let targets = ["ready", "unused", "denied"].map(|state| Target { state: state.to_owned(), ..target.clone() });
+        let listing = Listing { filters: what.clone(), is_advancing: true, ..Listing::default() };
+        let listings = ["complete", "broken"].map(|state| Listing { state: state.to_owned(), ..listing.clone() });
+        Status {
+            unready: Some(what.clone()),
+            has_reload_failed: true,
+            targets: targets.to_vec(),
+            listings: [&listings[..], &[Listing::default()]].concat(),
+            callers: vec![Caller { principal: what, active: 1 }],
+            memory: Memory { bytes: 1 << 21, ..Memory::default() },
+            ..Status::default()
+        }
+    }
+
+    #[test]
+    fn the_page_is_well_formed_html() {
+        check_html(&page(&Status::default()));
+        let page = page(&full());
+        check_html(&page);
+        assert!(page.contains("<td class=\"wide dim\">") && page.contains("<td class=\"wide\">"), "{page}");
+    }
+
+    #[test]
+    fn the_check_of_html_sees_what_is_wrong() {
+        for wrong in [
+            "<p class=\"a\" class=\"b\"></p>",
+            "<p class=a></p>",
+            "<p class=\"a\"id=\"b\"></p>",
+            "<p>a & b</p>",
+            "<p>a > b</p>",
+            "<p><b></p></b>",
+            "<p>",
+            "text",
+        ] {
+            let page = format!("<!DOCTYPE html>{wrong}");
+            std::panic::catch_unwind(|| check_html(&page)).expect_err(wrong);
+        }
+    }
 
     #[test]
     fn what_callers_wrote_is_text_and_nothing_else() {

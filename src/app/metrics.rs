@@ -5,23 +5,21 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use prometheus::{
     Error, Registry, TextEncoder,
-    process_collector::ProcessCollector,
     proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType},
 };
 use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
 
-use super::view::View;
+use super::{process::Process, view::View};
 use crate::{
     edge::{self, Stage},
     listing::{Durations, ListingState, ListingStatus, Listings, Outcome, Target, TargetState},
     upstream::Pace,
 };
 
-/// What counts by itself, and where it is read: the edge, by these methods, and the process.
+/// What counts by itself, and where it is read: the edge, by these methods.
 pub(super) fn counting(descriptors: &DescriptorPool) -> Result<(edge::Metrics, Registry), Error> {
     let (edge, registry) = (edge::Metrics::new(methods(descriptors))?, Registry::new());
     edge.register(&registry)?;
-    registry.register(Box::new(ProcessCollector::for_self()))?;
     Ok((edge, registry))
 }
 
@@ -38,6 +36,7 @@ fn methods(descriptors: &DescriptorPool) -> Vec<String> {
 pub(super) fn text(view: &View) -> Result<String, Error> {
     let mut families = view.lasting.registry.gather();
     let mut more = Families(Vec::new());
+    more.of_process(&Process::read());
     more.of_gateway(view);
     more.of_listings(&view.listings);
     more.of_targets(&view.listings);
@@ -51,6 +50,20 @@ type Labels<'a> = Vec<(&'a str, &'a str)>;
 struct Families(Vec<MetricFamily>);
 
 impl Families {
+    /// The metrics that every client library of Prometheus gives, of which those are absent that the system does not report.
+    fn of_process(&mut self, process: &Process) {
+        let value = |value: Option<f64>| value.map(|value| (vec![], value));
+        let help = "User and system CPU time, in seconds, to the hundredth.";
+        self.counter("process_cpu_seconds_total", help, value(process.cpu_seconds));
+        self.gauge("process_open_fds", "Open file descriptors.", value(process.open_fds));
+        self.gauge("process_max_fds", "The most open file descriptors that there may be.", value(process.max_fds));
+        self.gauge("process_virtual_memory_bytes", "Virtual memory, in bytes.", value(process.virtual_bytes));
+        self.gauge("process_resident_memory_bytes", "Resident memory, in bytes.", value(process.resident_bytes));
+        let help = "When the process started, in seconds since 1970.";
+        self.gauge("process_start_time_seconds", help, value(process.started));
+        self.gauge("process_threads", "Threads of the operating system.", value(process.threads));
+    }
+
     fn of_gateway(&mut self, view: &View) {
         let version = vec![("version", env!("CARGO_PKG_VERSION"))];
         self.gauge("ssm_gateway_build_info", "Always 1.", [(version, 1.0)]);

@@ -1,4 +1,4 @@
-use std::{error::Error, path::Path, str::FromStr};
+use std::{error::Error, io, path::Path, str::FromStr};
 
 use bytes::Bytes;
 use http::{
@@ -10,7 +10,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::{CliError, client};
+use super::{CliError, client, terminal::harmless};
 
 /// A gateway's admin address: `http://HOST:PORT`, which is all that it speaks.
 #[derive(Debug, Clone)]
@@ -32,7 +32,12 @@ impl Admin {
     /// What it answers at this path, to whoever has the token in the file.
     pub(super) async fn get(&self, path: &str, token_file: Option<&Path>) -> Result<Bytes, CliError> {
         let (host, port) = (self.0.as_str(), self.0.port_u16().map_or(":80", |_| ""));
-        let stream = TcpStream::connect(format!("{host}{port}")).await.map_err(|error| self.failed(error))?;
+        let stream = TcpStream::connect(format!("{host}{port}")).await.map_err(|error| match error.kind() {
+            io::ErrorKind::ConnectionRefused => self.failed(
+                "nothing listens there (connection refused): is the gateway running, and is the address right?",
+            ),
+            _ => self.failed(error),
+        })?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.failed(error))?;
         // What becomes of it shows in the answer.
@@ -45,7 +50,9 @@ impl Admin {
             request = request.header(header::AUTHORIZATION, client::authorization(file)?.as_encoded_bytes());
         }
         let request = request.body(Empty::<Bytes>::new()).map_err(|error| self.failed(error))?;
-        let answer = sender.send_request(request).await.map_err(|error| self.failed(error))?;
+        let answer = sender.send_request(request).await.map_err(|_no_answer| {
+            self.failed("what listens there gives no answer in HTTP/1.1: is it the address of [admin]?")
+        })?;
         let status = answer.status();
         let body = answer.into_body().collect().await.map_err(|error| self.failed(error))?.to_bytes();
         if status.is_success() {
@@ -58,9 +65,4 @@ impl Admin {
     pub(super) fn failed(&self, why: impl Into<Box<dyn Error + Send + Sync>>) -> CliError {
         CliError::Admin(self.0.clone(), why.into())
     }
-}
-
-/// Callers choose filters, and whoever answers an error: what they say must not steer the terminal.
-pub(super) fn harmless(line: &str) -> String {
-    line.replace(char::is_control, "\u{fffd}")
 }

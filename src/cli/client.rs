@@ -1,9 +1,11 @@
 use std::{
+    error::Error as _,
     fs,
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use clap::builder::NonEmptyStringValueParser;
 use tonic::{
     Request, Status,
     metadata::{Ascii, MetadataValue},
@@ -11,17 +13,24 @@ use tonic::{
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 
-use super::CliError;
-use crate::edge::Address;
+use super::{
+    CliError,
+    diagnosis::{Stage, diagnose},
+};
+use crate::{
+    edge::Address,
+    pem::{self, InvalidPair},
+};
 
-/// How long to wait for a connection.
+/// How long to wait for a connection, and then for TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The gateway to ask, and how to prove who asks.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Server {
     /// The gateway to ask: https://HOST:PORT, http://HOST:PORT, HOST:PORT without TLS, or unix:PATH.
-    #[arg(long = "server", value_name = "URL", default_value = "http://127.0.0.1:50051", env = "SSM_GATEWAY_SERVER")]
+    #[arg(long = "server", value_name = "URL", default_value = "http://127.0.0.1:50051",
+        value_parser = NonEmptyStringValueParser::new(), env = "SSM_GATEWAY_SERVER")]
     url: String,
     /// Whom to trust for the gateway's certificate, as certificates in PEM [default: whom the system trusts].
     #[arg(long, value_name = "FILE", env = "SSM_GATEWAY_TLS_CA")]
@@ -64,9 +73,11 @@ impl Server {
         let server = &self.url;
         let is_url = server.contains("://") || server.starts_with("unix:");
         let url = if is_url { server.clone() } else { format!("http://{server}") };
-        let endpoint = Endpoint::from_shared(url.clone()).map_err(|error| CliError::Server(server.clone(), error))?;
+        let is_spoken = ["http://", "https://", "unix:"].iter().any(|scheme| url.starts_with(scheme));
+        let endpoint = Endpoint::from_shared(url.clone()).ok().filter(|_| is_spoken);
+        let endpoint = endpoint.ok_or_else(|| CliError::Server(server.clone()))?;
         let mut endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT);
-        let is_tls = url.starts_with("https://");
+        let is_tls = self.is_tls();
         if is_tls {
             endpoint = endpoint.tls_config(self.tls()?).map_err(CliError::Tls)?;
         } else if self.tls_ca.is_some() || self.cert.is_some() {
@@ -80,19 +91,44 @@ impl Server {
         {
             return Err(CliError::PlaintextToken(server.clone()));
         }
-        let channel = endpoint.connect().await.map_err(|error| CliError::Connect(server.clone(), error))?;
+        let channel = endpoint.connect().await.map_err(|error| {
+            CliError::Connect(server.clone(), diagnose(&error, Stage { is_tls, is_connected: false }))
+        })?;
         Ok(InterceptedService::new(channel, Authorization(authorization)))
+    }
+
+    /// Returns what came of a call: what the gateway answered, or why the connection broke.
+    pub(super) fn failed(&self, status: Status) -> CliError {
+        // What tonic makes of an answer in HTTP/2 that is none in gRPC.
+        if let Some((_, http)) = status.message().split_once("grpc-status header missing, mapped from ") {
+            let why = format!("what answers there is no gateway ({http}): is the address right?");
+            return CliError::Connect(self.url.clone(), why);
+        }
+        match status.source() {
+            Some(error) => CliError::Broken(diagnose(error, Stage { is_tls: self.is_tls(), is_connected: true })),
+            None => CliError::Call(status.into()),
+        }
+    }
+
+    fn is_tls(&self) -> bool {
+        self.url.starts_with("https://")
     }
 
     fn tls(&self) -> Result<ClientTlsConfig, CliError> {
         let tls = match &self.tls_ca {
-            Some(file) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(file)?)),
+            Some(file) => {
+                let authorities = pem::authorities(&read(file)?).map_err(|error| CliError::Pem(file.clone(), error))?;
+                ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem::write_certificates(&authorities)))
+            }
             None => ClientTlsConfig::new().with_native_roots(),
         };
-        match (&self.cert, &self.key) {
-            (Some(cert), Some(key)) => Ok(tls.identity(Identity::from_pem(read(cert)?, read(key)?))),
-            _ => Ok(tls),
-        }
+        let tls = tls.timeout(CONNECT_TIMEOUT);
+        let (Some(cert_file), Some(key_file)) = (&self.cert, &self.key) else { return Ok(tls) };
+        let (certs, key) = pem::pair(&read(cert_file)?, &read(key_file)?).map_err(|error| match error {
+            InvalidPair::Cert(error) => CliError::Pem(cert_file.clone(), error),
+            InvalidPair::Key(error) => CliError::Pem(key_file.clone(), error),
+        })?;
+        Ok(tls.identity(Identity::from_pem(pem::write_certificates(&certs), pem::write_key(&key))))
     }
 }
 

@@ -6,9 +6,8 @@ use std::{
 use super::{
     CliError,
     client::Server,
-    failed,
     list::Client,
-    output::{Format, Output},
+    output::{Format, Options, Output},
     stop_signals,
 };
 use crate::{app::App, config::Config, edge::Address, proto::DescribeInstanceInformationRequest, simulator};
@@ -51,13 +50,14 @@ impl Args {
         config.log.filter = String::from("warn");
         let _log = config.log.start()?;
         let signals = stop_signals()?;
-        let app = App::build(config).await?;
+        let app = App::build(config).await.map_err(CliError::naming("--port", "--admin-port"))?;
         let (addr, admin) = (app.addr().clone(), app.admin_addr());
         let serving = tokio::spawn(app.serve(signals));
 
-        let mut client = Client::new(Server::at(&addr).connect().await?);
+        let server = Server::at(&addr);
+        let mut client = Client::new(server.connect().await?);
         introduce(&addr, admin, self.nodes, &simulator.url())?;
-        first_rows(&mut client).await?;
+        first_rows(&server, &mut client).await?;
         drop(client);
         writeln!(io::stdout(), "\nServing until Ctrl-C.")?;
         // A panic in the server has been printed; there is nothing to add.
@@ -85,12 +85,12 @@ The first rows:"
     )
 }
 
-async fn first_rows(client: &mut Client) -> Result<(), CliError> {
+async fn first_rows(server: &Server, client: &mut Client) -> Result<(), CliError> {
     let request = DescribeInstanceInformationRequest { max_results: Some(ROWS), ..Default::default() };
-    let answer = client.describe_instance_information(request).await.map_err(failed)?;
-    let mut output = Output::new(Format::Table, false, io::stdout().lock())?;
+    let answer = client.describe_instance_information(request).await.map_err(|status| server.failed(status))?;
+    let mut output = Output::new(Format::Table, Options::default(), io::stdout().lock())?;
     for node in &answer.into_inner().instance_information_list {
         output.node("default", node)?;
     }
-    output.finish()
+    output.finish(None)
 }

@@ -1,4 +1,5 @@
-//! Nodes as people and programs read them. The JSON is ProtoJSON, which is AWS's but for times.
+//! Nodes as people and programs read them. The JSON is ProtoJSON, which is AWS's but for times. Nodes name themselves: a file gets
+//! what they say as it is, and a terminal nothing that would steer it.
 
 use std::io::{self, Write};
 
@@ -6,7 +7,10 @@ use prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 use serde_json::Value;
 
-use super::CliError;
+use super::{
+    CliError,
+    terminal::{harmless, harmless_json, width},
+};
 use crate::proto::{FILE_DESCRIPTOR_SET, InstanceInformation};
 
 /// The column of the target, and its member in JSON: not one of AWS's, and so not in AWS's spelling.
@@ -17,11 +21,12 @@ const TARGET: &str = "target";
 pub(super) enum Format {
     /// Columns for people: the members that tell nodes apart.
     Table,
-    /// One JSON document, as AWS would answer it.
+    /// One JSON document, as AWS would answer it; if the listing fails half-way, with what came and the member "error".
     Json,
     /// A JSON object a line.
     Jsonl,
-    /// Comma-separated values: every member, with a header.
+    /// Comma-separated values: every member, with a header. Values are written as they are: a spreadsheet takes those that
+    /// begin with = + - or @ for formulas, unless they are imported as text.
     Csv,
 }
 
@@ -41,7 +46,15 @@ const COLUMNS: [&str; 8] = [
 pub(super) struct Output<W: Write> {
     to: Sink<W>,
     node: MessageDescriptor,
-    has_targets: bool,
+    options: Options,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Options {
+    /// Whether each node says which target it is of.
+    pub(super) has_targets: bool,
+    /// Whether the output is a terminal, which characters of others must not steer; a table never has any.
+    pub(super) is_terminal: bool,
 }
 
 enum Sink<W: Write> {
@@ -52,8 +65,8 @@ enum Sink<W: Write> {
 }
 
 impl<W: Write> Output<W> {
-    /// Begins; `has_targets` adds to each node the target that it is of.
-    pub(super) fn new(format: Format, has_targets: bool, mut to: W) -> Result<Self, CliError> {
+    /// Begins, with what stands before the first node.
+    pub(super) fn new(format: Format, options: Options, mut to: W) -> Result<Self, CliError> {
         let pool = DescriptorPool::decode(FILE_DESCRIPTOR_SET)?;
         let node = pool.get_message_by_name("ssm_gateway.v1.InstanceInformation").ok_or(CliError::Contract)?;
         let to = match format {
@@ -66,57 +79,60 @@ impl<W: Write> Output<W> {
             Format::Csv => {
                 let mut to = csv::Writer::from_writer(to);
                 let members = node.fields().map(|field| field.json_name().to_owned());
-                let target = has_targets.then(|| TARGET.to_owned());
+                let target = options.has_targets.then(|| TARGET.to_owned());
                 to.write_record(target.into_iter().chain(members)).map_err(unwritten)?;
                 Sink::Csv { to: Box::new(to) }
             }
         };
-        Ok(Self { to, node, has_targets })
+        Ok(Self { to, node, options })
     }
 
     /// Prints one node of a target.
     pub(super) fn node(&mut self, target: &str, node: &InstanceInformation) -> Result<(), CliError> {
         let node = DynamicMessage::decode(self.node.clone(), node.encode_to_vec().as_slice())?;
         let mut json = serde_json::to_value(&node).map_err(io::Error::from)?;
-        if let Some(members) = json.as_object_mut().filter(|_| self.has_targets) {
+        let Options { has_targets, is_terminal } = self.options;
+        if let Some(members) = json.as_object_mut().filter(|_| has_targets) {
             members.insert(TARGET.to_owned(), target.into());
         }
+        let line = |json: &Value| if is_terminal { harmless_json(&json.to_string()) } else { json.to_string() };
         match &mut self.to {
-            Sink::Table { rows, .. } => {
-                // Nodes name themselves: what they say must not steer the terminal.
-                rows.push(COLUMNS.map(|column| cell(&json, column).replace(char::is_control, "\u{fffd}")));
-            }
+            Sink::Table { rows, .. } => rows.push(COLUMNS.map(|column| harmless(&cell(&json, column)))),
             Sink::Json { to, is_first } => {
-                to.write_all(if std::mem::take(is_first) { b"\n" } else { b",\n" })?;
-                serde_json::to_writer(to, &json).map_err(io::Error::from)?;
+                let before = if std::mem::take(is_first) { "\n" } else { ",\n" };
+                write!(to, "{before}{}", line(&json))?;
             }
-            Sink::Jsonl { to } => {
-                serde_json::to_writer(&mut *to, &json).map_err(io::Error::from)?;
-                writeln!(to)?;
-            }
+            Sink::Jsonl { to } => writeln!(to, "{}", line(&json))?,
             Sink::Csv { to } => {
-                let cells = self.node.fields().map(|field| cell(&json, field.json_name()));
-                let target = self.has_targets.then(|| target.to_owned());
-                to.write_record(target.into_iter().chain(cells)).map_err(unwritten)?;
+                let target = has_targets.then(|| target.to_owned());
+                let cells = target.into_iter().chain(self.node.fields().map(|field| cell(&json, field.json_name())));
+                let cells = cells.map(|cell| if is_terminal { harmless(&cell) } else { cell });
+                to.write_record(cells).map_err(unwritten)?;
             }
         }
         Ok(())
     }
 
-    /// Prints what is left.
-    pub(super) fn finish(self) -> Result<(), CliError> {
+    /// Prints what is left, and in JSON why it is not all.
+    pub(super) fn finish(self, error: Option<&str>) -> Result<(), CliError> {
         match self.to {
             Sink::Table { mut to, rows } => {
-                let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(String::len).max();
-                let widths: [usize; COLUMNS.len()] = std::array::from_fn(|column| width(column).unwrap_or_default());
-                let left_out = usize::from(!self.has_targets);
+                let widest =
+                    |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| width(cell)).max();
+                let widths: [usize; COLUMNS.len()] = std::array::from_fn(|column| widest(column).unwrap_or_default());
+                let left_out = usize::from(!self.options.has_targets);
                 for row in rows {
-                    let cells = row.iter().zip(widths).skip(left_out).map(|(cell, width)| format!("{cell:width$}"));
+                    let cells = row.iter().zip(widths).skip(left_out);
+                    let cells =
+                        cells.map(|(cell, widest)| format!("{cell}{:1$}", "", widest.saturating_sub(width(cell))));
                     writeln!(to, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
                 }
                 to.flush()?;
             }
-            Sink::Json { mut to, .. } => writeln!(to, "\n]}}")?,
+            Sink::Json { mut to, .. } => match error {
+                None => writeln!(to, "\n]}}")?,
+                Some(error) => writeln!(to, "\n],\"error\":{}}}", harmless_json(&Value::from(error).to_string()))?,
+            },
             Sink::Jsonl { mut to } => to.flush()?,
             Sink::Csv { mut to } => to.flush()?,
         }
@@ -146,13 +162,15 @@ mod tests {
     use prost_types::Timestamp;
 
     use super::*;
-    use crate::proto::InstanceAggregatedAssociationOverview;
+    use crate::{cli::terminal::is_steering, proto::InstanceAggregatedAssociationOverview};
 
     fn printed(format: Format) -> String {
-        printed_with(format, false)
+        printed_with(format, Options::default())
     }
 
-    fn printed_with(format: Format, has_targets: bool) -> String {
+    const WITH_TARGETS: Options = Options { has_targets: true, is_terminal: false };
+
+    fn printed_with(format: Format, options: Options) -> String {
         let overview = InstanceAggregatedAssociationOverview {
             detailed_status: Some("Success".into()),
             instance_association_status_aggregated_count: [("Success".to_owned(), 2)].into(),
@@ -168,13 +186,27 @@ mod tests {
             },
             InstanceInformation { instance_id: Some("mi-2".into()), ..Default::default() },
         ];
+        print(format, options, &nodes, None)
+    }
+
+    fn print(format: Format, options: Options, nodes: &[InstanceInformation], error: Option<&str>) -> String {
         let mut bytes = Vec::new();
-        let mut output = Output::new(format, has_targets, &mut bytes).unwrap();
-        for node in &nodes {
+        let mut output = Output::new(format, options, &mut bytes).unwrap();
+        for node in nodes {
             output.node("prod-eu", node).unwrap();
         }
-        output.finish().unwrap();
+        output.finish(error).unwrap();
         String::from_utf8(bytes).unwrap()
+    }
+
+    fn named(name: &str) -> InstanceInformation {
+        InstanceInformation {
+            instance_id: Some("i-1".into()),
+            platform_name: Some(name.into()),
+            agent_version: Some("3.2".into()),
+            computer_name: Some(name.into()),
+            ..Default::default()
+        }
     }
 
     #[test]
@@ -215,22 +247,55 @@ mod tests {
 
     #[test]
     fn of_several_targets_each_node_says_which_it_is_of() {
-        let table = printed_with(Format::Table, true);
+        let table = printed_with(Format::Table, WITH_TARGETS);
         assert!(table.starts_with("target   InstanceId") && table.ends_with("\nprod-eu  mi-2\n"), "{table}");
-        let json: Value = serde_json::from_str(&printed_with(Format::Json, true)).unwrap();
+        let json: Value = serde_json::from_str(&printed_with(Format::Json, WITH_TARGETS)).unwrap();
         assert_eq!(json["InstanceInformationList"][1], serde_json::json!({"InstanceId": "mi-2", "target": "prod-eu"}));
-        assert!(printed_with(Format::Csv, true).starts_with("target,InstanceId,"));
+        assert!(printed_with(Format::Csv, WITH_TARGETS).starts_with("target,InstanceId,"));
         assert!(!printed(Format::Table).contains("target"));
     }
 
     #[test]
-    fn a_table_shows_no_control_characters() {
-        let mut bytes = Vec::new();
-        let mut output = Output::new(Format::Table, false, &mut bytes).unwrap();
-        let name = Some("evil\u{1b}[2J".into());
-        output.node("default", &InstanceInformation { computer_name: name, ..Default::default() }).unwrap();
-        output.finish().unwrap();
-        assert!(!bytes.contains(&0x1b));
+    fn no_format_steers_a_terminal_and_files_keep_what_nodes_say() {
+        let name = "evil\u{1b}[2J\u{9b}\u{202e}\u{2028},\n日本 e\u{301}";
+        let at_terminal = Options { is_terminal: true, ..Options::default() };
+        for format in [Format::Json, Format::Jsonl, Format::Csv, Format::Table] {
+            let text = print(format, at_terminal, &[named(name)], Some(name));
+            assert!(!text.replace('\n', "").contains(is_steering), "{format:?} {text}");
+            assert!(text.contains("日本 e\u{301}"), "{text}");
+        }
+        let text = print(Format::Jsonl, at_terminal, &[named(name)], None);
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap()["ComputerName"], name, "JSON is the same, escaped");
+        assert!(print(Format::Jsonl, Options::default(), &[named(name)], None).contains("\u{202e}"));
+        let text = print(Format::Csv, Options::default(), &[named(name)], None);
+        assert_eq!(&csv::Reader::from_reader(text.as_bytes()).records().next().unwrap().unwrap()[6], name);
+        assert!(!print(Format::Table, Options::default(), &[named(name)], None).contains(['\u{1b}', '\u{202e}']));
+    }
+
+    #[test]
+    fn json_that_ends_early_is_json_and_says_why() {
+        for nodes in [&[][..], &[named("a")], &[named("a"), named("b")]] {
+            let json: Value =
+                serde_json::from_str(&print(Format::Json, WITH_TARGETS, nodes, Some("it \"broke\""))).unwrap();
+            assert_eq!(json["InstanceInformationList"].as_array().unwrap().len(), nodes.len());
+            assert_eq!(json["error"], "it \"broke\"");
+        }
+        assert!(!printed(Format::Json).contains("error"));
+    }
+
+    #[test]
+    fn formulas_are_written_to_csv_as_they_are() {
+        let text = print(Format::Csv, Options::default(), &[named("=1+1")], None);
+        assert!(text.lines().nth(1).unwrap().contains(",=1+1,"), "{text}");
+    }
+
+    #[test]
+    fn a_table_lines_up_wide_and_combining_characters() {
+        let table = print(Format::Table, Options::default(), &["日本語", "e\u{301}", "plain"].map(named), None);
+        let before = |line: &str| width(line.split("3.2").next().unwrap());
+        let columns: Vec<usize> = table.lines().skip(1).map(before).collect();
+        assert_eq!(columns, [columns[0]; 3], "{table}");
+        assert_eq!(columns[0], width(table.lines().next().unwrap().split("AgentVersion").next().unwrap()));
     }
 
     #[test]

@@ -20,14 +20,17 @@ pub(super) struct Args {
 impl Args {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let Self { settings } = self;
+        // First of all: until there is a handler, the system ends the process for SIGHUP, and ignores SIGTERM for PID 1.
+        let (stops, hang_ups) = (stop_signals()?, signals(SignalKind::hangup())?);
         let config = settings.read()?;
         let _log = config.log.start()?;
         let traces = config.trace.start()?;
         // Connections are file descriptors, of which shells commonly allow few.
         let _as_many_as_there_are = rlimit::increase_nofile_limit(u64::MAX);
-        let (stops, hang_ups) = (stop_signals()?, signals(SignalKind::hangup())?);
         let reloads = hang_ups.map(|()| Signal::Reload(settings.read().map(Box::new)));
-        App::build(config).await?.serve(stream::select(stops, reloads)).await;
+        let app = App::build(config).await;
+        let app = app.map_err(CliError::naming("--listen (listen in [edge])", "--admin-listen (listen in [admin])"))?;
+        app.serve(stream::select(stops, reloads)).await;
         if let Some(traces) = traces {
             traces.stop().await;
         }

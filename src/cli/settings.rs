@@ -1,6 +1,6 @@
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::builder::BoolishValueParser;
+use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
 
 use crate::{
     config::{Config, ConfigError},
@@ -27,25 +27,25 @@ pub(super) struct Settings {
         value_parser = BoolishValueParser::new(), env = "SSM_GATEWAY_ALLOW_PLAINTEXT_TOKENS")]
     allow_plaintext_tokens: Option<bool>,
     /// The AWS region to ask [default: AWS's own variables and files].
-    #[arg(long, env = "SSM_GATEWAY_REGION")]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new(), env = "SSM_GATEWAY_REGION")]
     region: Option<String>,
     /// Another endpoint than the region's own, such as a simulator's.
-    #[arg(long, value_name = "URL", env = "SSM_GATEWAY_ENDPOINT_URL")]
+    #[arg(long, value_name = "URL", value_parser = NonEmptyStringValueParser::new(), env = "SSM_GATEWAY_ENDPOINT_URL")]
     endpoint_url: Option<String>,
     /// The profile in AWS's shared files.
-    #[arg(long, env = "SSM_GATEWAY_PROFILE")]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new(), env = "SSM_GATEWAY_PROFILE")]
     profile: Option<String>,
     /// The address that administrators ask at, in HTTP [default: 127.0.0.1:9464].
     #[arg(long, value_name = "IP:PORT", env = "SSM_GATEWAY_ADMIN_LISTEN")]
     admin_listen: Option<SocketAddr>,
     /// Where to send traces, by OTLP over gRPC [default: nowhere].
-    #[arg(long, value_name = "URL", env = "SSM_GATEWAY_TRACE_ENDPOINT")]
+    #[arg(long, value_name = "URL", value_parser = NonEmptyStringValueParser::new(), env = "SSM_GATEWAY_TRACE_ENDPOINT")]
     trace_endpoint: Option<String>,
     /// How log lines look [default: human].
     #[arg(long, value_name = "FORMAT", env = "SSM_GATEWAY_LOG_FORMAT")]
     log_format: Option<Format>,
     /// Which log lines are written: a level, or a list of MODULE=LEVEL [default: info].
-    #[arg(long, value_name = "FILTER", env = "SSM_GATEWAY_LOG_FILTER")]
+    #[arg(long, value_name = "FILTER", value_parser = NonEmptyStringValueParser::new(), env = "SSM_GATEWAY_LOG_FILTER")]
     log_filter: Option<String>,
 }
 

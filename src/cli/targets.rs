@@ -5,7 +5,7 @@ use std::{
 
 use tokio::time;
 
-use super::{CliError, client::Server, failed};
+use super::{CliError, client::Server, terminal::harmless};
 use crate::proto::{ListTargetsRequest, Target, TargetState, target_service_client::TargetServiceClient};
 
 /// List the targets of a running gateway, and how they are.
@@ -30,14 +30,15 @@ impl Args {
     async fn list(self) -> Result<(), CliError> {
         let mut client = TargetServiceClient::new(self.server.connect().await?);
         let answer = client.list_targets(ListTargetsRequest {}).await;
-        let targets = answer.map_err(failed)?.into_inner().targets;
+        let targets = answer.map_err(|status| self.server.failed(status))?.into_inner().targets;
         let width = targets.iter().map(|target| target.name.len()).chain([4]).max().unwrap_or_default();
         writeln!(io::stdout(), "  {:width$}  {:14}  {:12}  LAST ANSWERED", "NAME", "REGION", "STATE")?;
         for target in &targets {
             let star = if target.is_default { '*' } else { ' ' };
             let Target { name, region, .. } = target;
             let answered = answered(target).unwrap_or_else(|| "never".to_owned());
-            writeln!(io::stdout(), "{star} {name:width$}  {region:14}  {:12}  {answered}", state(target.state()))?;
+            let line = format!("{star} {name:width$}  {region:14}  {:12}  {answered}", state(target.state()));
+            writeln!(io::stdout(), "{}", harmless(&line))?;
         }
         Ok(())
     }

@@ -12,8 +12,9 @@ use tokio::time::{self, Instant};
 
 use super::{
     CliError,
-    admin::{Admin, harmless},
+    admin::Admin,
     stop_signals,
+    terminal::{cut, harmless},
 };
 use crate::{
     admin::{Failure, Listing, Reads, Status, Target},
@@ -119,10 +120,7 @@ fn interval(text: &str) -> Result<Duration, String> {
 fn draw(lines: &[String]) -> io::Result<()> {
     let (Width(width), Height(height)) = terminal_size().unwrap_or((Width(80), Height(24)));
     let (width, height) = (usize::from(width), usize::from(height));
-    let shown = lines.iter().take(height).map(|line| {
-        let line: String = line.chars().take(width).collect();
-        line + REST_OF_LINE
-    });
+    let shown = lines.iter().take(height).map(|line| cut(line, width) + REST_OF_LINE);
     let screen = format!("{HOME}{}{REST}", shown.collect::<Vec<_>>().join("\r\n"));
     let mut stdout = io::stdout().lock();
     stdout.write_all(screen.as_bytes())?;

@@ -87,7 +87,9 @@ pub(super) fn unauthenticated(invalid: InvalidCredential) -> Status {
             "missing",
             "the call has no credential: a client certificate for a name, or a bearer token in its authorization",
         ),
-        InvalidCredential::Unknown => ("unknown", "the call's authorization is no bearer token that the gateway knows"),
+        InvalidCredential::Unknown(_) => {
+            ("unknown", "the call's authorization is no bearer token that the gateway knows")
+        }
         InvalidCredential::Expired => ("expired", "the caller's credential has expired: call with a new one"),
     };
     let cause = HashMap::from([("cause".to_owned(), cause.to_owned())]);

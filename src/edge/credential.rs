@@ -1,7 +1,8 @@
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, header::AUTHORIZATION};
+use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 use serde::{Deserialize, Serialize};
+use tracing::debug;
 
 use super::{
     jwt::{self, Jwt},
@@ -48,8 +49,8 @@ pub(super) struct Credential {
 pub(super) enum InvalidCredential {
     /// It shows none, and must.
     Missing,
-    /// It shows one that is not known, or malformed.
-    Unknown,
+    /// It shows one that is not known, or malformed: why, in fixed words, so that nothing of the credential can be in them.
+    Unknown(&'static str),
     /// It shows one that has run out.
     Expired,
 }
@@ -85,7 +86,7 @@ impl Config {
 }
 
 impl Authenticator {
-    /// Tells who calls: by its bearer token, which says more than the certificate of a connection that many callers may
+    /// Returns who calls: by its bearer token, which says more than the certificate of a connection that many callers may
     /// share, else by that, and else nobody.
     pub(super) fn authenticate(
         &self,
@@ -94,16 +95,26 @@ impl Authenticator {
     ) -> Result<Credential, InvalidCredential> {
         let mut given = headers.get_all(AUTHORIZATION).iter();
         let credential = match (given.next(), given.next()) {
-            (None, _) => peer.cloned().or_else(|| self.admits_anonymous.then(Credential::anonymous)),
-            (Some(given), None) => {
-                let given = given.to_str().map_err(|_not_ascii| InvalidCredential::Unknown)?;
-                Some(self.bearer(bearer(given).ok_or(InvalidCredential::Unknown)?)?)
+            (None, _) => {
+                let peer = peer.cloned().or_else(|| self.admits_anonymous.then(Credential::anonymous));
+                peer.ok_or(InvalidCredential::Missing)
             }
-            (Some(_), Some(_)) => return Err(InvalidCredential::Unknown),
+            (Some(given), None) => {
+                bearer(given).map_err(InvalidCredential::Unknown).and_then(|token| self.bearer(token))
+            }
+            (Some(_), Some(_)) => Err(InvalidCredential::Unknown("the call has several `authorization` headers")),
         };
-        let credential = credential.ok_or(InvalidCredential::Missing)?;
-        let has_expired = credential.expires.is_some_and(|expires| expires <= SystemTime::now());
-        if has_expired { Err(InvalidCredential::Expired) } else { Ok(credential) }
+        let has_expired = |credential: &Credential| credential.expires.is_some_and(|at| at <= SystemTime::now());
+        let credential = match credential {
+            Ok(credential) if has_expired(&credential) => Err(InvalidCredential::Expired),
+            credential => credential,
+        };
+        match credential {
+            Err(InvalidCredential::Unknown(reason)) => debug!(reason, "a token was refused"),
+            Err(InvalidCredential::Expired) => debug!(reason = "it has expired", "a credential was refused"),
+            Err(InvalidCredential::Missing) | Ok(_) => {}
+        }
+        credential
     }
 
     fn bearer(&self, token: &str) -> Result<Credential, InvalidCredential> {
@@ -118,7 +129,7 @@ impl Authenticator {
         match (known, &self.jwt) {
             (Some(principal), _) => Ok(Credential { principal: principal.clone(), expires: None }),
             (None, Some(jwt)) => jwt.verify(token, hash.bytes()),
-            (None, None) => Err(InvalidCredential::Unknown),
+            (None, None) => Err(InvalidCredential::Unknown("it is none of [[auth.tokens]]")),
         }
     }
 }
@@ -129,10 +140,12 @@ impl Credential {
     }
 }
 
-/// The token of an `authorization` header, whose scheme may be written in any case.
-fn bearer(header: &str) -> Option<&str> {
-    let (scheme, token) = header.split_once(' ')?;
-    Some(token.trim()).filter(|token| scheme.eq_ignore_ascii_case("bearer") && !token.is_empty())
+/// The token of an `authorization` header, whose scheme may be written in any case; or why there is none.
+fn bearer(header: &HeaderValue) -> Result<&str, &'static str> {
+    let header = header.to_str().map_err(|_not_ascii| "its `authorization` is not visible ASCII")?;
+    let token = header.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let token = token.map(|(_, token)| token.trim()).filter(|token| !token.is_empty());
+    token.ok_or("its `authorization` is not `Bearer`, a blank and a token")
 }
 
 #[cfg(test)]
@@ -162,7 +175,7 @@ mod tests {
         for unknown in
             [&["Bearer nobody"][..], &["ci-secret"], &["Basic ci-secret"], &["Bearer "], &["Bearer ci-secret"; 2]]
         {
-            assert_eq!(told(&known, unknown, None), Err(InvalidCredential::Unknown), "{unknown:?}");
+            assert!(matches!(told(&known, unknown, None), Err(InvalidCredential::Unknown(_))), "{unknown:?}");
         }
         assert_eq!(told(&known, &[], None), Err(InvalidCredential::Missing));
     }
@@ -172,7 +185,7 @@ mod tests {
         assert_eq!(told(&authenticator(true, &["ci"]).await, &[], None).unwrap(), "anonymous");
         assert_eq!(told(&authenticator(false, &[]).await, &[], None).unwrap(), "anonymous");
         let wrong = told(&authenticator(true, &["ci"]).await, &["Bearer wrong"], None);
-        assert_eq!(wrong, Err(InvalidCredential::Unknown), "a wrong proof is not none");
+        assert!(matches!(wrong, Err(InvalidCredential::Unknown(_))), "a wrong proof is not none");
     }
 
     #[tokio::test]

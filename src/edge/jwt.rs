@@ -1,24 +1,22 @@
 use std::{
     num::NonZeroUsize,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Mutex, PoisonError},
-    time::{Duration, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use jsonwebtoken::{
-    Algorithm, AlgorithmFamily, DecodingKey, Validation, decode, decode_header,
-    errors::ErrorKind,
-    jwk::{JwkSet, PublicKeyUse},
-};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::Algorithm;
 use lru::LruCache;
 use serde::{Deserialize, Serialize};
-use tracing::debug;
+use serde_json::{Map, Value};
 
 use super::{
     credential::{Credential, InvalidCredential},
+    jwks::{self, Key},
     watched::{FileError, Watched},
 };
-use crate::model::{Causes, Principal};
+use crate::model::Principal;
 
 /// The longest subject that names a caller.
 const MAX_SUBJECT: usize = 255;
@@ -49,6 +47,8 @@ pub struct Config {
 pub enum SigningAlgorithm {
     ES256,
     ES384,
+    /// `Ed25519` is its newer name, of RFC 9864.
+    #[serde(alias = "Ed25519")]
     EdDSA,
     PS256,
     PS384,
@@ -66,12 +66,13 @@ fn clock_skew() -> Duration {
     Duration::from_secs(30)
 }
 
-/// Tells whose JWT it is.
+/// Verifies JWTs of one issuer.
 #[derive(Debug)]
 pub(super) struct Jwt {
     keys: Watched<Keys>,
-    algorithms: Vec<Algorithm>,
-    validation: Validation,
+    issuer: String,
+    audiences: Vec<String>,
+    clock_skew: Duration,
 }
 
 /// The issuer's public keys, and whose tokens were found to be signed by them, by the tokens' hashes.
@@ -81,101 +82,104 @@ struct Keys {
     verified: Mutex<LruCache<[u8; 32], Credential>>,
 }
 
-/// One of the issuer's public keys.
-#[derive(Debug)]
-struct Key {
-    id: Option<String>,
-    algorithm: Option<String>,
-    decoding: DecodingKey,
-}
-
-#[derive(Deserialize)]
-struct Claims {
-    sub: String,
-    /// Seconds since 1970, not always whole.
-    exp: f64,
-}
-
 impl Config {
     /// Reads the keys, and again when they change.
     pub(super) async fn load(self, every: Duration) -> Result<Jwt, FileError> {
-        let leeway = self.clock_skew.as_secs() + u64::from(self.clock_skew.subsec_nanos() > 0);
-        let mut validation = Validation { leeway, validate_nbf: true, ..Validation::default() };
-        validation.set_issuer(&[&self.issuer]);
-        validation.set_audience(&self.audiences);
-        validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        let algorithms = self.algorithms.iter().map(|&algorithm| algorithm.into()).collect();
-        let file = self.jwks.clone();
-        let keys = Watched::load(vec![self.jwks], every, move |contents| keys(&file, &contents.concat())).await?;
-        Ok(Jwt { keys, algorithms, validation })
+        let Self { jwks: file, issuer, audiences, algorithms, clock_skew } = self;
+        let algorithms: Vec<Algorithm> = algorithms.into_iter().map(Algorithm::from).collect();
+        let path = file.clone();
+        let keys = Watched::load(vec![file], every, move |contents| {
+            let keys = jwks::read(&path, &contents.concat(), &algorithms)?;
+            Ok(Keys { keys, verified: Mutex::new(LruCache::new(REMEMBERED)) })
+        });
+        Ok(Jwt { keys: keys.await?, issuer, audiences, clock_skew })
     }
-}
-
-fn keys(file: &Path, jwks: &[u8]) -> Result<Keys, FileError> {
-    let wrong = |reason: String| FileError::Content { file: file.to_owned(), reason };
-    let set: JwkSet = serde_json::from_slice(jwks).map_err(|error| wrong(error.to_string()))?;
-    let is_for_signatures = |usage: &Option<PublicKeyUse>| matches!(usage, None | Some(PublicKeyUse::Signature));
-    let keys = set.keys.iter().filter(|key| is_for_signatures(&key.common.public_key_use)).filter_map(|key| {
-        let algorithm = key.common.key_algorithm.map(|algorithm| algorithm.to_string());
-        let id = key.common.key_id.clone();
-        // A key of a kind that is not known is passed over, as RFC 7517 has it in section 5.
-        DecodingKey::from_jwk(key).ok().map(|decoding| Key { id, algorithm, decoding })
-    });
-    let keys: Vec<Key> = keys.filter(|key| key.decoding.family() != AlgorithmFamily::Hmac).collect();
-    if keys.is_empty() {
-        return Err(wrong("holds no key that signatures can be checked with".to_owned()));
-    }
-    Ok(Keys { keys, verified: Mutex::new(LruCache::new(REMEMBERED)) })
 }
 
 impl Jwt {
-    /// Tells whose token it is, by this SHA-256 if it was seen before, and when it runs out, which may have been since.
+    /// Returns whose token it is, by this SHA-256 if it was seen before, and when it runs out, which may have been since.
     pub(super) fn verify(&self, token: &str, hash: [u8; 32]) -> Result<Credential, InvalidCredential> {
         let keys = self.keys.get();
         let verified = || keys.verified.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = verified().get(&hash) {
             return Ok(known.clone());
         }
-        let credential = self.verify_signature(token, &keys.keys)?;
+        let claims = signed_claims(token, &keys.keys).map_err(InvalidCredential::Unknown)?;
+        let credential = self.credential(&claims)?;
         verified().put(hash, credential.clone());
         Ok(credential)
     }
 
-    fn verify_signature(&self, token: &str, keys: &[Key]) -> Result<Credential, InvalidCredential> {
-        let header = decode_header(token).map_err(|_malformed| InvalidCredential::Unknown)?;
-        if !self.algorithms.contains(&header.alg) {
-            debug!(algorithm = ?header.alg, "a JWT was refused: it may not be signed so");
-            return Err(InvalidCredential::Unknown);
-        }
-        let name = format!("{:?}", header.alg);
-        let is_meant = |key: &&Key| {
-            header.kid.as_ref().is_none_or(|id| key.id.as_ref() == Some(id))
-                && key.algorithm.as_ref().is_none_or(|algorithm| *algorithm == name)
-                && key.decoding.family().algorithms().contains(&header.alg)
+    /// Checks the claims of a token that the issuer signed.
+    fn credential(&self, claims: &Map<String, Value>) -> Result<Credential, InvalidCredential> {
+        let text = |claim| claims.get(claim).and_then(Value::as_str);
+        let require = |is_so: bool, reason| if is_so { Ok(()) } else { Err(InvalidCredential::Unknown(reason)) };
+        require(text("iss") == Some(&self.issuer), "its `iss` is not auth.jwt.issuer, as one string")?;
+        let is_ours = |audience: &Value| self.audiences.iter().any(|ours| audience.as_str() == Some(ours));
+        let is_for_us = match claims.get("aud") {
+            Some(Value::Array(audiences)) => audiences.iter().any(is_ours),
+            Some(audience) => is_ours(audience),
+            None => false,
         };
-        // All that it may be signed by must be of the key's family, so this is the one that it is.
-        let validation = Validation { algorithms: vec![header.alg], ..self.validation.clone() };
-        let mut why = InvalidCredential::Unknown;
-        for key in keys.iter().filter(is_meant) {
-            match decode::<Claims>(token, &key.decoding, &validation) {
-                Ok(token) => return self.credential(&token.claims),
-                Err(error) if *error.kind() == ErrorKind::ExpiredSignature => why = InvalidCredential::Expired,
-                Err(error) => debug!(error = %Causes(&error), "a JWT was refused"),
-            }
+        require(is_for_us, "its `aud` names none of auth.jwt.audiences")?;
+        let is_name = |subject: &&str| {
+            (1..=MAX_SUBJECT).contains(&subject.len()) && subject.bytes().all(|byte| byte.is_ascii_graphic())
+        };
+        let subject = text("sub").filter(is_name);
+        let subject =
+            subject.ok_or(InvalidCredential::Unknown("its `sub` is not 1 to 255 visible ASCII characters"))?;
+        let seconds = |claim| match claims.get(claim) {
+            Some(seconds) => seconds.as_f64().map(Some).ok_or(InvalidCredential::Unknown("a time of it is no number")),
+            None => Ok(None),
+        };
+        let (now, not_before) = (SystemTime::now(), seconds("nbf")?.map(time));
+        let is_begun = |begin: Option<SystemTime>| begin.is_some_and(|begin| begin <= now + self.clock_skew);
+        require(not_before.is_none_or(is_begun), "its `nbf` is not reached yet")?;
+        let expires = seconds("exp")?.ok_or(InvalidCredential::Unknown("it has no `exp`"))?;
+        let expires = time(expires).and_then(|expires| expires.checked_add(self.clock_skew));
+        if expires.is_some_and(|expires| expires <= now) {
+            return Err(InvalidCredential::Expired);
         }
-        Err(why)
+        Ok(Credential { principal: Principal::jwt(subject), expires })
     }
+}
 
-    fn credential(&self, claims: &Claims) -> Result<Credential, InvalidCredential> {
-        let is_name =
-            (1..=MAX_SUBJECT).contains(&claims.sub.len()) && claims.sub.bytes().all(|byte| byte.is_ascii_graphic());
-        if !is_name {
-            return Err(InvalidCredential::Unknown);
-        }
-        let lasts = Duration::try_from_secs_f64(claims.exp).unwrap_or(Duration::MAX);
-        let lasts = lasts.saturating_add(Duration::from_secs(self.validation.leeway));
-        Ok(Credential { principal: Principal::jwt(&claims.sub), expires: UNIX_EPOCH.checked_add(lasts) })
+/// Seconds since 1970, not always whole; none where they are beyond all clocks.
+fn time(seconds: f64) -> Option<SystemTime> {
+    UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(seconds.max(0.0)).ok()?)
+}
+
+/// Returns the claims of a token that one of these keys signed, or why there are none. Header and claims are decoded here, since
+/// the `jsonwebtoken` crate passes over `crit`, takes a list for an issuer, and does not know `Ed25519`.
+fn signed_claims(token: &str, keys: &[Key]) -> Result<Map<String, Value>, &'static str> {
+    const MALFORMED: &str = "it is no JWT, which is three parts in base64url";
+    let (message, signature) = token.rsplit_once('.').ok_or(MALFORMED)?;
+    let (header, claims) = message.split_once('.').ok_or(MALFORMED)?;
+    let header = object(header).ok_or("its header is no JSON object in base64url")?;
+    if header.contains_key("crit") {
+        return Err("its `crit` names extensions that must be understood, and none is known here (RFC 7515, 4.1.11)");
     }
+    let algorithm = header.get("alg").and_then(Value::as_str).and_then(jwks::algorithm);
+    let algorithm = algorithm.ok_or("its `alg` is not known")?;
+    let id = match header.get("kid") {
+        None => None,
+        Some(Value::String(id)) => Some(&**id).filter(|id| !id.is_empty()),
+        Some(_) => return Err("its `kid` is not a string"),
+    };
+    let mut candidates = keys.iter().filter(|key| key.is_candidate(algorithm, id)).peekable();
+    candidates.peek().ok_or("no usable key of the issuer has its `kid` and is for its `alg`")?;
+    let is_signed_by = |key: &Key| {
+        jsonwebtoken::crypto::verify(signature, message.as_bytes(), &key.decoding, algorithm).unwrap_or(false)
+    };
+    if candidates.any(is_signed_by) {
+        object(claims).ok_or("its claims are no JSON object in base64url")
+    } else {
+        Err("no key of the issuer made its signature")
+    }
+}
+
+fn object(base64: &str) -> Option<Map<String, Value>> {
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(base64).ok()?).ok()
 }
 
 impl From<SigningAlgorithm> for Algorithm {

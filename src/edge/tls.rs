@@ -1,20 +1,20 @@
 use std::{
     fmt::Display,
     path::{Path, PathBuf},
-    sync::Arc,
-    time::{Duration, UNIX_EPOCH},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use serde::{Deserialize, Serialize};
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
-        RootCertStore, ServerConfig, ServerConnection,
+        self, RootCertStore, ServerConfig, ServerConnection,
         crypto::{CryptoProvider, aws_lc_rs},
         server::{WebPkiClientVerifier, danger::ClientCertVerifier},
     },
 };
+use tracing::{debug, warn};
 use x509_parser::{
     certificate::X509Certificate,
     extensions::GeneralName,
@@ -25,7 +25,13 @@ use super::{
     credential::Credential,
     watched::{FileError, Watched},
 };
-use crate::model::Principal;
+use crate::{
+    model::Principal,
+    pem::{self, InvalidPair},
+};
+
+/// The least time between two warnings about certificates that prove nobody.
+const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The gateway's certificate, and whose certificates prove a caller; the `[edge.tls]` table of the configuration file. All
 /// files are PEM, and used anew when they change.
@@ -56,9 +62,10 @@ impl Config {
 
     fn server(&self, contents: &[Vec<u8>]) -> Result<ServerConfig, FileError> {
         let [cert, key, rest @ ..] = contents else { return Err(wrong(&self.cert, "is missing")) };
-        let key = PrivateKeyDer::from_pem_slice(key);
-        let key = key.map_err(|_none| wrong(&self.key, "it holds no private key in PEM"))?;
-        let certs = certificates(&self.cert, cert)?;
+        let (certs, key) = pem::pair(cert, key).map_err(|error| match error {
+            InvalidPair::Cert(error) => wrong(&self.cert, error),
+            InvalidPair::Key(error) => wrong(&self.key, error),
+        })?;
         let validity = certs.first().and_then(|cert| Some(X509Certificate::from_der(cert).ok()?.1.validity().clone()));
         if let Some(validity) = validity.filter(|validity| !validity.is_valid()) {
             let rule = format!("it is valid from {} to {} only", validity.not_before, validity.not_after);
@@ -66,16 +73,33 @@ impl Config {
         }
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
-        let builder = builder.with_safe_default_protocol_versions().map_err(|error| wrong(&self.cert, error))?;
+        let builder = builder.with_safe_default_protocol_versions();
+        let builder = builder.map_err(|_unsupported| wrong(&self.cert, "neither TLS 1.2 nor TLS 1.3 can be spoken"))?;
         let builder = match (&self.client_ca, rest) {
             (Some(file), [authorities]) => {
                 builder.with_client_cert_verifier(self.verifier(file, authorities, provider)?)
             }
             _ => builder.with_no_client_auth(),
         };
-        let mut server = builder.with_single_cert(certs, key).map_err(|error| wrong(&self.cert, error))?;
+        let mut server = builder.with_single_cert(certs, key).map_err(|error| self.mismatch(&error))?;
         server.alpn_protocols = vec![b"h2".to_vec()];
         Ok(server)
+    }
+
+    /// Why a certificate and a key that could be read cannot be used, in words of our own.
+    fn mismatch(&self, error: &rustls::Error) -> FileError {
+        match error {
+            rustls::Error::InconsistentKeys(_) => {
+                let reason = format!(
+                    "its first certificate is not that of the key in {}: the gateway's own comes first, and both are \
+                     replaced together",
+                    self.key.display()
+                );
+                wrong(&self.cert, reason)
+            }
+            rustls::Error::InvalidCertificate(_) => wrong(&self.cert, "its first certificate cannot be used for TLS"),
+            _ => wrong(&self.key, "its key cannot be used for TLS, as RSA of 2048 bits or more, ECDSA and Ed25519 can"),
+        }
     }
 
     fn verifier(
@@ -85,19 +109,15 @@ impl Config {
         provider: Arc<CryptoProvider>,
     ) -> Result<Arc<dyn ClientCertVerifier>, FileError> {
         let mut roots = RootCertStore::empty();
-        for authority in certificates(file, authorities)? {
-            roots.add(authority).map_err(|error| wrong(file, error))?;
+        for authority in pem::authorities(authorities).map_err(|error| wrong(file, error))? {
+            roots
+                .add(authority)
+                .map_err(|_unusable| wrong(file, "one of its certificates cannot be an authority's"))?;
         }
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
         let verifier = if self.require_client_cert { verifier } else { verifier.allow_unauthenticated() };
-        verifier.build().map_err(|error| wrong(file, error))
+        verifier.build().map_err(|_unusable| wrong(file, "it holds no authority that can be used"))
     }
-}
-
-fn certificates(file: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, FileError> {
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    let certificates = certificates.map_err(|error| wrong(file, error))?;
-    if certificates.is_empty() { Err(wrong(file, "it holds no certificate in PEM")) } else { Ok(certificates) }
 }
 
 fn wrong(file: &Path, what: impl Display) -> FileError {
@@ -111,29 +131,50 @@ impl Tls {
     }
 }
 
-/// Who is at the other end, by its certificate: its SPIFFE ID, or else its first DNS name. A certificate with neither
-/// proves nobody.
+/// Returns who is at the other end, by its certificate: its SPIFFE ID, or else its first DNS name. A certificate with neither,
+/// or with a SPIFFE ID against the rules, proves nobody.
 pub(super) fn peer(connection: &ServerConnection) -> Option<Credential> {
     let certificate = connection.peer_certificates()?.first()?;
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let seconds = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
-    let principal = principal(&certificate)?;
+    let principal = principal(&certificate).unwrap_or_else(|reason| {
+        report(reason, &certificate.raw_serial_as_string());
+        None
+    })?;
     Some(Credential { principal, expires: UNIX_EPOCH.checked_add(Duration::from_secs(seconds)) })
 }
 
-fn principal(certificate: &X509Certificate<'_>) -> Option<Principal> {
+/// Logs that a certificate proves nobody: as a warning once a while, since its holder could fill the log by connecting.
+fn report(reason: &'static str, serial: &str) {
+    static REPORTED: Mutex<Option<Instant>> = Mutex::new(None);
+    let mut reported = REPORTED.lock().unwrap_or_else(PoisonError::into_inner);
+    if reported.is_none_or(|reported| reported.elapsed() > REPORT_INTERVAL) {
+        *reported = Some(Instant::now());
+        warn!(reason, serial, "a client certificate proves nobody");
+    } else {
+        debug!(reason, serial, "a client certificate proves nobody");
+    }
+}
+
+/// As an X509-SVID has it, a certificate with a SPIFFE ID has no other URI.
+fn principal(certificate: &X509Certificate<'_>) -> Result<Option<Principal>, &'static str> {
     let names = certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
         ParsedExtension::SubjectAlternativeName(names) => Some(&names.general_names),
         _ => None,
-    })?;
-    let spiffe = names.iter().find_map(|name| match name {
-        GeneralName::URI(uri) if uri.starts_with("spiffe://") => Some(Principal::spiffe(uri)),
-        _ => None,
     });
-    spiffe.or_else(|| {
-        names.iter().find_map(|name| match name {
-            GeneralName::DNSName(name) => Some(Principal::dns(name)),
-            _ => None,
-        })
-    })
+    let names = names.map(Vec::as_slice).unwrap_or_default();
+    let uris: Vec<&str> =
+        names.iter().filter_map(|name| if let GeneralName::URI(uri) = name { Some(*uri) } else { None }).collect();
+    if uris.iter().any(|uri| has_spiffe_scheme(uri)) {
+        let [id] = uris[..] else { return Err("it has a SPIFFE ID and another URI, where an X509-SVID has one URI") };
+        let principal =
+            Principal::spiffe(id).ok_or("its SPIFFE ID is none by the grammar of the SPIFFE-ID standard")?;
+        return Ok(Some(principal));
+    }
+    let dns = names.iter().find_map(|name| if let GeneralName::DNSName(name) = name { Some(*name) } else { None });
+    Ok(dns.map(Principal::dns))
+}
+
+fn has_spiffe_scheme(uri: &str) -> bool {
+    uri.split_once(':').is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("spiffe"))
 }

@@ -10,7 +10,7 @@ use tokio::{fs, time};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info};
 
-use crate::model::Causes;
+use crate::model::{Causes, FileName};
 
 /// A value made of files, made anew when they change. Where the new files are no good the old value stays.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(super) struct Watched<T> {
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// One could not be read.
-    #[error("could not read {}", .0.display())]
+    #[error("could not read {}", FileName(.0))]
     Read(PathBuf, #[source] io::Error),
     /// They are not what they should be.
     #[error("{} cannot be used: {reason}", file.display())]

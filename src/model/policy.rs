@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn what_a_rule_says_is_allowed_and_what_is_missing_is_told() {
-        let (policy, orders) = (policy(), Principal::spiffe("spiffe://acme/orders"));
+        let (policy, orders) = (policy(), Principal::spiffe("spiffe://acme/orders").unwrap());
         let check = |principal: &Principal, method, target| policy.check(principal, method, Some(target), None);
         assert_eq!(check(&orders, DESCRIBE, "prod-eu"), Ok(()));
         assert_eq!(check(&orders, DESCRIBE, "dev"), Err(Denied::Target));
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn the_most_generous_rule_for_a_target_bounds_the_max_age() {
-        let (policy, orders) = (policy(), Principal::spiffe("spiffe://acme/orders"));
+        let (policy, orders) = (policy(), Principal::spiffe("spiffe://acme/orders").unwrap());
         let check = |target, millis| policy.check(&orders, DESCRIBE, Some(target), Some(Duration::from_millis(millis)));
         assert_eq!(check("prod-eu", 10_000), Ok(()));
         for millis in [0, 1, 9_999] {
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_glob_is_allowed_where_all_that_it_could_mean_is() {
-        let (policy, orders) = (policy(), Principal::spiffe("spiffe://acme/orders"));
+        let (policy, orders) = (policy(), Principal::spiffe("spiffe://acme/orders").unwrap());
         for (glob, expected) in [("prod-*", Ok(())), ("prod-e*", Ok(())), ("*", Err(Denied::Target))] {
             assert_eq!(policy.check(&orders, DESCRIBE, Some(glob), None), expected, "{glob}");
         }
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_method_may_be_called_about_any_target_that_a_rule_names() {
-        let (policy, orders) = (policy(), Principal::spiffe("spiffe://acme/orders"));
+        let (policy, orders) = (policy(), Principal::spiffe("spiffe://acme/orders").unwrap());
         assert_eq!(policy.check(&orders, DESCRIBE, None, None), Ok(()));
         assert_eq!(policy.check(&Principal::anonymous(), DESCRIBE, None, None), Err(Denied::Method));
     }

@@ -5,6 +5,9 @@ use std::{
 
 /// Whom no proof can name, as it has no prefix.
 const ANONYMOUS_NAME: &str = "anonymous";
+/// The longest SPIFFE ID, and the longest trust domain in one, in bytes.
+const MAX_SPIFFE_ID: usize = 2048;
+const MAX_TRUST_DOMAIN: usize = 255;
 
 /// Who calls, as it was proven: `spiffe://DOMAIN/PATH` or `dns:NAME` by a client certificate, `jwt:SUBJECT` or `token:NAME` by
 /// a bearer token, or else `anonymous`. What comes before the colon tells how, so that no proof passes for another.
@@ -19,10 +22,24 @@ impl Principal {
         ANONYMOUS.clone()
     }
 
-    /// The holder of a certificate for this SPIFFE ID, a URI `spiffe://…`.
+    /// The holder of a certificate for this SPIFFE ID, `spiffe://DOMAIN/PATH`; none if it breaks the grammar of the SPIFFE-ID
+    /// standard, where two spellings of one ID could be two principals, or match a rule that is not meant for it.
+    ///
+    /// ```
+    /// use ssm_gateway::model::Principal;
+    ///
+    /// assert!(Principal::spiffe("spiffe://acme.internal/ns/orders").is_some());
+    /// assert!(Principal::spiffe("spiffe://acme.internal/ns/../admin").is_none());
+    /// ```
     #[must_use]
-    pub fn spiffe(id: &str) -> Self {
-        Self(Arc::from(id))
+    pub fn spiffe(id: &str) -> Option<Self> {
+        let (domain, path) = id.strip_prefix("spiffe://")?.split_once('/')?;
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+        let is_domain = (1..=MAX_TRUST_DOMAIN).contains(&domain.len())
+            && domain.bytes().all(|byte| is_plain(byte) && !byte.is_ascii_uppercase());
+        let is_segment = |segment: &str| !["", ".", ".."].contains(&segment) && segment.bytes().all(is_plain);
+        let is_valid = id.len() <= MAX_SPIFFE_ID && is_domain && path.split('/').all(is_segment);
+        is_valid.then(|| Self(Arc::from(id)))
     }
 
     /// The holder of a certificate for this DNS name.
@@ -59,5 +76,44 @@ impl Principal {
 impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spiffe_id_is_one_by_its_standard_or_none() {
+        for id in ["spiffe://acme/orders", "spiffe://a-b_c.1/ns/Prod/sa/x.y-z_1", "spiffe://10.0.0.1/..."] {
+            assert_eq!(Principal::spiffe(id).map(|principal| principal.to_string()).as_deref(), Some(id));
+        }
+        let long = format!("spiffe://acme/{}", "a".repeat(2048));
+        let long_domain = format!("spiffe://{}/a", "a".repeat(256));
+        for id in [
+            "spiffe://",
+            "spiffe:///orders",
+            "spiffe://acme",
+            "spiffe://acme/",
+            "spiffe://acme/orders/",
+            "spiffe://acme//orders",
+            "spiffe://acme/../x",
+            "spiffe://acme/./x",
+            "spiffe://acme/x?y",
+            "spiffe://acme/x#y",
+            "spiffe://acme/%78",
+            "spiffe://acme/x*",
+            "spiffe://acme/é",
+            "spiffe://acme/a b",
+            "spiffe://acme:443/x",
+            "spiffe://me@acme/x",
+            "spiffe://ACME/x",
+            "SPIFFE://acme/x",
+            "https://acme/x",
+            &long,
+            &long_domain,
+        ] {
+            assert_eq!(Principal::spiffe(id), None, "{id}");
+        }
     }
 }

@@ -26,7 +26,7 @@ fn eu() -> Scope {
 }
 
 /// The metrics once no call goes on: a call is told of a moment after its caller has the answer.
-async fn idle(admin: SocketAddr) -> BTreeMap<String, f64> {
+pub(crate) async fn idle(admin: SocketAddr) -> BTreeMap<String, f64> {
     within(async {
         loop {
             let metrics = metrics(admin).await;
@@ -88,6 +88,9 @@ async fn metrics_add_up_to_what_was_called() {
     assert_eq!((of("ssm_gateway_connections"), of("ssm_gateway_connections_accepted_total")), (1.0, 1.0));
     assert_eq!(of(&format!("ssm_gateway_active_calls{{rpc_method=\"{DESCRIBE}\"}}")), 0.0);
     assert!(of("ssm_gateway_listing_bytes") > 10_000.0 && of("process_resident_memory_bytes") > 1e6);
+    for name in ["cpu_seconds_total", "open_fds", "virtual_memory_bytes", "start_time_seconds", "threads"] {
+        assert!(of(&format!("process_{name}")) > 0.0, "{name}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

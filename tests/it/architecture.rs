@@ -11,19 +11,20 @@ use crate::support::root;
 /// A module, and the modules of this crate that it may name.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("model", &[]),
+    ("pem", &[]),
     ("proto", &[]),
     ("upstream", &["model", "proto"]),
     ("listing", &["model", "upstream"]),
     ("grpc", &["model"]),
     ("reflection", &["grpc"]),
     ("service", &["model", "grpc", "listing", "proto", "upstream"]),
-    ("edge", &["model", "grpc"]),
+    ("edge", &["model", "grpc", "pem"]),
     ("telemetry", &[]),
     ("admin", &["model"]),
     ("simulator", &[]),
     ("config", &["admin", "edge", "listing", "model", "service", "telemetry", "upstream"]),
     ("app", &["admin", "config", "edge", "grpc", "listing", "model", "proto", "reflection", "service", "upstream"]),
-    ("cli", &["admin", "app", "config", "edge", "model", "proto", "simulator", "telemetry"]),
+    ("cli", &["admin", "app", "config", "edge", "model", "pem", "proto", "simulator", "telemetry"]),
 ];
 
 /// A name from outside, and the modules that may know it.
@@ -36,7 +37,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("axum", &["admin", "simulator"]),
     ("opentelemetry", &["edge", "listing", "telemetry"]),
     ("prometheus", &["app", "edge", "listing"]),
-    ("tokio_rustls", &["edge", "upstream"]),
+    ("tokio_rustls", &["cli", "edge", "upstream"]),
     ("jsonwebtoken", &["edge"]),
 ];
 

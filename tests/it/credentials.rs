@@ -19,8 +19,9 @@ use tonic_types::StatusExt as _;
 
 use crate::{
     http::metrics,
+    program::Program,
     proofs::{Folder, Issuer, allow, in_seconds, token, with_token},
-    support::{Gateway, failing, simulated_with, within},
+    support::{Client, Gateway, failing, simulated_with, within},
 };
 
 /// A gateway that knows a token and an issuer, and lets both call.
@@ -98,6 +99,7 @@ async fn a_jwt_must_be_the_issuers_for_this_gateway_and_of_this_time() {
         cause(call_with(&gateway, &token).await)
     };
     assert_eq!(changed("iss", json!("https://other")).await, "unknown");
+    assert_eq!(changed("iss", json!(["https://issuer"])).await, "unknown", "an issuer is one string");
     assert_eq!(changed("aud", json!(["other"])).await, "unknown");
     assert_eq!(changed("nbf", json!(in_seconds(60))).await, "unknown");
     assert_eq!(changed("exp", json!(in_seconds(-1))).await, "expired");
@@ -185,13 +187,142 @@ async fn the_issuers_keys_are_used_anew_when_they_change_and_bad_ones_are_not() 
     folder.write("jwks.json", new.jwks());
     becomes_known(&new).await;
     assert_eq!(cause(call_with(&gateway, &old.token("alice", |_, _| {})).await), "unknown");
-    for bad in ["", "{", r#"{"keys":[]}"#] {
+    let of_no_use = json!({ "keys": [{ "kty": "oct", "k": "AAAA" }, newer.key(|jwk| jwk["x"] = json!("AAAA"))] });
+    for bad in ["", "{", r#"{"keys":[]}"#, &of_no_use.to_string()] {
         folder.write("jwks.json", bad);
         tokio::time::sleep(Duration::from_millis(20)).await;
         assert!(call_with(&gateway, &new.token("alice", |_, _| {})).await.is_ok(), "{bad:?}");
     }
     folder.write("jwks.json", newer.jwks());
     becomes_known(&newer).await;
+}
+
+#[tokio::test]
+async fn a_jwt_whose_header_must_be_understood_and_is_not_proves_nothing() {
+    let (gateway, _simulator, _folder, issuer) = guarded().await;
+    let call = async |header: serde_json::Value| call_with(&gateway, &issuer.token_with(&header, &json!({}))).await;
+    assert!(call(json!({ "alg": "ES256", "typ": "at+jwt", "cty": 5 })).await.is_ok());
+    for header in [
+        json!({ "alg": "ES256", "crit": ["exp"] }),
+        json!({ "alg": "ES256", "crit": ["b64"], "b64": false }),
+        json!({ "alg": "ES256", "crit": [] }),
+        json!({ "alg": "ES256", "crit": null }),
+        json!({ "alg": "ES256", "crit": "x" }),
+        json!({ "alg": "ES256", "kid": 5 }),
+        json!({ "alg": "es256" }),
+        json!({}),
+    ] {
+        assert_eq!(cause(call(header.clone()).await), "unknown", "{header}");
+    }
+}
+
+#[tokio::test]
+async fn ed25519_is_the_algorithm_of_both_its_names() {
+    let (gateway, _simulator, folder, _) = guarded().await;
+    let issuer = Issuer::by_ed("ed");
+    for name in ["EdDSA", "Ed25519"] {
+        let jwk = issuer.key(|jwk| drop(jwk.insert("alg".to_owned(), json!(name))));
+        folder.write("jwks.json", json!({ "keys": [jwk] }).to_string());
+        for algorithm in ["EdDSA", "Ed25519"] {
+            let token = || issuer.token_with(&json!({ "alg": algorithm }), &json!({}));
+            within(async { while call_with(&gateway, &token()).await.is_err() {} }).await;
+        }
+    }
+    let named: ssm_gateway::edge::SigningAlgorithm = serde_json::from_str("\"Ed25519\"").unwrap();
+    assert_eq!(named, ssm_gateway::edge::SigningAlgorithm::EdDSA);
+}
+
+/// The program, which admits the holders of JWTs by the set in `jwks.json` and logs at debug, and a caller of it.
+async fn guarded_program(folder: &Folder) -> (Client, Program, Simulator) {
+    let config = format!(
+        "[auth.jwt]\njwks = '{}'\nissuer = 'https://issuer'\naudiences = ['ssm-gateway']\n[[allow]]\nprincipal = '*'\n\
+         [log]\nfilter = 'debug'\n",
+        folder.path("jwks.json").display()
+    );
+    let simulator = ssm_gateway::simulator::Config::default().start().await.unwrap();
+    let program = Program::in_front_of(&simulator, folder, &config, "127.0.0.1:0", "");
+    let client = within(Client::connect(format!("http://{}", program.addr))).await.unwrap();
+    (client, program, simulator)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_wrong_is_skipped_by_name_and_the_others_work_whether_they_have_an_id_or_not() {
+    let folder = Folder::new();
+    let (named, nameless, empty, rsa) = (Issuer::new("named"), Issuer::new("a"), Issuer::new("b"), Issuer::by_rsa("r"));
+    let set = json!({ "keys": [
+        Issuer::new("bad").key(|jwk| jwk["kid"] = json!(5)),
+        null,
+        named.key(|_| {}),
+        Issuer::new("chain").key(|jwk| drop(jwk.insert("x5c".to_owned(), json!("MIIB")))),
+        nameless.key(|jwk| drop(jwk.remove("kid"))),
+        empty.key(|jwk| jwk["kid"] = json!("")),
+        rsa.key(|jwk| jwk["n"] = json!("AQAB")),
+        { "kty": "unheard-of", "kid": "new" },
+        rsa.key(|jwk| drop(jwk.insert("d".to_owned(), json!("private-exponent")))),
+    ] });
+    folder.write("jwks.json", format!("\u{feff}{set}"));
+    let (mut client, program, _simulator) = guarded_program(&folder).await;
+    for issuer in [&named, &nameless, &empty, &rsa] {
+        for token in [
+            issuer.token("alice", |_, _| {}),
+            issuer.token("alice", |header, _| header.kid = None),
+            issuer.token("alice", |header, _| header.kid = Some(String::new())),
+        ] {
+            let request = with_token(DescribeInstanceInformationRequest::default(), &token);
+            within(client.describe_instance_information(request)).await.unwrap();
+        }
+    }
+    drop(client);
+    let log = program.stop();
+    let skipped: Vec<&str> = log.lines().filter(|line| line.contains("WARN") && line.contains("is skipped")).collect();
+    for (line, parts) in skipped.iter().zip([
+        &["keys[0]", "`kid` is not a string"][..],
+        &["keys[1]", "no object"],
+        &["keys[3], kid chain", "`x5c` is not a list of strings"],
+        &["keys[6], kid r", "`n` has a wrong length"],
+    ]) {
+        assert!(parts.iter().all(|part| line.contains(part)), "{line}");
+    }
+    assert_eq!(skipped.len(), 4, "{log}");
+    assert!(!log.contains("private-exponent"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn why_a_token_is_refused_is_logged_and_the_token_is_not() {
+    let (folder, issuer) = (Folder::new(), Issuer::new("one"));
+    folder.write("jwks.json", issuer.jwks());
+    let (mut client, program, _simulator) = guarded_program(&folder).await;
+    let mut refused = Vec::new();
+    for (token, reason) in [
+        (
+            issuer.token("alice", |header, _| header.kid = Some("two".to_owned())),
+            "no usable key of the issuer has its `kid`",
+        ),
+        (Issuer::new("one").token("alice", |_, _| {}), "no key of the issuer made its signature"),
+        (issuer.token_with(&json!({ "alg": "ES256", "crit": [] }), &json!({})), "its `crit` names extensions"),
+        (issuer.token("two words", |_, _| {}), "its `sub` is not"),
+        (
+            issuer.token("alice", |_, claims| claims["iss"] = json!(["https://issuer"])),
+            "its `iss` is not auth.jwt.issuer",
+        ),
+        (issuer.token("alice", |_, claims| claims["aud"] = json!("x")), "its `aud` names none"),
+        (issuer.token("alice", |_, claims| claims["exp"] = json!("x")), "a time of it is no number"),
+        (issuer.token("alice", |_, claims| claims["exp"] = json!(1)), "it has expired"),
+        (issuer.token("alice", |_, claims| claims["nbf"] = json!(in_seconds(600))), "its `nbf` is not reached"),
+        ("opaque-secret".to_owned(), "it is no JWT"),
+        ("opaque-secret.e30.e30".to_owned(), "its header is no JSON object"),
+    ] {
+        let request = with_token(DescribeInstanceInformationRequest::default(), &token);
+        let status = within(client.describe_instance_information(request)).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unauthenticated, "{reason}");
+        refused.push((token, reason));
+    }
+    drop(client);
+    let log = program.stop();
+    for (token, reason) in refused {
+        assert!(log.lines().any(|line| line.contains("DEBUG") && line.contains(reason)), "{reason}: {log}");
+        assert!(!log.contains(&token), "{reason}");
+    }
 }
 
 #[tokio::test]

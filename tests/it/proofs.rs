@@ -7,6 +7,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, jwk::Jwk};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType,
@@ -186,6 +187,14 @@ impl Issuer {
         Self::with(key_id, Algorithm::RS256, EncodingKey::from_rsa_der(&pkcs8[26..]))
     }
 
+    pub(crate) fn by_ed(key_id: &str) -> Self {
+        let pair = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        // The second version of PKCS #8, with the public key behind the private one; as the first has it, without.
+        let second = pair.serialize_der();
+        let first = [&[0x30, 0x2e, 2, 1, 0], &second[5..48]].concat();
+        Self::with(key_id, Algorithm::EdDSA, EncodingKey::from_ed_der(&first))
+    }
+
     fn with(key_id: &str, algorithm: Algorithm, key: EncodingKey) -> Self {
         let mut jwk = Jwk::from_encoding_key(&key, algorithm).unwrap();
         jwk.common.key_id = Some(key_id.to_owned());
@@ -217,13 +226,33 @@ impl Issuer {
         jsonwebtoken::encode(&header, &claims, &self.key).unwrap()
     }
 
+    /// A token with this header but for its `kid`, and with the claims of [`Issuer::token`] but for these.
+    pub(crate) fn token_with(&self, header: &Value, claims: &Value) -> String {
+        let mut all = json!({ "iss": "https://issuer", "aud": "ssm-gateway", "sub": "alice", "exp": in_seconds(120) });
+        let mut head = json!({ "kid": self.jwk.common.key_id });
+        for (into, from) in [(&mut head, header), (&mut all, claims)] {
+            into.as_object_mut().unwrap().extend(from.as_object().unwrap().clone());
+        }
+        let [head, all] = [head, all].map(|part| URL_SAFE_NO_PAD.encode(part.to_string()));
+        let message = format!("{head}.{all}");
+        let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &self.key, self.algorithm).unwrap();
+        format!("{message}.{signature}")
+    }
+
+    /// Its public key, with what `change` makes of it.
+    pub(crate) fn key(&self, change: impl FnOnce(&mut serde_json::Map<String, Value>)) -> Value {
+        let mut jwk = serde_json::to_value(&self.jwk).unwrap();
+        change(jwk.as_object_mut().unwrap());
+        jwk
+    }
+
     /// Has the gateway trust this issuer, by a file.
     pub(crate) fn configure(&self, config: &mut Config, folder: &Folder) {
         config.auth.jwt = Some(JwtConfig {
             jwks: folder.write("jwks.json", self.jwks()),
             issuer: "https://issuer".to_owned(),
             audiences: vec!["ssm-gateway".to_owned()],
-            algorithms: vec![SigningAlgorithm::RS256, SigningAlgorithm::ES256],
+            algorithms: vec![SigningAlgorithm::RS256, SigningAlgorithm::ES256, SigningAlgorithm::EdDSA],
             clock_skew: Duration::ZERO,
         });
     }

@@ -33,6 +33,11 @@ fn bearer_tokens() {
 }
 
 #[test]
+fn files_of_certificates_and_keys() {
+    assert!(replay("pem", harness::pem) >= 5);
+}
+
+#[test]
 fn configurations() {
     assert!(replay("config", harness::config) >= 5);
 }

@@ -12,7 +12,10 @@ use std::{
 
 use ssm_gateway::{
     model::Method,
-    proto::{DescribeInstanceInformationRequest, StreamInstanceInformationRequest},
+    proto::{
+        DescribeInstanceInformationRequest, ListTargetsRequest, StreamInstanceInformationRequest,
+        target_service_client::TargetServiceClient,
+    },
     simulator::{self, Faults, Simulator},
 };
 use tokio::{
@@ -41,7 +44,7 @@ use crate::{
 };
 
 /// A gateway that speaks TLS, and lets everybody call who proves anything.
-async fn secured(nodes: usize, require_client_cert: bool) -> (Gateway, Secured, Simulator) {
+pub(crate) async fn secured(nodes: usize, require_client_cert: bool) -> (Gateway, Secured, Simulator) {
     let simulator = simulator_of(nodes).await;
     let secured = Secured::new();
     let mut config = config(&simulator.url());
@@ -222,15 +225,49 @@ async fn who_shows_no_certificate_may_have_a_token_unless_certificates_are_requi
     }
 }
 
+/// What becomes of a call by the holder of a certificate for these names.
+async fn call_as(port: u16, secured: &Secured, names: &[&str]) -> Result<(), tonic::Status> {
+    let identity = secured.authority.issue(names);
+    let channel = within(secured.endpoint_as(port, Some(&identity)).connect()).await.unwrap();
+    let request = ListTargetsRequest::default();
+    within(TargetServiceClient::new(channel).list_targets(request)).await.map(drop)
+}
+
 #[tokio::test]
 async fn a_certificate_that_names_nobody_proves_nothing() {
     let (gateway, secured, _simulator) = secured(1, false).await;
-    let nobody = secured.authority.issue(&["https://acme/not-spiffe"]);
-    let channel = within(secured.endpoint_as(gateway.addr.port(), Some(&nobody)).connect()).await.unwrap();
-    let request = DescribeInstanceInformationRequest::default();
-    let status = within(Client::new(channel).describe_instance_information(request)).await.unwrap_err();
+    let status = call_as(gateway.addr.port(), &secured, &["https://acme/not-spiffe"]).await.unwrap_err();
     assert_eq!(status.code(), Code::Unauthenticated);
     assert_eq!(status.get_details_error_info().unwrap().metadata["cause"], "missing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_proves_a_spiffe_id_only_if_it_has_one_that_is_valid_and_no_other_uri() {
+    let secured = Secured::new();
+    let program = program(&secured, "[[allow]]\nprincipal = '*'\n");
+    let port = program.addr.port();
+    for names in [
+        &["spiffe://acme/orders"][..],
+        &["spiffe://acme/orders", "orders.internal"],
+        &["https://a/b", "orders.internal"],
+    ] {
+        call_as(port, &secured, names).await.unwrap();
+    }
+    for names in [
+        &["spiffe://acme/orders", "spiffe://acme/admin"][..],
+        &["spiffe://acme/orders", "https://acme/orders"],
+        &["spiffe://acme/../x", "orders.internal"],
+        &["spiffe://"],
+        &["SPIFFE://acme/orders", "orders.internal"],
+        &["spiffe://acme/orders?admin"],
+    ] {
+        let status = call_as(port, &secured, names).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unauthenticated, "{names:?}");
+    }
+    let log = program.stop();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("a client certificate proves nobody")).collect();
+    assert!(!lines.is_empty() && lines[0].contains("WARN") && lines[0].contains("an X509-SVID has one URI"), "{log}");
+    assert!(lines.len() < 6, "any holder of one could fill the log: {log}");
 }
 
 #[tokio::test]
@@ -345,6 +382,31 @@ async fn a_bad_new_certificate_is_not_used_and_that_is_said() {
     assert!(!program.stop().contains("PRIVATE"));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_in_a_file_of_certificates_is_dropped_at_a_reload() {
+    let secured = Secured::new();
+    let mut program = program(&secured, "[[allow]]\nprincipal = '*'\n");
+    let (port, ours, other) = (program.addr.port(), secured.authority.pem(), Authority::new());
+    let before = within(handshake(port, &secured.authority, &version::TLS13)).await.unwrap().2;
+    let next = ours.lines().count() + 1;
+    let trusted = ours.replace("CERTIFICATE", "TRUSTED CERTIFICATE");
+    let literal = other.pem().replace('\n', "\\n");
+    let leaf = other.issue(&["a.internal"]).cert;
+    for (second, reason) in
+        [(trusted, "a TRUSTED"), (literal, "a backslash"), (leaf, "a certificate that is no authority's")]
+    {
+        secured.folder.write("ca.pem", ours.clone() + &second);
+        program.until(&format!("ca.pem cannot be used: line {next}: {reason}"));
+        assert_eq!(within(handshake(port, &secured.authority, &version::TLS13)).await.unwrap().2, before);
+    }
+    // And what is understood is used, the second authority as well, though no line ends between both.
+    secured.folder.write("ca.pem", format!("\u{feff}{}{}", ours.trim_end(), other.pem()));
+    program.until("are used from now on");
+    let theirs = other.issue(&["spiffe://other/orders"]);
+    let channel = within(secured.endpoint_as(port, Some(&theirs)).connect()).await.unwrap();
+    within(TargetServiceClient::new(channel).list_targets(ListTargetsRequest::default())).await.unwrap();
+}
+
 fn client(secured: &Secured, command: &str, port: u16, flags: &[&str]) -> Output {
     let server = format!("https://localhost:{port}");
     let mut client = Command::new(SSM_GATEWAY);
@@ -369,8 +431,11 @@ async fn a_certificate_that_has_expired_is_not_served_with() {
 async fn every_command_that_calls_can_prove_who_calls() {
     let (gateway, secured, _simulator) = secured(7, false).await;
     let me = secured.authority.issue(&["spiffe://acme/person"]);
+    secured.folder.write("both.pem", [&*me.key, &*me.cert].concat());
+    secured.folder.write("two.key", [&*me.key, &*me.key].concat());
     secured.folder.write("me.pem", me.cert);
     secured.folder.write("me.key", me.key);
+    secured.folder.write("literal.pem", secured.authority.pem().replace('\n', "\\n"));
     secured.folder.write("token", "ci-secret\n");
     secured.folder.write("wrong", "wrong");
     let other = Authority::new().issue(&["spiffe://acme/person"]);
@@ -384,7 +449,7 @@ async fn every_command_that_calls_can_prove_who_calls() {
             format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)),
         )
     };
-    for proof in ["--cert me.pem --key me.key", "--token-file token"] {
+    for proof in ["--cert me.pem --key me.key", "--cert both.pem --key both.pem", "--token-file token"] {
         let (code, printed) = run("list", &format!("--tls-ca ca.pem {proof} --output csv"));
         assert_eq!((code, printed.lines().count()), (Some(0), 8), "{printed}");
         assert_eq!(run("targets", &format!("--tls-ca ca.pem {proof}")).0, Some(0));
@@ -393,7 +458,10 @@ async fn every_command_that_calls_can_prove_who_calls() {
     for (flags, told) in [
         ("--tls-ca ca.pem", "the call has no credential"),
         ("--tls-ca ca.pem --token-file wrong", "no bearer token that the gateway knows"),
-        ("--tls-ca me.pem", "could not reach a gateway"),
+        ("--tls-ca me.pem", "me.pem cannot be used: line 1: a certificate that is no authority's"),
+        ("--tls-ca literal.pem", "literal.pem cannot be used: line 1: a backslash inside a block"),
+        ("--tls-ca ca.pem --cert me.key --key me.pem", "me.key cannot be used: line 1: a private key, where"),
+        ("--tls-ca ca.pem --cert me.pem --key two.key", ": a second private key"),
         ("--token-file token", "could not reach a gateway"),
         ("--tls-ca nothing.pem", "could not read nothing.pem"),
         ("--tls-ca ca.pem --token-file ca.pem", "ca.pem holds no bearer token"),
