@@ -18,6 +18,7 @@ mod position;
 mod provenance;
 mod reader;
 mod seat;
+mod shared;
 mod status;
 mod target;
 mod walk;

@@ -51,8 +51,8 @@ pub trait Upstream: Debug + Send + Sync + 'static {
     /// [`UpstreamError::Overloaded`].
     fn turn(&self, priority: Priority) -> BoxFuture<'_, Result<(), UpstreamError>>;
 
-    /// Fetches the page that `token` leads to, the first one without: at most 50 records, possibly none though more
-    /// follow. Ends within bounds of its own, whatever the caller's deadline.
+    /// Fetches the page that `token` leads to, the first one without: 50 records or fewer, possibly none though more
+    /// follow; of servers that ignore how many were asked for, any number. Ends within bounds of its own, whatever the caller's deadline.
     fn fetch<'a>(
         &'a self,
         filters: &'a Filters,

@@ -55,15 +55,22 @@ impl HoldOff {
         lock(&self.0).last.clone().filter(|held| now < held.until)
     }
 
-    /// Lets one fetch, sent now, find out whether a failure is over. Until it did the others are told the error, though
-    /// for no longer than the longest hold-off, in case it never does.
-    pub(super) fn enter(&self, sent: Instant, config: &Config) {
+    /// Admits a fetch that is to be sent now, unless an error stands for an answer; returns whether it is admitted. After a
+    /// failure the fetch finds out whether that is over. Until it did the others get the error, though for no longer than
+    /// the longest hold-off, in case it never does.
+    ///
+    /// One lock covers the look and the entry: between two locks another fetch may fail, and the hold-off of that failure
+    /// would be taken for one that is over, and stretched to the longest.
+    pub(super) fn try_enter(&self, sent: Instant, config: &Config) -> bool {
         let state = &mut *lock(&self.0);
-        if let Some(last) = &mut state.last {
-            last.until = sent + config.max_hold_off.max(config.hold_off);
-            last.probed_every = Some(config.hold_off);
-            state.probe = Some(sent);
+        let Some(last) = &mut state.last else { return true };
+        if sent < last.until {
+            return false;
         }
+        last.until = sent + config.max_hold_off.max(config.hold_off);
+        last.probed_every = Some(config.hold_off);
+        state.probe = Some(sent);
+        true
     }
 
     /// Takes note that a fetch sent at `sent` told nothing of this failure: the next may.
@@ -185,30 +192,40 @@ mod tests {
     async fn one_fetch_finds_out_whether_it_is_over_and_the_others_wait_for_that() {
         let config = Config { jitter_percent: 0, ..Config::default() };
         let hold_off = HoldOff::default();
-        hold_off.enter(Instant::now(), &config);
+        assert!(hold_off.try_enter(Instant::now(), &config));
         assert_eq!(left(&hold_off), None, "nothing has failed yet");
         fail(&hold_off, &throttle(None), Instant::now());
         advance(SECOND).await;
         let probe = Instant::now();
-        hold_off.enter(probe, &config);
+        assert!(hold_off.try_enter(probe, &config));
         advance(SECOND / 4).await;
+        assert!(!hold_off.try_enter(Instant::now(), &config));
         assert_eq!(left(&hold_off), Some(SECOND), "come back and see");
         advance(9 * SECOND).await;
         assert_eq!(left(&hold_off), Some(SECOND), "however long it takes");
         fail(&hold_off, &throttle(None), probe);
         assert_eq!(left(&hold_off), Some(2 * SECOND), "it is not over, and that is the second failure");
         advance(2 * SECOND).await;
-        hold_off.enter(Instant::now(), &config);
+        assert!(hold_off.try_enter(Instant::now(), &config));
         advance(30 * SECOND).await;
         assert_eq!(left(&hold_off), None, "one that tells nothing is not waited for longer");
         let probe = Instant::now();
-        hold_off.enter(probe, &config);
+        assert!(hold_off.try_enter(probe, &config));
         hold_off.leave(probe);
         assert_eq!(left(&hold_off), None, "nor is one that failed for another reason");
-        hold_off.enter(probe, &config);
+        assert!(hold_off.try_enter(probe, &config));
         hold_off.succeed(probe);
         assert_eq!(left(&hold_off), None, "it is over");
         fail(&hold_off, &throttle(None), Instant::now());
+        assert_eq!(left(&hold_off), Some(SECOND));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_finds_it_held_off_does_not_prolong_it() {
+        let config = Config { jitter_percent: 0, ..Config::default() };
+        let hold_off = HoldOff::default();
+        fail(&hold_off, &throttle(None), Instant::now());
+        assert!(!hold_off.try_enter(Instant::now(), &config));
         assert_eq!(left(&hold_off), Some(SECOND));
     }
 

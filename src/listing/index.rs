@@ -12,7 +12,8 @@ use tokio::{sync::Semaphore, time::Instant};
 use super::{
     Config, Target,
     hold_off::HoldOff,
-    pages::{Listing, Shared, Step},
+    pages::{Listing, Step},
+    shared::Shared,
 };
 use crate::model::Query;
 
@@ -32,7 +33,7 @@ pub(super) struct Index {
 /// The listings of one query; there is at least one.
 struct Entry {
     shared: Arc<Shared>,
-    /// From the start, newest first: those that advance, and the newest that has an answer.
+    /// From the start, newest first: those that advance, the newest that has an answer, and the newest that is complete.
     starts: Vec<Arc<Listing>>,
     /// From an upstream token on, by that and how many pages lie before it: both are what a cursor says.
     tails: HashMap<Step, Arc<Listing>>,
@@ -167,12 +168,13 @@ impl Entry {
 
     /// Keeps only the starts that new readers may still want; cursors into the others find them by their ID.
     fn prune(&mut self, now: Instant, config: &Config) {
-        let mut has_answer = false;
+        let (mut has_answer, mut has_complete) = (false, false);
         self.starts.retain(|listing| {
             let candidate = listing.candidate(now, config);
-            let is_answer = candidate.is_open && candidate.is_answering;
+            let is_answer = candidate.is_open && candidate.is_answering();
             let is_newest_answer = is_answer && !mem::replace(&mut has_answer, true);
-            candidate.is_open && (candidate.is_advancing || is_newest_answer)
+            let is_newest_complete = is_answer && candidate.is_complete() && !mem::replace(&mut has_complete, true);
+            candidate.is_open && (candidate.is_advancing || is_newest_answer || is_newest_complete)
         });
     }
 }

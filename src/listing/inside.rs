@@ -18,6 +18,10 @@ use super::{
 };
 use crate::model::{Freshness, Query};
 
+/// The most bytes of records in a page of more than one. Most clients refuse messages over 4 MiB unless they are
+/// configured not to, and would refuse the same page for ever; half a mebibyte is left for the head and the cursor.
+pub(super) const MAX_BYTES: usize = 7 << 19;
+
 /// Where a reader is in a listing.
 #[derive(Debug)]
 pub(super) struct Inside {
@@ -34,6 +38,8 @@ pub(super) struct Inside {
 /// Records one after the other, across upstream pages.
 pub(super) struct Run {
     pub(super) records: VecDeque<Bytes>,
+    /// How many bytes the records are.
+    bytes: usize,
     /// The upstream page that they are just the records of.
     pub(super) whole: Option<Arc<KeptPage>>,
     /// The one of them whose fetch is the oldest.
@@ -59,30 +65,29 @@ impl Inside {
         let now = Instant::now();
         let mut index = store.index();
         let starts = index.starts(target, query);
-        let choice = choice::choose(&candidates(starts, now, &store.config), freshness, target.max_stale);
+        let shared = starts.first().map(|listing| Arc::clone(&listing.shared)).or_else(|| index.shared(target, query));
+        let held = shared.map_or_else(|| target.hold_off.held(now), |shared| shared.held(now));
+        let candidates = candidates(starts, now, &store.config);
+        let choice = choice::choose(&candidates, freshness, target.max_stale, held.is_some());
         let chosen = match choice {
             Choice::Join(chosen) | Choice::JoinAndRefresh(chosen) => starts.get(chosen).map(Arc::clone),
-            Choice::Start { .. } => None,
+            Choice::Start { left, .. } => left.and_then(|left| starts.get(left)).map(Arc::clone),
         };
-        if !matches!(choice, Choice::Join(_)) {
-            let shared = index.shared(target, query);
-            let held = shared.map_or_else(|| target.hold_off.held(now), |shared| shared.held(now));
-            match (held, &chosen) {
-                (Some(held), None) => return Err(held.told(now)),
-                (None, Some(stale)) => {
-                    // At least as far as the first page: this reader reads that now.
-                    let fresh = index.start(target, query, stale.reached().max(1));
-                    Walk::start(&fresh, &mut lock(&fresh.state), store);
-                }
-                (Some(_), Some(_)) | (None, None) => {}
+        match (choice, held, &chosen) {
+            (Choice::Start { .. }, Some(held), _) => return Err(held.told(now)),
+            (Choice::JoinAndRefresh(_), None, Some(stale)) => {
+                // At least as far as the first page: this reader reads that now.
+                let fresh = index.start(target, query, stale.reached().max(1));
+                Walk::start(&fresh, &mut lock(&fresh.state), store);
             }
+            _ => {}
         }
         let listing = chosen.unwrap_or_else(|| index.start(target, query, 0));
         index.touch(&listing);
         let inside = Self::at_start(Seat::take(&listing, taken));
         drop(index);
         store.make_room();
-        Ok(Self { is_forced: matches!(choice, Choice::Start { is_forced: true }), ..inside })
+        Ok(Self { is_forced: matches!(choice, Choice::Start { is_forced: true, .. }), ..inside })
     }
 
     /// Seats a reader where an earlier answer ended. Where that listing is gone, the reader begins with the page of the same
@@ -115,8 +120,10 @@ impl Inside {
         Ok(Self { sought, ..Self::at_start(seat) })
     }
 
-    /// Seats a reader that met an error at what is stale, if it allows that.
+    /// Seats a reader that met an error at what is stale, if it allows that: in another listing than the one that failed
+    /// it, where it would meet the same.
     pub(super) fn stale(
+        failed: Option<&Self>,
         store: &Store,
         target: &Arc<Target>,
         query: &Query,
@@ -124,9 +131,12 @@ impl Inside {
         taken: &Arc<Taken>,
     ) -> Option<Self> {
         let mut index = store.index();
-        let starts = index.starts(target, query);
-        let usable = choice::usable(&candidates(starts, Instant::now(), &store.config), freshness, target.max_stale)?;
-        let listing = starts.get(usable).map(Arc::clone)?;
+        let is_other =
+            |listing: &&Arc<Listing>| failed.is_none_or(|failed| !Arc::ptr_eq(failed.seat.listing(), listing));
+        let others: Vec<_> = index.starts(target, query).iter().filter(is_other).map(Arc::clone).collect();
+        let candidates = candidates(&others, Instant::now(), &store.config);
+        let usable = choice::usable(&candidates, freshness, target.max_stale, true)?;
+        let listing = others.get(usable).map(Arc::clone)?;
         index.touch(&listing);
         Some(Self::at_start(Seat::take(&listing, taken)))
     }
@@ -139,10 +149,11 @@ impl Inside {
         self.index == 0 && self.offset == 0
     }
 
-    /// Waits for the next `limit` records, fewer only at the end.
+    /// Waits for the next `limit` records, fewer only at the end, or where more would be over [`MAX_BYTES`].
     pub(super) async fn run(&self, limit: usize, read_ahead: usize, store: &Arc<Store>) -> Result<Run, ReadError> {
         let Self { index, offset, .. } = *self;
-        let mut run = Run { records: VecDeque::new(), whole: None, oldest: None, came: Came::Hit, index, offset };
+        let records = VecDeque::new();
+        let mut run = Run { records, bytes: 0, whole: None, oldest: None, came: Came::Hit, index, offset };
         let mut sought = self.sought.as_ref();
         let mut left = limit;
         while left > 0 {
@@ -152,20 +163,24 @@ impl Inside {
             if let Some(place) = sought.take().filter(|place| place.pages_before == page.step.number) {
                 run.offset = place.find_again(&page.records);
             }
-            left -= run.add(page, left);
+            left = run.add(page, left);
         }
         Ok(run)
     }
 }
 
 impl Run {
-    /// Adds the records of the page from the offset on, `limit` at most; how many there were.
+    /// Adds the records of the page from the offset on, `limit` at most and as many as there is room for, one at least in
+    /// an empty run. Returns how many may follow: none once a page is not used up.
     fn add(&mut self, page: Arc<KeptPage>, limit: usize) -> usize {
         let len = page.records.len();
-        let end = len.min(self.offset + limit);
+        let fitting = page.records.run_end(self.offset, limit, MAX_BYTES.saturating_sub(self.bytes));
+        let end = if self.records.is_empty() { fitting.max(self.offset + 1).min(len) } else { fitting };
         let added = end.saturating_sub(self.offset);
         if added > 0 {
-            self.records.push_back(page.records.slice(self.offset..end));
+            let records = page.records.slice(self.offset..end);
+            self.bytes += records.len();
+            self.records.push_back(records);
             let is_older = self.oldest.as_ref().is_none_or(|oldest| page.sent.at < oldest.sent.at);
             if is_older {
                 self.oldest = Some(Arc::clone(&page));
@@ -173,7 +188,7 @@ impl Run {
         }
         (self.index, self.offset) = if end == len { (self.index + 1, 0) } else { (self.index, end) };
         self.whole = (added == len && self.records.len() == 1).then_some(page);
-        added
+        if end < len { 0 } else { limit - added }
     }
 }
 

@@ -8,36 +8,24 @@ use std::{
 };
 
 use slab::Slab;
-use tokio::{
-    sync::{Notify, Semaphore},
-    time::Instant,
-};
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    Config, ListingError, ReadError, Target, Wall,
+    Config, ListingError, ReadError, Wall,
     charge::Charge,
-    choice::Candidate,
+    choice::{Candidate, Extent},
     cursor::{Cursor, Place},
     fetch_span::Origin,
-    hold_off::{Held, HoldOff},
+    hold_off::Held,
     lock,
     metrics::Counter,
     position::Position,
+    shared::Shared,
 };
-use crate::model::{Query, Records};
+use crate::model::Records;
 
 /// How many bytes an error takes at most: upstream cuts AWS's words.
 const ERROR: usize = 2048;
-
-/// What all listings of one query share.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) target: Arc<Target>,
-    pub(super) query: Query,
-    pub(super) hold_off: HoldOff,
-    /// A walk from the start holds one while it advances.
-    pub(super) turns: Arc<Semaphore>,
-}
 
 /// The records of one walk of a query, from its start or from an upstream token on.
 #[derive(Debug)]
@@ -87,7 +75,7 @@ pub(super) struct Sent {
 /// What changes in a listing.
 #[derive(Debug)]
 pub(super) struct State {
-    /// When the first fetch was sent.
+    /// When the first fetch was sent; none after that failed: the next is as good as the first.
     pub(super) started: Option<Instant>,
     /// When the last successful fetch was sent, and what it was.
     pub(super) last: Option<(Sent, Origin)>,
@@ -99,8 +87,9 @@ pub(super) struct State {
     pub(super) end: Option<End>,
     /// Whether a task walks.
     pub(super) is_advancing: bool,
-    /// How often a fetch failed, and how it last did: readers inside may ask again when the hold-off is over.
-    pub(super) failures: u64,
+    /// How often a fetch failed, and how it last did. A failure closes nothing: a reader meets it where a page is missing,
+    /// and lets the walk go on from there when the hold-off is over.
+    failures: u64,
     failure: Option<(Held, Option<Origin>)>,
     /// Its readers, by their seats.
     pub(super) readers: Slab<Position>,
@@ -119,19 +108,6 @@ pub(super) struct State {
 pub(super) enum End {
     Complete,
     Broken(Arc<ListingError>),
-}
-
-impl Shared {
-    /// The error that stands for an answer of upstream now.
-    pub(super) fn held(&self, now: Instant) -> Option<Held> {
-        self.target.hold_off.held(now).or_else(|| self.hold_off.held(now))
-    }
-
-    /// Lets a fetch be sent now, though not more than one where one may fail again.
-    pub(super) fn enter(&self, sent: Instant, config: &Config) {
-        self.target.hold_off.enter(sent, config);
-        self.hold_off.enter(sent, config);
-    }
 }
 
 impl Listing {
@@ -175,16 +151,24 @@ impl Listing {
         }
     }
 
-    /// What the choice of a listing depends on. New readers stay out of one that broke off, whose start is not kept, or
-    /// that is empty and was kept long enough.
+    /// What the choice of a listing depends on. New readers stay out of one that broke off for good, since it will never
+    /// be complete, whose start is not kept, or that is empty and was kept long enough.
     pub(super) fn candidate(&self, now: Instant, config: &Config) -> Candidate {
         let state = lock(&self.state);
         let age = state.started.map(|started| now.saturating_duration_since(started));
-        let is_broken = state.failures > 0 || matches!(state.end, Some(End::Broken(_)));
-        let is_answering = !state.pages.is_empty() || state.end.is_some();
-        let is_outdated = is_answering && state.pages.is_empty() && age.is_some_and(|age| age >= config.negative_ttl);
+        let is_broken = matches!(state.end, Some(End::Broken(_)));
+        let extent = match &state.end {
+            Some(End::Complete) => Extent::Everything,
+            _ if state.pages.is_empty() => Extent::Nothing,
+            _ => Extent::Beginning,
+        };
+        let is_without_nodes = extent == Extent::Everything && state.pages.is_empty();
+        let is_outdated = is_without_nodes && age.is_some_and(|age| age >= config.negative_ttl);
         let is_open = !is_broken && !state.is_windowed && !is_outdated;
-        Candidate { is_open, age, ttl: self.ttl, is_advancing: state.is_advancing, is_answering }
+        // Only while it is held off: a reader whose connection takes nothing does not ask again afterwards.
+        let is_held = || state.end.is_none() && self.shared.held(now).is_some();
+        let is_advancing = state.is_advancing || is_held() && state.is_waited_for();
+        Candidate { is_open, age, ttl: self.ttl, is_advancing, extent }
     }
 
     /// Where a reader goes on who stands before this record of this page, or behind all pages there are.
@@ -313,17 +297,31 @@ impl State {
         }
     }
 
-    /// Breaks off for now: new readers stay out, and those inside may ask again when the hold-off is over.
+    /// Records a failure for now, which the readers that wait for the page report. The walk goes on as soon as a reader asks
+    /// for the page again; until then nothing is fetched in the background.
     pub(super) fn fail(&mut self, failure: Held, origin: Option<Origin>) {
         if self.failure.replace((failure, origin)).is_none() {
             self.charge.add(ERROR);
         }
         self.failures += 1;
+        self.background = 0;
+        self.started = self.started.filter(|_| self.last.is_some());
     }
 
-    /// What a reader who waited for it is told of the last failure.
-    pub(super) fn failed(&self, now: Instant) -> Option<ReadError> {
-        let (failure, origin) = self.failure.as_ref()?;
+    /// How often a fetch failed so far.
+    pub(super) fn failures(&self) -> u64 {
+        self.failures
+    }
+
+    /// Whether a reader waits for a page that is still to come.
+    fn is_waited_for(&self) -> bool {
+        let pages = self.len();
+        self.readers.iter().any(|(_, reader)| reader.waits_for.is_some_and(|page| page >= pages))
+    }
+
+    /// Returns the last failure for a reader that has waited since there were so many, if there was another.
+    pub(super) fn failed_since(&self, failures: u64, now: Instant) -> Option<ReadError> {
+        let (failure, origin) = self.failure.as_ref().filter(|_| self.failures > failures)?;
         origin.iter().for_each(Origin::link);
         Some(ReadError { has_waited: true, ..failure.told(now) })
     }

@@ -21,14 +21,26 @@ pub struct Reader {
     query: Query,
     taken: Arc<Taken>,
     freshness: Freshness,
-    read_ahead: usize,
+    mode: Mode,
     /// Where it begins; none at the start.
     cursor: Option<Cursor>,
     /// Where it is, once it is in a listing.
     pub(super) inside: Option<Inside>,
     arrived: Option<Instant>,
+    /// Whether it gave a page.
+    has_begun: bool,
     is_at_end: bool,
+    /// Whether its first outcome was counted.
     is_counted: bool,
+}
+
+/// What a reader reads for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// A page, fetched for itself alone.
+    Page,
+    /// Page after page: further ones are fetched ahead, and once it has begun it waits while AWS throttles.
+    Stream,
 }
 
 /// A run of a listing's records, and where to go on behind it.
@@ -74,10 +86,11 @@ impl Listings {
             taken: Arc::default(),
             query: query.clone(),
             freshness: if cursor.is_none() { freshness } else { Freshness::default() },
-            read_ahead: 0,
+            mode: Mode::Page,
             cursor,
             inside: None,
             arrived: None,
+            has_begun: false,
             is_at_end: false,
             is_counted: false,
         })
@@ -96,9 +109,8 @@ impl Reader {
     /// Has upstream pages fetched ahead of this reader, as many as the configuration says, and lets it wait while AWS
     /// throttles, once it has begun.
     #[must_use]
-    pub fn reading_ahead(self) -> Self {
-        let read_ahead = self.listings.store().config.read_ahead;
-        Self { read_ahead, ..self }
+    pub fn streaming(self) -> Self {
+        Self { mode: Mode::Stream, ..self }
     }
 
     /// Reads for a call that reads from others, too: it is given up only if it takes nothing from any of them.
@@ -107,8 +119,8 @@ impl Reader {
         Self { taken: Arc::clone(taken), ..self }
     }
 
-    /// Reads the next `limit` records, fewer only at the end, and waits for no fetch beyond what that takes. After a
-    /// failure the reader stands where it stood. Where a first page fails, one that is stale takes its place if the
+    /// Reads the next `limit` records, fewer only at the end or where they would make a message that clients refuse, and
+    /// waits for no fetch beyond what that takes. After a failure the reader stands where it stood. Where a first page fails, one that is stale takes its place if the
     /// reader allows it.
     ///
     /// # Errors
@@ -119,8 +131,7 @@ impl Reader {
         if let Err(failed) = &outcome
             && is_first
             && !failed.error.is_refusal()
-            && let Some(inside) =
-                Inside::stale(self.listings.store(), &self.target, &self.query, self.freshness, &self.taken)
+            && let Some(inside) = self.stale()
         {
             self.inside = Some(inside);
             outcome = self.try_read(limit).await;
@@ -140,12 +151,19 @@ impl Reader {
                 inside.seat.listing().readers.add(outcome);
             }
         }
+        self.has_begun |= outcome.is_ok();
         outcome
+    }
+
+    /// A place in what is stale, where the reader allows that in place of an error.
+    fn stale(&self) -> Option<Inside> {
+        let failed = self.inside.as_ref();
+        Inside::stale(failed, self.listings.store(), &self.target, &self.query, self.freshness, &self.taken)
     }
 
     /// When a stream that has begun goes on after AWS throttled it.
     fn retry_at(&self, failed: &ReadError) -> Option<Instant> {
-        let is_ridden_out = self.is_counted && self.read_ahead > 0 && failed.error.is_ridden_out();
+        let is_ridden_out = self.mode == Mode::Stream && self.has_begun && failed.error.is_ridden_out();
         failed.retry_after.filter(|_| is_ridden_out).map(|retry_after| Instant::now() + retry_after)
     }
 
@@ -170,7 +188,8 @@ impl Reader {
             }
             (none, None) => none.insert(Inside::join(store, &self.target, &self.query, self.freshness, &self.taken)?),
         };
-        let Run { records, whole, oldest, came, index, offset } = inside.run(limit, self.read_ahead, store).await?;
+        let read_ahead = if self.mode == Mode::Stream { store.config.read_ahead } else { 0 };
+        let Run { records, whole, oldest, came, index, offset, .. } = inside.run(limit, read_ahead, store).await?;
         if came != Came::Hit {
             now = Instant::now();
         }

@@ -121,7 +121,7 @@ impl Seat {
         // Asked once: were it to begin between two looks, the reader would wait for a walk that nobody starts.
         let held = if state.is_advancing { None } else { self.listing.shared.held(now) };
         if page.is_none() {
-            let failures = *failures.get_or_insert(state.failures);
+            let failures = *failures.get_or_insert(state.failures());
             match &state.end {
                 Some(End::Complete) => return Ok(Look::End),
                 _ if index < state.trimmed => return Err(ListingError::Evicted.into()),
@@ -129,7 +129,7 @@ impl Seat {
                     return Err(ReadError { error: Arc::clone(error), retry_after: None, has_waited: false });
                 }
                 None => {
-                    let failed = state.failed(now).filter(|_| state.failures > failures);
+                    let failed = state.failed_since(failures, now);
                     failed.or_else(|| held.as_ref().map(|held| held.told(now))).map_or(Ok(()), Err)?;
                 }
             }

@@ -38,11 +38,11 @@ pub struct ListingStatus {
 /// How far a listing is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListingState {
-    /// More may come.
+    /// More may come, if only after a hold-off.
     Open,
     /// It has all.
     Complete,
-    /// It broke off by an error.
+    /// It broke off for good.
     Broken,
 }
 
@@ -78,7 +78,6 @@ impl Listing {
         ListingStatus {
             query: self.shared.query.clone(),
             state: match state.end {
-                None if state.failures > 0 => ListingState::Broken,
                 None => ListingState::Open,
                 Some(End::Complete) => ListingState::Complete,
                 Some(End::Broken(_)) => ListingState::Broken,

@@ -4,8 +4,10 @@ mod cursors;
 mod failures;
 mod freshness;
 mod memory;
+mod messages;
 mod model;
 mod sharing;
+mod storms;
 
 use std::{
     collections::VecDeque,
@@ -37,7 +39,10 @@ struct Fake {
     pages: Mutex<Vec<Vec<String>>>,
     /// What it was asked, in order: the token, and when.
     asked: Mutex<Vec<(Option<String>, Instant)>>,
-    failures: Mutex<VecDeque<UpstreamError>>,
+    /// How the next fetches fail, or that they do not.
+    failures: Mutex<VecDeque<Option<UpstreamError>>>,
+    /// Every so manieth fetch is throttled; 0 for none.
+    throttles_every: Mutex<usize>,
     walks: Mutex<usize>,
     in_flight: Mutex<InFlight>,
     repeats_tokens: Mutex<bool>,
@@ -45,6 +50,8 @@ struct Fake {
     is_jammed: Mutex<bool>,
     turns: Mutex<Vec<Priority>>,
     latency: Mutex<Duration>,
+    /// How much is in each node, in turn, beside its names.
+    padding: Mutex<Vec<usize>>,
 }
 
 #[derive(Debug, Default)]
@@ -62,12 +69,15 @@ impl Fake {
             pages: Mutex::new(pages),
             asked: Mutex::default(),
             failures: Mutex::default(),
+            throttles_every: Mutex::default(),
             walks: Mutex::default(),
             in_flight: Mutex::default(),
             repeats_tokens: Mutex::default(),
             is_jammed: Mutex::default(),
             turns: Mutex::default(),
             latency: Mutex::new(LATENCY),
+            // About as large as real ones.
+            padding: Mutex::new(vec![200]),
         })
     }
 
@@ -77,7 +87,12 @@ impl Fake {
 
     /// The next fetches fail so.
     fn fail(&self, failures: impl IntoIterator<Item = UpstreamError>) {
-        lock(&self.failures).extend(failures);
+        lock(&self.failures).extend(failures.into_iter().map(Some));
+    }
+
+    /// So many of the next fetches do not.
+    fn succeed(&self, times: usize) {
+        lock(&self.failures).extend((0..times).map(|_| None));
     }
 
     fn answer(&self, token: Option<&str>) -> UpstreamPage {
@@ -93,12 +108,10 @@ impl Fake {
         };
         let pages = lock(&self.pages);
         let mut records = RecordsBuilder::default();
-        for id in &pages[index] {
-            let (instance_id, name) = (Some(id.clone()), Some(walk.to_string()));
-            // About as large as real ones.
-            let computer_name = Some("x".repeat(200));
-            let node = InstanceInformation { instance_id, name, computer_name, ..Default::default() };
-            records.push(&node.encode_to_vec());
+        let padding = lock(&self.padding);
+        let before: usize = pages[..index].iter().map(Vec::len).sum();
+        for (id, padding) in pages[index].iter().zip(padding.iter().cycle().skip(before)) {
+            records.push(&node(id, walk, *padding).encode_to_vec());
         }
         let next = if *lock(&self.repeats_tokens) { index.max(1) } else { index + 1 };
         let next_token = (index + 1 < pages.len()).then(|| format!("{walk}/{next}"));
@@ -126,6 +139,10 @@ impl Upstream for Fake {
         token: Option<&'a str>,
     ) -> BoxFuture<'a, Result<UpstreamPage, UpstreamError>> {
         lock(&self.asked).push((token.map(str::to_owned), Instant::now()));
+        let every = *lock(&self.throttles_every);
+        if every > 0 && self.asked().is_multiple_of(every) {
+            self.fail([throttle(None)]);
+        }
         async move {
             {
                 let mut in_flight = lock(&self.in_flight);
@@ -137,11 +154,16 @@ impl Upstream for Fake {
                 time::sleep(latency).await;
             }
             lock(&self.in_flight).now -= 1;
-            let failure = lock(&self.failures).pop_front();
+            let failure = lock(&self.failures).pop_front().flatten();
             failure.map_or_else(|| Ok(self.answer(token)), Err)
         }
         .boxed()
     }
+}
+
+fn node(id: &str, walk: usize, padding: usize) -> InstanceInformation {
+    let (instance_id, name, computer_name) = (Some(id.to_owned()), Some(walk.to_string()), Some("x".repeat(padding)));
+    InstanceInformation { instance_id, name, computer_name, ..Default::default() }
 }
 
 /// Listings in front of the upstream: the defaults without jitter, changed as told.
@@ -199,7 +221,7 @@ fn resume(listings: &Listings, cursor: &str) -> Reader {
 }
 
 fn bytes(page: &Page) -> Vec<u8> {
-    page.parts.iter().flatten().copied().collect()
+    page.parts.iter().map(|part| &**part).collect::<Vec<_>>().concat()
 }
 
 /// The text of the cursor behind a page.

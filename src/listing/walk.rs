@@ -12,7 +12,8 @@ use super::{
     fetch_span::{FetchSpan, Origin},
     listings::Store,
     lock,
-    pages::{End, KeptPage, Listing, Sent, Shared, State, Step},
+    pages::{End, KeptPage, Listing, Sent, State, Step},
+    shared::Shared,
 };
 use crate::{
     model::{Causes, Records},
@@ -141,13 +142,13 @@ impl Walk {
         let listing = Arc::clone(&self.listing);
         let mut state = lock(&listing.state);
         let sent = Sent::now(self.store.wall);
-        if !self.has_failed && state.is_wanted() && listing.shared.held(sent.at).is_none() {
-            if state.next.number < self.store.config.page_cap {
-                listing.shared.enter(sent.at, &self.store.config);
+        if !self.has_failed && state.is_wanted() {
+            if state.next.number >= self.store.config.page_cap {
+                self.give_up(&mut state, ListingError::PageCap(self.store.config.page_cap), sent.at);
+            } else if listing.shared.try_enter(sent.at, &self.store.config) {
                 state.started.get_or_insert(sent.at);
                 return Some((state.next.clone(), sent));
             }
-            self.give_up(&mut state, ListingError::PageCap(self.store.config.page_cap), sent.at);
         }
         // Under the same lock as the look at what is wanted: whoever wants more from now on starts another task.
         state.is_advancing = false;

@@ -41,6 +41,13 @@ impl Records {
         self.bytes.slice(self.head + self.start_of(range.start).min(end)..self.head + end)
     }
 
+    /// Returns where the longest run of records that begins at `start` ends, if it may have so many records and bytes.
+    pub fn run_end(&self, start: usize, records: usize, bytes: usize) -> usize {
+        let most = self.start_of(start).saturating_add(bytes);
+        let fitting = self.ends.partition_point(|end| *end <= most);
+        fitting.min(start.saturating_add(records))
+    }
+
     /// The same records behind a head, in one piece of memory with it.
     #[must_use]
     pub fn behind(&self, head: &[u8]) -> Self {
@@ -159,7 +166,13 @@ mod tests {
                 prop_assert_eq!(records.id(index), node.id.as_deref());
             }
             let list: Vec<Node> = nodes.into_iter().take(to).skip(from).collect();
-            prop_assert_eq!(records.slice(from..to), Answer { list }.encode_to_vec());
+            let list = Answer { list }.encode_to_vec();
+            prop_assert_eq!(&*records.slice(from..to), &*list);
+            if from < to && to <= records.len() {
+                prop_assert_eq!(records.run_end(from, to - from, usize::MAX), to);
+                prop_assert_eq!(records.run_end(from, usize::MAX, list.len()), to);
+                prop_assert_eq!(records.run_end(from, usize::MAX, list.len() - 1), to - 1);
+            }
         }
     }
 

@@ -93,7 +93,7 @@ fn walks(
             .map_err(|error| status::unopened(error, &query, &field.unwrap_or_default()))?;
         let token = cursor.unwrap_or_default().into();
         let notes = caller.notes.clone();
-        walks.push(Walk { reader: reader.reading_ahead().taking(&clock), query, limit, token, notes });
+        walks.push(Walk { reader: reader.streaming().taking(&clock), query, limit, token, notes });
     }
     Ok((walks, clock))
 }

@@ -19,6 +19,10 @@ pub struct Faults {
     pub failures: Vec<Failure>,
     /// Every so manieth page of a walk is empty and carries a token all the same; 0 for none.
     pub empty_every: u32,
+    /// How many nodes a page has, whatever `MaxResults` says, as with emulators that ignore it; 0 to heed it.
+    pub page_size: usize,
+    /// How many characters more each node has.
+    pub padding: usize,
     /// Answers the token that was asked with.
     pub repeat_token: bool,
     /// Takes every token for expired.

@@ -55,6 +55,14 @@ pub(super) struct Node {
     pub(super) tags: BTreeMap<&'static str, String>,
 }
 
+impl Node {
+    /// The JSON of the node with a name that is longer by so many characters.
+    pub(super) fn padded(&self, by: usize) -> serde_json::Result<String> {
+        let name = self.name.clone().unwrap_or_default() + &"x".repeat(by);
+        serde_json::to_string(&Self { name: Some(name), ..self.clone() })
+    }
+}
+
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Overview {

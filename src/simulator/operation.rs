@@ -74,7 +74,8 @@ pub(super) fn answer(
     token_lifetime: Duration,
 ) -> Result<String, Refusal> {
     check_constraints(&input)?;
-    let limit = input.max_results.and_then(|given| usize::try_from(given).ok()).unwrap_or(10);
+    let asked_for = input.max_results.and_then(|given| usize::try_from(given).ok()).unwrap_or(10);
+    let limit = if faults.page_size > 0 { faults.page_size } else { asked_for };
     let conditions = conditions(input.filters, input.instance_information_filter_list)?;
     let token = match input.next_token.as_deref().filter(|token| !token.is_empty()) {
         None => Token::new(fleet.seed, 0, 0),
@@ -92,14 +93,14 @@ pub(super) fn answer(
         Some(given) if faults.repeat_token => given,
         _ => Token::new(fleet.seed, offset, token.page + 1).write(),
     });
-    write(&page, next_token, faults.unknown_members)
+    write(&page, next_token, faults)
         .map_err(|error| Refusal { code: "InternalServerError", message: Some(error.to_string()) })
 }
 
-fn write(page: &[&Node], next_token: Option<String>, unknown_members: bool) -> serde_json::Result<String> {
+fn write(page: &[&Node], next_token: Option<String>, faults: &Faults) -> serde_json::Result<String> {
     let element = |node: &&Node| {
-        let mut json = serde_json::to_string(node)?;
-        if unknown_members {
+        let mut json = if faults.padding > 0 { node.padded(faults.padding) } else { serde_json::to_string(node) }?;
+        if faults.unknown_members {
             json = json.replacen('{', r#"{"InventedMember":{"Deep":[1,null,"x"]},"#, 1);
         }
         RawValue::from_string(json)
@@ -107,7 +108,7 @@ fn write(page: &[&Node], next_token: Option<String>, unknown_members: bool) -> s
     serde_json::to_string(&Output {
         instance_information_list: page.iter().map(element).collect::<Result<_, _>>()?,
         next_token,
-        invented_member: unknown_members.then_some("of a later model"),
+        invented_member: faults.unknown_members.then_some("of a later model"),
     })
 }
 

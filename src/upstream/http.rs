@@ -28,9 +28,10 @@ use aws_smithy_types::body::SdkBody;
 use http::Uri;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper_util::client::proxy::matcher::Matcher;
-use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use tokio::time;
 use tokio_rustls::rustls::{self, CertificateError, RootCertStore};
+
+use crate::pem::{self, InvalidPem};
 
 /// A client for AWS's endpoints. Clones share its connections.
 #[derive(Debug, Clone)]
@@ -56,9 +57,9 @@ pub enum CaBundleError {
     /// The file cannot be read.
     #[error("cannot read the CA bundle {}", .0.display())]
     Read(PathBuf, #[source] io::Error),
-    /// The file holds something else than certificates in PEM.
-    #[error("the CA bundle {} must hold certificates of authorities in PEM, and nothing else", .0.display())]
-    Content(PathBuf),
+    /// The file holds something else than certificates of authorities.
+    #[error("the CA bundle {} cannot be used", .0.display())]
+    Content(PathBuf, #[source] InvalidPem),
 }
 
 /// An answer that goes on beyond its bound.
@@ -93,12 +94,19 @@ impl CaBundle {
             Ok(pem) => pem,
             Err(error) => return Err(CaBundleError::Read(file, error)),
         };
-        let (mut roots, mut count) = (RootCertStore::empty(), 0);
-        let is_right = CertificateDer::pem_slice_iter(&pem).all(|certificate| {
-            count += 1;
-            certificate.is_ok_and(|certificate| roots.add(certificate).is_ok())
-        });
-        if is_right && count > 0 { Ok(Self(pem.into())) } else { Err(CaBundleError::Content(file)) }
+        let authorities = match pem::authorities(&pem) {
+            Ok(authorities) => authorities,
+            Err(error) => return Err(CaBundleError::Content(file, error)),
+        };
+        // The SDK's client panics at what rustls does not take.
+        let mut roots = RootCertStore::empty();
+        if authorities.iter().any(|authority| roots.add(authority.clone()).is_err()) {
+            return Err(CaBundleError::Content(
+                file,
+                InvalidPem::File("one of its certificates cannot be an authority's"),
+            ));
+        }
+        Ok(Self(pem::write_certificates(&authorities).into_bytes().into()))
     }
 }
 
@@ -278,7 +286,7 @@ mod tests {
         for wrong in
             ["", "not PEM", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", &key.serialize_pem()]
         {
-            assert!(matches!(file(wrong), Err(CaBundleError::Content(_))), "{wrong}");
+            assert!(matches!(file(wrong), Err(CaBundleError::Content(..))), "{wrong}");
         }
         assert!(matches!(CaBundle::read("/nowhere".into()), Err(CaBundleError::Read(..))));
     }

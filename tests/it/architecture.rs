@@ -13,7 +13,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("pem", &[]),
     ("proto", &[]),
-    ("upstream", &["model", "proto"]),
+    ("upstream", &["model", "pem", "proto"]),
     ("listing", &["model", "upstream"]),
     ("grpc", &["model"]),
     ("reflection", &["grpc"]),

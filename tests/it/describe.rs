@@ -4,14 +4,15 @@ use std::{collections::HashSet, time::Duration};
 
 use ssm_gateway::{
     proto::{
-        DescribeInstanceInformationRequest, InstanceInformationFilter, InstanceInformationStringFilter, ReadOptions,
+        DescribeInstanceInformationRequest, InstanceInformation, InstanceInformationFilter,
+        InstanceInformationStringFilter, ReadOptions, StreamInstanceInformationRequest,
     },
     simulator::Faults,
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::support::{Gateway, filter, filtered, simulated, simulated_with};
+use crate::support::{Client, Gateway, filter, filtered, simulated, simulated_with};
 
 /// The reason, and the fields at fault.
 fn refusal(status: &Status) -> (String, Vec<String>) {
@@ -40,10 +41,7 @@ async fn a_walk_gives_every_node_once_whatever_the_page_size() {
     let mut walks = Vec::new();
     for max_results in [None, Some(5), Some(7), Some(50)] {
         let nodes = gateway.walk(DescribeInstanceInformationRequest { max_results, ..Default::default() }).await;
-        assert_eq!(
-            nodes.iter().map(ssm_gateway::proto::InstanceInformation::instance_id).collect::<HashSet<_>>().len(),
-            137
-        );
+        assert_eq!(nodes.iter().map(InstanceInformation::instance_id).collect::<HashSet<_>>().len(), 137);
         walks.push(nodes);
     }
     assert!(walks.iter().all(|walk| *walk == walks[0]));
@@ -64,6 +62,56 @@ async fn pages_are_full_until_the_last_though_upstream_pages_are_empty() {
         }
     }
     assert_eq!(sizes, [35, 35, 35, 15]);
+}
+
+#[tokio::test]
+async fn pages_are_full_though_upstream_ignores_how_many_were_asked_for() {
+    for page_size in [51, 5000] {
+        let (gateway, simulator) = simulated(5_100).await;
+        simulator.set_faults(Faults { page_size, ..Faults::default() });
+        let mut ids = Vec::new();
+        let mut request = DescribeInstanceInformationRequest { max_results: Some(50), ..Default::default() };
+        loop {
+            let answer = gateway.describe(request.clone()).await.unwrap();
+            assert_eq!(answer.instance_information_list.len(), 50);
+            ids.extend(answer.instance_information_list.iter().map(|node| node.instance_id().to_owned()));
+            request.next_token = answer.next_token;
+            if request.next_token.is_none() {
+                break;
+            }
+        }
+        assert_eq!((ids.len(), ids.iter().collect::<HashSet<_>>().len()), (5_100, 5_100));
+        let streamed = StreamInstanceInformationRequest { page_size: Some(1000), ..Default::default() };
+        let messages = gateway.stream(streamed).await.unwrap();
+        let sizes: Vec<_> = messages.iter().map(|page| page.instance_information_list.len()).collect();
+        assert_eq!(sizes, [1000, 1000, 1000, 1000, 1000, 100]);
+        assert_eq!(simulator.stats().calls, 5_100_u64.div_ceil(page_size as u64));
+        // Another replica goes on in the middle of a page.
+        let replica = Gateway::at(&simulator.url(), |_| {}).await;
+        let resume_tokens = vec![messages[3].resume_token.clone()];
+        let rest = StreamInstanceInformationRequest { resume_tokens, ..Default::default() };
+        let rest: Vec<_> = replica.stream(rest).await.unwrap();
+        let rest = rest.iter().flat_map(|page| &page.instance_information_list).map(InstanceInformation::instance_id);
+        assert!(rest.eq(ids[4000..].iter()));
+    }
+}
+
+#[tokio::test]
+async fn a_page_ends_before_default_clients_refuse_it() {
+    let (gateway, simulator) = simulated(60).await;
+    simulator.set_faults(Faults { padding: 100_000, ..Faults::default() });
+    let mut client = Client::new(gateway.channel().await);
+    let mut request = DescribeInstanceInformationRequest { max_results: Some(50), ..Default::default() };
+    let mut sizes = Vec::new();
+    loop {
+        let answer = client.describe_instance_information(request.clone()).await.unwrap().into_inner();
+        sizes.push(answer.instance_information_list.len());
+        request.next_token = answer.next_token;
+        if request.next_token.is_none() {
+            break;
+        }
+    }
+    assert_eq!(sizes, [36, 24]);
 }
 
 #[tokio::test]

@@ -6,10 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::join_all;
 use ssm_gateway::{
     config::{Config, Target},
+    listing::Durations,
     proto::{DescribeInstanceInformationRequest, ReadOptions},
-    simulator,
+    simulator::{self, Failure, FailureKind},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -20,7 +22,7 @@ use tokio::{
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
-use crate::support::{Gateway, simulator_of, within};
+use crate::support::{Gateway, failing_as, simulated, simulated_with, simulator_of, until, within};
 
 /// How long an attempt may take where none will succeed.
 const HASTE: Duration = Duration::from_millis(500);
@@ -149,6 +151,87 @@ async fn an_answer_larger_than_any_page_is_no_answer() {
     assert_eq!(status.code(), Code::Internal, "{status:?}");
     assert_eq!(status.get_details_error_info().unwrap().reason, "UPSTREAM_PROTOCOL");
     assert!(gateway.listings.bytes() < 1 << 20, "and is not kept");
+}
+
+/// A walk by unary calls of 50, each tried again as its error advises.
+async fn patient(gateway: &Gateway) -> usize {
+    let mut request = DescribeInstanceInformationRequest { max_results: Some(50), ..Default::default() };
+    let mut nodes = 0;
+    loop {
+        match gateway.describe(request.clone()).await {
+            Ok(answer) => {
+                nodes += answer.instance_information_list.len();
+                request.next_token = answer.next_token;
+                if request.next_token.is_none() {
+                    return nodes;
+                }
+            }
+            Err(status) => {
+                assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+                let advised = status.get_details_retry_info().unwrap().retry_delay.unwrap();
+                time::sleep(advised).await;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_that_are_there_are_served_while_aws_throttles_and_the_walk_goes_on_where_it_stopped() {
+    let (gateway, simulator) = simulated(400).await;
+    let page = |next_token: &Option<String>| DescribeInstanceInformationRequest {
+        max_results: Some(50),
+        next_token: next_token.clone(),
+        ..Default::default()
+    };
+    let first = gateway.describe(page(&None)).await.unwrap();
+    let second = gateway.describe(page(&first.next_token)).await.unwrap();
+    simulator.set_faults(failing_as(Failure { calls: Some(1), ..Failure::always(FailureKind::Throttling) }));
+    let status = gateway.describe(page(&second.next_token)).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    let of = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
+    for (max_age, max_stale) in [(None, None), (of(600), None), (None, of(600))] {
+        let read_options = Some(ReadOptions { max_age, max_stale });
+        let request = DescribeInstanceInformationRequest { read_options, ..page(&None) };
+        let answer = gateway.describe(request).await.unwrap();
+        assert_eq!(answer.instance_information_list, first.instance_information_list);
+    }
+    assert_eq!(simulator.stats().calls, 3);
+    let walks = join_all((0..200).map(|_| patient(&gateway))).await;
+    assert!(walks.iter().all(|nodes| *nodes == 400), "{walks:?}");
+    assert_eq!(simulator.stats().calls, 8 + 1, "each page once, and one in vain");
+}
+
+/// How many fetches it costs that so many callers walk a fleet of eight pages while AWS throttles every other call: those
+/// that are answered, and those that are not.
+async fn cost_of_a_storm(callers: usize) -> (u64, u64) {
+    let (gateway, simulator) = simulated_with(400, |config| {
+        config.listing.ttl = Duration::from_mins(10);
+        (config.listing.hold_off, config.listing.max_hold_off) = (Duration::from_millis(50), Duration::from_millis(50));
+    })
+    .await;
+    simulator.set_faults(failing_as(Failure { probability: 0.5, ..Failure::always(FailureKind::Throttling) }));
+    let (gateway, simulator) = (&gateway, &simulator);
+    let walks = (0..callers as u64).map(|caller| async move {
+        // They come while the walk goes on.
+        until(|| simulator.stats().calls >= caller % 8).await;
+        patient(gateway).await
+    });
+    assert!(join_all(walks).await.iter().all(|nodes| *nodes == 400));
+    let fetches = gateway.listings.targets().next().unwrap().metrics().fetches();
+    let [answered, throttled] =
+        ["answered", "throttled"].map(|outcome| fetches.get(outcome).map_or(0, Durations::count));
+    assert_eq!(answered + throttled, simulator.stats().calls);
+    (answered, throttled)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_throttle_storm_costs_as_many_calls_for_three_hundred_callers_as_for_one() {
+    for callers in [1, 300] {
+        let (answered, throttled) = cost_of_a_storm(callers).await;
+        assert_eq!(answered, 8, "each page once, for {callers} callers");
+        // As often as a coin falls badly before it has fallen well eight times.
+        assert!(throttled < 80, "{throttled} for {callers} callers");
+    }
 }
 
 #[tokio::test]

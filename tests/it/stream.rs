@@ -1,6 +1,6 @@
 //! The stream: the same listing, a message a page.
 
-use std::time::SystemTime;
+use std::{collections::HashSet, time::SystemTime};
 
 use ssm_gateway::{
     proto::{DescribeInstanceInformationRequest, StreamInstanceInformationRequest, StreamInstanceInformationResponse},
@@ -9,7 +9,7 @@ use ssm_gateway::{
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
-use crate::support::{failing, filter, simulated, within};
+use crate::support::{Client, failing, filter, messages, simulated, within};
 
 fn ids(messages: &[StreamInstanceInformationResponse]) -> Vec<&str> {
     messages
@@ -33,6 +33,25 @@ async fn a_stream_gives_the_walk_in_full_messages() {
         assert_eq!(found, sizes);
         assert_eq!(ids(&messages), walk);
     }
+}
+
+#[tokio::test]
+async fn a_message_ends_before_default_clients_refuse_it() {
+    let (gateway, simulator) = simulated(1_000).await;
+    simulator.set_faults(Faults { padding: 5_000, ..Faults::default() });
+    // It takes no more than four mebibytes.
+    let mut client = Client::new(gateway.channel().await);
+    for (page_size, count) in [(Some(1000), 2), (None, 20)] {
+        let request = StreamInstanceInformationRequest { page_size, ..Default::default() };
+        let messages = messages(within(client.stream_instance_information(request)).await.unwrap().into_inner()).await;
+        let messages = messages.unwrap();
+        assert_eq!((messages.len(), ids(&messages).iter().collect::<HashSet<_>>().len()), (count, 1_000));
+    }
+    // A node that is larger than that goes alone.
+    let (gateway, simulator) = simulated(3).await;
+    simulator.set_faults(Faults { padding: 4 << 20, ..Faults::default() });
+    let messages = gateway.stream(StreamInstanceInformationRequest::default()).await.unwrap();
+    assert_eq!(messages.iter().map(|page| page.instance_information_list.len()).collect::<Vec<_>>(), [1, 1, 1]);
 }
 
 #[tokio::test]

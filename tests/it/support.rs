@@ -25,7 +25,7 @@ use tokio::{sync::mpsc, task::JoinHandle, time};
 use tonic::{Status, Streaming, transport::Channel};
 
 /// The longest that a test waits for anything; far longer than it takes.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 
 pub(crate) type Client = InstanceInformationServiceClient<Channel>;
 

@@ -95,7 +95,7 @@ async fn of_records_with_the_same_id_none_is_lost() {
 async fn a_listing_that_is_evicted_while_it_is_read_gives_no_cursor_that_skips_records() {
     for sizes in [&[5, 5, 5][..], &[5]] {
         let (_, listings) = world(sizes);
-        let mut reader = open(&listings).reading_ahead();
+        let mut reader = open(&listings).streaming();
         reader.read(2).await.unwrap();
         time::sleep(SECOND).await;
         listings.evict_all();

@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 
 use super::*;
-use crate::listing::{ListingError, TargetState};
+use crate::listing::{ListingError, ListingState, TargetState};
 
 /// Fails, and tells what remains of the hold-off in milliseconds.
 async fn failed(mut reader: Reader) -> (ReadError, Option<u128>) {
@@ -62,28 +62,6 @@ async fn after_a_success_a_failure_is_the_first_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn five_hundred_callers_a_second_are_answered_at_once_while_upstream_throttles() {
-    let (fake, listings) = world(&[5]);
-    open(&listings).read(5).await.unwrap();
-    time::advance(61 * SECOND).await;
-    fake.fail((0..100).map(|_| throttle(None)));
-    let mut waited = Vec::new();
-    for call in 0..5000 {
-        let started = Instant::now();
-        if call % 2 == 0 {
-            assert_eq!(came(open_for(&listings, None, Some(60))).await, (Came::Hit, true));
-        } else {
-            assert!(failed(open_for(&listings, None, Some(0))).await.1.is_some());
-        }
-        waited.extend(Some(started.elapsed()).filter(|waited| !waited.is_zero()));
-        time::advance(SECOND / 500).await;
-    }
-    // At 0 s, and after hold-offs of 1, 2 and 4 s; whoever did not ask did not wait.
-    assert_eq!(fake.asked(), 1 + 4);
-    assert!(waited.len() <= 4 && waited.iter().all(|waited| *waited <= LATENCY), "{waited:?}");
-}
-
-#[tokio::test(start_paused = true)]
 async fn throttling_holds_for_all_queries_and_any_other_failure_for_its_own() {
     let (fake, listings) = world(&[5]);
     let other = || listings.open(&query_of("IamRole"), Freshness::default(), None).unwrap();
@@ -101,9 +79,9 @@ async fn throttling_holds_for_all_queries_and_any_other_failure_for_its_own() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_has_begun_rides_throttling_out() {
     let (fake, listings) = world(&[5; 4]);
-    let (mut stream, mut unary) = (open(&listings).reading_ahead(), open(&listings));
+    let (mut stream, mut unary) = (open(&listings).streaming(), open(&listings));
     fake.fail([throttle(None)]);
-    assert!(open(&listings).reading_ahead().read(5).await.is_err(), "but not before");
+    assert!(open(&listings).streaming().read(5).await.is_err(), "but not before");
     time::advance(SECOND).await;
     stream.read(5).await.unwrap();
     // Two pages are read ahead.
@@ -117,10 +95,25 @@ async fn a_stream_that_has_begun_rides_throttling_out() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_that_reads_nothing_ahead_rides_throttling_out_too() {
+    let fake = Fake::of_sizes(&[5; 4]);
+    let listings = listings(&fake, |config| config.read_ahead = 0);
+    let mut stream = open(&listings).streaming();
+    fake.fail([throttle(None)]);
+    assert!(stream.read(5).await.is_err(), "not before it has begun");
+    assert!(stream.read(5).await.is_err(), "however often it fails before that");
+    time::advance(SECOND).await;
+    stream.read(5).await.unwrap();
+    fake.fail([throttle(None)]);
+    assert_eq!(ids(&stream.read(5).await.unwrap())[0], "i-5");
+    assert_eq!(fake.asked(), 4, "and nothing was read ahead");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_of_large_messages_rides_throttling_out_of_a_window_too() {
     let fake = Fake::of_sizes(&[5; 12]);
     let listings = listings(&fake, |config| config.max_listing_bytes = Some(1));
-    let mut stream = open(&listings).reading_ahead();
+    let mut stream = open(&listings).streaming();
     stream.read(20).await.unwrap();
     time::sleep(SECOND).await;
     fake.fail([throttle(None)]);
@@ -145,7 +138,7 @@ async fn a_walk_in_line_is_told_at_once_when_its_target_is_held_off() {
 async fn a_stream_waits_no_longer_for_a_page_than_its_patience() {
     for (advice, waited) in [(None, 1 + 2 + 4 + 8 + 16), (Some(40 * SECOND), 40), (Some(61 * SECOND), 0)] {
         let (fake, listings) = world(&[5; 4]);
-        let mut stream = open(&listings).reading_ahead();
+        let mut stream = open(&listings).streaming();
         stream.read(5).await.unwrap();
         time::sleep(SECOND).await;
         fake.fail((0..100).map(|_| throttle(advice)));
@@ -188,7 +181,7 @@ async fn a_target_that_fails_again_and_again_is_left_alone_for_all_queries_and_p
 #[tokio::test(start_paused = true)]
 async fn a_walk_pauses_while_its_target_is_held_off_and_goes_on_after() {
     let (fake, listings) = world(&[5; 10]);
-    let mut reader = open(&listings).reading_ahead();
+    let mut reader = open(&listings).streaming();
     reader.read(5).await.unwrap();
     // While its second fetch is under way.
     *lock(&fake.latency) = LATENCY / 2;
@@ -240,21 +233,49 @@ async fn a_refusal_is_asked_once_and_kept_for_five_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_closes_the_listing_and_readers_inside_go_on_after_the_hold_off() {
-    let (fake, listings) = world(&[2, 2]);
+async fn a_failure_is_met_where_the_page_is_missing_and_the_walk_goes_on_from_there_after_the_hold_off() {
+    let (fake, listings) = world(&[2, 2, 2]);
     let mut reader = open(&listings);
-    let cursor = behind(&reader.read(2).await.unwrap());
+    let cursor = behind(&reader.read(4).await.unwrap());
     fake.fail([UpstreamError::Unavailable(None, None)]);
     assert!(reader.read(2).await.is_err());
     assert!(resume(&listings, &cursor).read(2).await.is_err());
-    assert!(open(&listings).read(1).await.is_err(), "closed to new readers, though its first page is there and fresh");
-    assert_eq!(fake.asked(), 2);
+    for (max_age, max_stale) in [(None, None), (Some(60), None), (None, Some(600))] {
+        let mut other = open_for(&listings, max_age, max_stale);
+        let page = other.read(2).await.unwrap();
+        assert_eq!((page.provenance.came, page.provenance.is_stale), (Came::Hit, false), "it is there, and fresh");
+        other.read(2).await.unwrap();
+        assert!(other.read(2).await.is_err());
+    }
+    let (error, retry_after) = failed(open_for(&listings, None, Some(600))).await;
+    assert!(matches!(&*error.error, ListingError::Upstream(UpstreamError::Unavailable(..))), "a page needs it, too");
+    assert_eq!(retry_after, Some(1000));
+    assert!(open_for(&listings, Some(0), None).read(2).await.is_err(), "who asks now is told at once");
+    assert_eq!((listings.status()[0].state, fake.asked()), (ListingState::Open, 3));
     time::advance(SECOND).await;
-    assert_eq!(walk(&open(&listings).read(1).await.unwrap()), 2, "which begin anew");
     let page = reader.read(2).await.unwrap();
-    assert_eq!((walk(&page), ids(&page)), (1, vec!["i-2".to_owned(), "i-3".to_owned()]));
+    assert_eq!((walk(&page), ids(&page)), (1, vec!["i-4".to_owned(), "i-5".to_owned()]));
     assert_eq!(ids(&resume(&listings, &cursor).read(2).await.unwrap()), ids(&page));
+    assert_eq!(read_all(&mut open(&listings), 5).await.unwrap().len(), 6, "it is complete, and joined like any other");
+    assert_eq!((listings.status().len(), listings.status()[0].state), (1, ListingState::Complete));
     assert_eq!(fake.asked(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_fetch_that_failed_makes_nothing_old() {
+    let (fake, listings) = world(&[2]);
+    fake.fail([throttle(None)]);
+    failed(open(&listings)).await;
+    time::advance(70 * SECOND).await;
+    let page = open_for(&listings, Some(0), None).read(2).await.unwrap().provenance;
+    assert_eq!((page.came, page.is_stale, page.age, page.is_forced), (Came::Miss, false, LATENCY, false));
+    assert_eq!((listings.status().len(), fake.asked()), (1, 2), "the walk that failed was taken up");
+    assert_eq!(came(open(&listings)).await, (Came::Hit, false));
+    fake.fail([throttle(None)]);
+    failed(open_for(&listings, Some(0), None)).await;
+    time::advance(SECOND).await;
+    assert_eq!(came(open(&listings)).await, (Came::Hit, false), "what is fresh is not asked for again");
+    assert!(open_for(&listings, Some(0), None).read(2).await.unwrap().provenance.is_forced);
 }
 
 #[tokio::test(start_paused = true)]

@@ -175,7 +175,7 @@ async fn a_walk_that_nobody_is_at_is_no_refresh() {
 async fn walks_that_nobody_can_join_stand_in_nobodys_way() {
     let fake = Fake::of_sizes(&[5; 100]);
     let listings = listings(&fake, |config| (config.max_listing_bytes, config.read_ahead) = (Some(1), 100));
-    let mut inside = [open(&listings).reading_ahead(), open(&listings).reading_ahead()];
+    let mut inside = [open(&listings).streaming(), open(&listings).streaming()];
     for reader in &mut inside {
         reader.read(5).await.unwrap();
     }

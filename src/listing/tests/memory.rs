@@ -114,7 +114,7 @@ async fn a_listing_over_its_cap_is_a_window_under_its_readers() {
     let fake = Fake::of_sizes(&[50; 100]);
     let all = lock(&fake.pages).concat();
     let listings = listings(&fake, |config| config.max_listing_bytes = Some(2 * LISTING));
-    let mut readers: Vec<_> = (0..3).map(|_| open(&listings).reading_ahead()).collect();
+    let mut readers: Vec<_> = (0..3).map(|_| open(&listings).streaming()).collect();
     let mut seen = vec![Vec::new(); 3];
     while !readers.iter().all(Reader::is_at_end) {
         for (reader, seen) in readers.iter_mut().zip(&mut seen) {
@@ -157,11 +157,11 @@ async fn what_is_fetched_for_an_evicted_listing_is_not_kept() {
 async fn a_stream_that_takes_nothing_for_a_minute_ends_and_holds_nothing_back() {
     let fake = Fake::of_sizes(&[50; 100]);
     let listings = listings(&fake, |config| config.max_listing_bytes = Some(2 * LISTING));
-    let (mut stuck, mut quick) = (open(&listings).reading_ahead(), open(&listings).reading_ahead());
+    let (mut stuck, mut quick) = (open(&listings).streaming(), open(&listings).streaming());
     let [stuck_at, quick_at] = [stuck.read(50).await, quick.read(50).await].map(|page| behind(&page.unwrap()));
     time::advance(61 * SECOND).await;
     assert!(matches!(*quick.read(50).await.unwrap_err().error, ListingError::Stalled));
-    let mut quick = resume(&listings, &quick_at).reading_ahead();
+    let mut quick = resume(&listings, &quick_at).streaming();
     assert_eq!(read_all(&mut quick, 50).await.unwrap().len(), 99 * 50);
     assert!(listings.bytes() < 6 * LISTING, "its place is not kept");
     assert!(matches!(*stuck.read(50).await.unwrap_err().error, ListingError::Stalled));

@@ -76,7 +76,6 @@ struct Listing {
     /// When each page was asked for.
     pages: Vec<u64>,
     read: usize,
-    is_closed: bool,
     is_gone: bool,
 }
 
@@ -117,8 +116,13 @@ impl Model {
         [self.throttled, self.held[query]].into_iter().find(|held| self.now < held.until).and_then(|held| held.by)
     }
 
-    fn age(&self, listing: usize) -> u64 {
-        self.now - self.listings[listing].pages[0]
+    /// None where its first page was not fetched yet: what was sent and failed does not count.
+    fn age(&self, listing: usize) -> Option<u64> {
+        self.listings[listing].pages.first().map(|sent| self.now - sent)
+    }
+
+    fn is_complete(&self, listing: usize) -> bool {
+        self.listings[listing].pages.len() == SIZES.len()
     }
 
     /// Asks upstream for the listing's next page.
@@ -141,7 +145,6 @@ impl Model {
             listing.pages.push(now);
             return Ok(());
         }
-        self.listings[listing].is_closed = true;
         if self.mood == Mood::Refusing && self.listings[listing].first > 0 {
             // It says nothing of the query: the token may be made up.
             self.listings[listing].is_gone = true;
@@ -163,19 +166,27 @@ impl Model {
 
     fn add(&mut self, query: usize, walk: usize, first: usize) -> usize {
         let (pages, read) = (Vec::new(), 0);
-        self.listings.push(Listing { query, walk, first, pages, read, is_closed: false, is_gone: false });
+        self.listings.push(Listing { query, walk, first, pages, read, is_gone: false });
         self.listings.len() - 1
     }
 
-    fn joinable(&self, query: usize) -> Option<usize> {
-        let is_joinable = |&&listing: &&usize| !self.listings[listing].is_closed && !self.listings[listing].is_gone;
-        self.starts[query].iter().find(is_joinable).copied()
+    /// Failed or not.
+    fn joinable(&self, query: usize) -> impl Iterator<Item = usize> {
+        self.starts[query].iter().copied().filter(|&listing| !self.listings[listing].is_gone)
+    }
+
+    /// What has an answer younger than this: the newest, or the newest that is complete where nothing can be added.
+    fn usable(&self, query: usize, bound: u64, is_held: bool, failed: Option<usize>) -> Option<usize> {
+        let is_usable = |&listing: &usize| self.age(listing).is_some_and(|age| age < bound) && failed != Some(listing);
+        let complete = self.joinable(query).filter(is_usable).find(|&listing| self.is_complete(listing));
+        complete.filter(|_| is_held).or_else(|| self.joinable(query).find(is_usable))
     }
 
     fn start(&mut self, query: usize) -> usize {
-        let kept = self.joinable(query);
+        let answer = self.joinable(query).find(|&listing| self.age(listing).is_some());
+        let complete = self.joinable(query).find(|&listing| self.is_complete(listing)).filter(|&it| answer != Some(it));
         let listing = self.add(query, 0, 0);
-        self.starts[query] = [listing].into_iter().chain(kept).collect();
+        self.starts[query] = [listing].into_iter().chain(answer).chain(complete).collect();
         listing
     }
 
@@ -203,29 +214,38 @@ impl Model {
 
     /// A reader at the start, or one who goes on in the first page of a listing that is gone.
     fn open(&mut self, query: usize, max_age: Option<u64>, max_stale: u64, record: usize, limit: usize) -> Outcome {
-        let fresh = max_age.unwrap_or(TTL);
-        let newest = self.joinable(query);
-        let usable = newest.filter(|&listing| self.age(listing) < fresh + max_stale);
-        let joined = newest.filter(|&listing| self.age(listing) < fresh);
-        let stale = usable.filter(|_| joined.is_none() && max_age != Some(0));
-        if let Some(stale) = stale
-            && self.hold(query).is_none()
-        {
-            let refresh = self.start(query);
-            let _failed = (0..self.listings[stale].read.max(1)).try_for_each(|_| self.fetch(refresh));
-        }
-        let outcome = match (joined.or(stale), self.hold(query)) {
-            (Some(listing), _) => self.read(listing, record, limit, fresh),
-            (None, Some(by)) => Err(by),
-            (None, None) => {
-                let listing = self.start(query);
-                self.read(listing, record, limit, fresh)
+        let (fresh, held) = (max_age.unwrap_or(TTL), self.hold(query));
+        let bound = fresh + max_stale;
+        let joined = self.joinable(query).find(|&listing| self.age(listing).is_some_and(|age| age < fresh));
+        let joined = joined.or_else(|| self.joinable(query).find(|&listing| self.age(listing).is_none()));
+        let stale = self.usable(query, bound, held.is_some(), None).filter(|_| max_age != Some(0));
+        let is_complete = stale.is_some_and(|stale| self.is_complete(stale));
+        let has_answer = joined.is_some_and(|joined| self.age(joined).is_some());
+        let chosen = match (joined, stale) {
+            (_, Some(complete)) if held.is_some() && is_complete => Some(complete),
+            (Some(joined), _) if has_answer => Some(joined),
+            (_, Some(stale)) => {
+                if held.is_none() {
+                    let refresh = self.start(query);
+                    let _failed = (0..self.listings[stale].read.max(1)).try_for_each(|_| self.fetch(refresh));
+                }
+                Some(stale)
             }
+            (joined, None) => joined,
         };
-        match (outcome, usable) {
-            (Err(by), Some(listing)) if by != Mood::Refusing && record == 0 => self.read(listing, record, limit, fresh),
-            (outcome, _) => outcome,
+        let listing = match (chosen, held) {
+            (None, Some(by)) => Err(by),
+            (chosen, _) => Ok(chosen.unwrap_or_else(|| self.start(query))),
+        };
+        let outcome = listing.and_then(|listing| self.read(listing, record, limit, fresh));
+        if let Err(by) = outcome
+            && by != Mood::Refusing
+            && record == 0
+            && let Some(other) = self.usable(query, bound, true, listing.ok())
+        {
+            return self.read(other, record, limit, fresh);
         }
+        outcome
     }
 
     fn resume(&mut self, place: Place, limit: usize) -> Outcome {
@@ -282,7 +302,8 @@ async fn play(events: Vec<Event>) {
     let mut model = Model::new();
     let mut cursors: Vec<(usize, String, Place)> = Vec::new();
     for event in events {
-        *lock(&fake.failures) = failures(model.mood).into();
+        lock(&fake.failures).clear();
+        fake.fail(failures(model.mood));
         let (query, mut reader, expected, limit) = match event {
             Event::Pass { seconds } => {
                 time::advance(Duration::from_secs(seconds)).await;

@@ -96,7 +96,7 @@ async fn what_somebody_waits_for_goes_before_what_nobody_does() {
 #[tokio::test(start_paused = true)]
 async fn a_fetch_that_nobody_waits_for_any_more_is_kept_and_the_walk_pauses() {
     let (fake, listings) = world(&[5, 5, 5]);
-    let mut reader = open(&listings).reading_ahead();
+    let mut reader = open(&listings).streaming();
     assert!(time::timeout(LATENCY / 2, reader.read(5)).await.is_err());
     drop(reader);
     time::sleep(10 * LATENCY).await;
@@ -123,7 +123,7 @@ async fn a_page_is_filled_across_upstream_pages_and_empty_ones_and_nothing_is_fe
 #[tokio::test(start_paused = true)]
 async fn a_stream_is_read_ahead_by_its_window_and_no_further() {
     let (fake, listings) = world(&[5; 20]);
-    let mut reader = open(&listings).reading_ahead();
+    let mut reader = open(&listings).streaming();
     for taken in 1..=10 {
         reader.read(5).await.unwrap();
         time::sleep(SECOND).await;
@@ -139,7 +139,7 @@ async fn a_stream_is_read_ahead_by_its_window_and_no_further() {
 async fn the_first_page_of_a_stream_comes_after_one_upstream_page() {
     let (_, listings) = world(&[50; 2000]);
     let started = Instant::now();
-    let mut reader = open(&listings).reading_ahead();
+    let mut reader = open(&listings).streaming();
     reader.read(50).await.unwrap();
     assert_eq!(started.elapsed(), LATENCY);
 }
