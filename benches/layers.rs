@@ -17,8 +17,8 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, Empty, StreamBody};
 use ssm_gateway::{
     edge::{
-        ArrivalLayer, AuthConfig, AuthenticateLayer, CatchPanicLayer, LifetimeLayer, LimitsConfig, Metrics,
-        ObserveLayer, ProtocolLayer, Stages, Token, with_error_info,
+        ArrivalLayer, AuthConfig, AuthenticateLayer, CatchPanicLayer, HeaderListLayer, LifetimeLayer, LimitsConfig,
+        Metrics, ObserveLayer, ProtocolLayer, Stages, Token, with_error_info,
     },
     model::TokenHash,
 };
@@ -56,7 +56,11 @@ async fn stacks() -> Vec<(&'static str, Stack)> {
     let token = Token { name: "bench".to_owned(), sha256: TokenHash::of("bench-secret") };
     let auth = AuthConfig { tokens: vec![token], ..AuthConfig::default() };
     let auth = AuthenticateLayer(Arc::new(auth.build(false, Duration::from_secs(1)).await.unwrap()));
-    let lifetime = LifetimeLayer { max: Duration::from_hours(1), stages: Stages::default() };
+    let lifetime = LifetimeLayer {
+        max: Duration::from_hours(1),
+        stages: Stages::default(),
+        stall_timeout: Duration::from_mins(1),
+    };
     let limits = LimitsConfig::default().build();
     let metrics = Metrics::new([PATH[1..].to_owned()]).unwrap();
     let observe = ObserveLayer { metrics, slow_call: Duration::from_secs(5), is_traced: false };
@@ -64,7 +68,8 @@ async fn stacks() -> Vec<(&'static str, Stack)> {
     let lifetime = lifetime.layer(arrival.clone());
     let limits = limits.layer(lifetime.clone());
     let authenticate = auth.layer(limits.clone());
-    let catch_panic = CatchPanicLayer.layer(authenticate.clone());
+    let header_list = HeaderListLayer(16 << 10).layer(authenticate.clone());
+    let catch_panic = CatchPanicLayer.layer(header_list.clone());
     let error_info = ServiceBuilder::new().map_response(with_error_info).service(catch_panic.clone());
     let observe = observe.layer(error_info.clone());
     let protocol = ProtocolLayer.layer(observe.clone());
@@ -74,6 +79,7 @@ async fn stacks() -> Vec<(&'static str, Stack)> {
         ("Lifetime", boxed(lifetime)),
         ("Limits", boxed(limits)),
         ("Authenticate, a static token", boxed(authenticate)),
+        ("HeaderList", boxed(header_list)),
         ("CatchPanic", boxed(catch_panic)),
         ("with_error_info", boxed(error_info)),
         ("Observe: request ID, metrics", boxed(observe)),

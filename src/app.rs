@@ -34,8 +34,8 @@ use crate::{
     admin::{self, Admin},
     config::{Config, ConfigError},
     edge::{
-        self, Address, ArrivalLayer, AuthenticateLayer, Authenticator, CatchPanicLayer, FileError, LifetimeLayer,
-        LimitsLayer, ListenError, Listener, ObserveLayer, ProtocolLayer, Reloadable, Stage, Stages,
+        self, Address, ArrivalLayer, AuthenticateLayer, Authenticator, CatchPanicLayer, FileError, HeaderListLayer,
+        LifetimeLayer, LimitsLayer, ListenError, Listener, ObserveLayer, ProtocolLayer, Reloadable, Stage, Stages,
     },
     listing::{self, Listings, Target},
     model::{Causes, TargetName},
@@ -325,15 +325,17 @@ impl Live {
     + Sync
     + use<> {
         let Lasting { stages, metrics, .. } = self.lasting.clone();
-        let Config { log, trace, limits, edge, .. } = &self.config;
+        let Config { log, trace, limits, edge, listing, .. } = &self.config;
+        let (max, stall_timeout) = (limits.max_call_time, listing.stall_timeout);
         ServiceBuilder::new()
             .layer(ProtocolLayer)
             .layer(ObserveLayer { metrics, slow_call: log.slow_call, is_traced: trace.is_on() })
             .map_response(edge::with_error_info)
             .layer(CatchPanicLayer)
+            .layer(HeaderListLayer(edge.max_header_list_size))
             .layer(AuthenticateLayer(Arc::clone(&self.authenticator)))
             .layer(self.limits.clone())
-            .layer(LifetimeLayer { max: limits.max_call_time, stages })
+            .layer(LifetimeLayer { max, stages, stall_timeout })
             .layer(ArrivalLayer(edge.request_timeout))
             .service(self.routes.clone())
     }

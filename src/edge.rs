@@ -4,12 +4,19 @@
 mod address;
 mod arrival;
 mod authenticate;
+mod authority;
 mod call;
+mod call_end;
+mod calls;
+mod conduct;
 mod connection;
 mod credential;
 mod error_info;
 mod frames;
+mod greeting;
+mod header_list;
 mod health;
+mod hpack;
 mod jwks;
 mod jwt;
 mod lifetime;
@@ -18,8 +25,10 @@ mod listener;
 mod metrics;
 mod observe;
 mod panics;
+mod patience;
 mod protocol;
 mod reloadable;
+mod seldom;
 mod socket;
 mod stage;
 mod tls;
@@ -39,6 +48,7 @@ pub use self::{
     authenticate::AuthenticateLayer,
     credential::{Authenticator, Config as AuthConfig, Token},
     error_info::with_error_info,
+    header_list::HeaderListLayer,
     health::Health,
     jwt::{Config as JwtConfig, SigningAlgorithm},
     lifetime::LifetimeLayer,
@@ -104,7 +114,7 @@ impl Default for Config {
             tls: None,
             max_connections: 10_000,
             handshake_timeout: Duration::from_secs(5),
-            request_timeout: Duration::from_millis(1500),
+            request_timeout: Duration::from_secs(10),
             max_concurrent_streams: 256,
             max_header_list_size: 16 * 1024,
             keepalive_interval: Duration::from_mins(1),

@@ -1,5 +1,4 @@
 use std::{
-    future::Future as _,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -8,11 +7,10 @@ use std::{
 use http::Request;
 use http_body::{Body, Frame};
 use pin_project_lite::pin_project;
-use tokio::time::{self, Instant, Sleep};
 use tonic::Code;
 use tower::{BoxError, Layer, Service};
 
-use super::error_info::refusal;
+use super::{error_info::refusal, patience::Patience};
 
 /// The one service whose callers send more than a message, as long as they like.
 const REFLECTION: &str = "/grpc.reflection.";
@@ -34,9 +32,7 @@ pin_project! {
     pub struct ArrivingBody<R> {
         #[pin]
         inner: R,
-        due: Option<Instant>,
-        // There is none before something has to be waited for.
-        sleep: Option<Pin<Box<Sleep>>>,
+        patience: Option<Patience>,
     }
 }
 
@@ -62,8 +58,8 @@ where
 
     fn call(&mut self, request: Request<R>) -> S::Future {
         let is_bounded = !request.uri().path().starts_with(REFLECTION);
-        let due = is_bounded.then(|| Instant::now() + self.timeout);
-        self.inner.call(request.map(|inner| ArrivingBody { inner, due, sleep: None }))
+        let patience = is_bounded.then(|| Patience::new(self.timeout));
+        self.inner.call(request.map(|inner| ArrivingBody { inner, patience }))
     }
 }
 
@@ -80,9 +76,9 @@ where
         if let Poll::Ready(frame) = this.inner.poll_frame(cx) {
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
-        let Some(due) = *this.due else { return Poll::Pending };
-        ready!(this.sleep.get_or_insert_with(|| Box::pin(time::sleep_until(due))).as_mut().poll(cx));
-        *this.due = None;
+        let Some(patience) = this.patience else { return Poll::Pending };
+        ready!(patience.poll(cx));
+        *this.patience = None;
         let message = "the message of the call did not arrive in time";
         Poll::Ready(Some(Err(refusal(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", message, None).into())))
     }
@@ -101,6 +97,7 @@ mod tests {
     use bytes::Bytes;
     use futures_util::stream;
     use http_body_util::{BodyExt as _, Collected, StreamBody};
+    use tokio::time::{self, Instant};
     use tonic::Status;
     use tower::{ServiceExt as _, service_fn};
 

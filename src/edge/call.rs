@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use http::{HeaderMap, HeaderValue, Request, Uri};
 use opentelemetry::{Context, ContextGuard, KeyValue};
 use tokio::time::{Duration, Instant};
@@ -5,7 +7,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 use tracing::{Span, debug_span, info, warn};
 
-use super::{error_info, metrics::Counting, observe::ObserveLayer, trace_context};
+use super::{call_end::CallEnd, error_info, metrics::Counting, observe::ObserveLayer, trace_context};
 use crate::model::{CallNotes, Noted, Principal, TargetName};
 
 const REQUEST_ID: &str = "x-request-id";
@@ -33,6 +35,8 @@ pub(super) struct Call {
     code: Option<Code>,
     /// Of an error.
     why: Option<Box<Why>>,
+    /// Where it stands why the stream was reset, if it was.
+    end: Option<Arc<CallEnd>>,
 }
 
 /// Why a call failed, as its `ErrorInfo` says.
@@ -65,6 +69,7 @@ impl Call {
             waited: None,
             code: None,
             why: None,
+            end: request.extensions().get().cloned(),
         }
     }
 
@@ -83,7 +88,12 @@ impl Call {
 
     /// Notes the status if it is among these headers or trailers.
     pub(super) fn see(&mut self, headers: &HeaderMap) {
-        let Some(status) = Status::from_header_map(headers) else { return };
+        if let Some(status) = Status::from_header_map(headers) {
+            self.ends_with(&status);
+        }
+    }
+
+    fn ends_with(&mut self, status: &Status) {
         self.code = Some(status.code());
         if let Some(mut info) = status.get_details_error_info() {
             let mut of = |key: &str| info.metadata.remove(key);
@@ -97,6 +107,11 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         let took = self.started.elapsed();
+        if self.code.is_none()
+            && let Some(status) = self.end.take().as_deref().and_then(CallEnd::reset)
+        {
+            self.ends_with(status);
+        }
         // Who goes away before the status has given the call up.
         let code = self.code.unwrap_or(Code::Cancelled);
         self.layer.metrics.ended(&self.counting, code, took);

@@ -1,27 +1,39 @@
 use std::{
-    sync::{Arc, atomic::Ordering::Relaxed},
+    error::Error as _,
+    fmt::Display,
+    pin::Pin,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use http::{Request, Response};
 use http_body::Body;
-use hyper::{body::Incoming, rt::Executor, server::conn::http2::Builder, service::service_fn};
-use hyper_util::rt::TokioIo;
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulConnection,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time,
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::{either::Either, task::TaskTracker};
 use tonic::Status;
 use tower::{Service, ServiceExt as _};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::{
     Config,
+    authority::AnyAuthority,
+    calls::Calls,
+    conduct::{Conduct, Cut},
     credential::Credential,
-    frames::Frames,
+    frames::{Frames, max_unseen_resets},
+    greeting::{self, Greeting},
     metrics::Metrics,
-    socket::Socket,
+    patience::patiently,
+    seldom::Seldom,
+    socket::{Socket, Turns},
     stage::{Stage, Stages},
     tls::{self, Tls},
 };
@@ -29,29 +41,34 @@ use crate::model::Causes;
 
 /// By how much the age of connections varies, so that those which came together do not leave together.
 const AGE_JITTER: f64 = 0.1;
-
-/// Runs the calls of connections, which go on a moment longer than those.
-#[derive(Debug, Clone)]
-pub(super) struct Streams(pub(super) TaskTracker);
+/// How often h2 may reset streams for mistakes of the peer's, over the whole life of a connection: hyper's own default. A frame of
+/// data for a call that was refused and forgotten counts as one, too.
+const MAX_ERROR_RESETS: usize = 1024;
+/// How many times as large as ours h2's limit of headers is: what is between them has an answer in gRPC, what is beyond is 431.
+const HEADER_LIST_FACTOR: u32 = 8;
+/// What a peer may send ahead of a call's reader, and of all together: requests are small.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 1 << 20;
 
 /// What all connections share.
 #[derive(Debug)]
 pub(super) struct Connections<S> {
-    pub(super) http: Builder<Streams>,
+    /// The tasks of calls, which outlive their connections for a moment.
+    pub(super) calls: TaskTracker,
     pub(super) service: S,
     pub(super) tls: Option<Tls>,
     pub(super) config: Config,
     pub(super) stages: Stages,
     pub(super) metrics: Metrics,
+    pub(super) lines: Lines,
 }
 
-impl<F> Executor<F> for Streams
-where
-    F: Future<Output: Send> + Send + 'static,
-{
-    fn execute(&self, stream: F) {
-        self.0.spawn(stream);
-    }
+/// How often lines are written that strangers can cause, by kind.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    handshakes: Seldom,
+    attacks: Seldom,
+    others: Seldom,
 }
 
 impl<S, B> Connections<S>
@@ -67,23 +84,42 @@ where
             return self.speak(socket.clone(), &socket, None).await;
         };
         let accepted = socket.turns(tls.acceptor().accept(socket.clone()));
-        let handshake = time::timeout(self.config.handshake_timeout, accepted);
+        let handshake = patiently(self.config.handshake_timeout, accepted);
         tokio::select! {
             outcome = handshake => match outcome {
-                Ok(Ok(io)) => {
+                Some(Ok(io)) => {
                     let peer = tls::peer(io.get_ref().1);
                     self.speak(io, &socket, peer).await;
                 }
-                Ok(Err(error)) => {
-                    self.metrics.failed_handshake();
-                    info!(error = %Causes(&error), "a TLS handshake failed");
-                }
-                Err(_too_late) => {
-                    self.metrics.failed_handshake();
-                    debug!("TLS handshake took too long");
-                }
+                Some(Err(error)) => self.failed_handshake(&socket, &Causes(&error)),
+                None => self.failed_handshake(&socket, &"it took too long"),
             },
             () = self.stages.reached(Stage::GoingAway) => {}
+        }
+    }
+
+    /// Counts a handshake that failed. A connection that said nothing is a probe of the port.
+    fn failed_handshake(&self, socket: &Socket, error: &dyn Display) {
+        let peer = socket.peer();
+        if !socket.has_received() {
+            return debug!(peer, "a connection ended without a word");
+        }
+        self.metrics.failed_handshake();
+        if let Some(left_out) = self.lines.handshakes.left_out() {
+            info!(peer, %error, left_out, "a TLS handshake failed");
+        }
+    }
+
+    /// Counts a connection that was cut.
+    fn cut(&self, socket: &Socket, why: Cut) {
+        self.metrics.cut(why);
+        let (peer, reason) = (socket.peer(), why.as_str());
+        if matches!(why, Cut::Slow | Cut::NotHttp2) {
+            if let Some(left_out) = self.lines.others.left_out() {
+                info!(peer, reason, left_out, "a connection was cut");
+            }
+        } else if let Some(left_out) = self.lines.attacks.left_out() {
+            warn!(peer, reason, left_out, "a connection was cut");
         }
     }
 
@@ -95,50 +131,114 @@ where
         left.map_or(age, |left| left.min(age))
     }
 
-    /// Speaks HTTP/2 until the peer leaves, is shown out, or is told to go elsewhere and has had the time to.
-    async fn speak<IO>(&self, io: IO, socket: &Socket, peer: Option<Credential>)
+    /// Serves a peer that speaks HTTP/2, and no other.
+    async fn speak<IO>(&self, mut io: IO, socket: &Socket, peer: Option<Credential>)
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Config { request_timeout, max_concurrent_streams, max_connection_age_grace, .. } = self.config;
+        let greeting = socket.turns(patiently(self.config.request_timeout, greeting::read(&mut io)));
+        let greeting = tokio::select! {
+            greeting = greeting => greeting,
+            () = self.stages.reached(Stage::GoingAway) => return,
+        };
+        match greeting {
+            Some(Ok(Greeting::Http2)) => self.serve_http2(io, socket, peer).await,
+            Some(Ok(Greeting::Http1)) => {
+                socket.turns(greeting::refuse_http1(&mut io)).await;
+                self.cut(socket, Cut::NotHttp2);
+            }
+            Some(Ok(Greeting::Other)) => self.cut(socket, Cut::NotHttp2),
+            None if socket.has_received() => self.cut(socket, Cut::Slow),
+            Some(Ok(Greeting::Silence) | Err(_)) | None => debug!(peer = socket.peer(), "a connection said nothing"),
+        }
+    }
+
+    /// Serves HTTP/2 until the peer leaves, is cut, or is sent elsewhere and has had the time to go.
+    async fn serve_http2<IO>(&self, io: IO, socket: &Socket, peer: Option<Credential>)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Config { request_timeout, max_concurrent_streams, .. } = self.config;
         let age = self.age(peer.as_ref());
+        let conduct = Arc::new(Conduct::default());
+        let calls = Calls::new(&self.calls, &conduct);
+        let http = http(&self.config, calls.clone());
         let service = self.service.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
+            let end = calls.begin();
+            request.extensions_mut().insert(Arc::clone(&end));
             if let Some(peer) = &peer {
                 request.extensions_mut().insert(peer.clone());
             }
-            service.clone().oneshot(request)
+            let answer = service.clone().oneshot(request);
+            async move {
+                let answer = answer.await;
+                end.answered();
+                answer
+            }
         });
-        let io = Frames::new(io, request_timeout, max_concurrent_streams);
-        let has_greeted = io.has_greeted();
-        let connection = self.http.serve_connection(TokioIo::new(io), service);
-        let mut connection = Box::pin(socket.turns(connection));
-        let (outcome, grace) = tokio::select! {
-            outcome = &mut connection => (Some(outcome), Duration::MAX),
-            () = time::sleep(age) => {
-                self.metrics.drained("age");
-                (None, max_connection_age_grace)
-            }
-            () = self.stages.reached(Stage::GoingAway) => {
-                self.metrics.drained("stop");
-                (None, Duration::MAX)
-            }
+        let io = Frames::new(io, request_timeout, max_concurrent_streams, Arc::clone(&conduct));
+        let io = if socket.is_unix() {
+            Either::Left(AnyAuthority::new(io, max_header_list_size(&self.config), Arc::clone(&conduct)))
+        } else {
+            Either::Right(io)
         };
-        let outcome = match outcome {
-            Some(outcome) => outcome,
-            // There is nothing to finish.
-            None if !has_greeted.load(Relaxed) => return,
-            None => {
-                connection.as_mut().graceful_shutdown();
-                tokio::select! {
-                    outcome = &mut connection => outcome,
-                    () = time::sleep(grace) => return,
-                    () = self.stages.reached(Stage::CutOff) => return,
-                }
-            }
-        };
-        if let Err(error) = outcome {
+        let connection = http.serve_connection(TokioIo::new(io), service);
+        let connection = Box::pin(socket.turns(connection));
+        let Some(Err(error)) = self.run(connection, age).await else { return };
+        if let Some(why) = conduct.why_cut().or_else(|| fault(&error)) {
+            self.cut(socket, why);
+        } else {
             debug!(error = %Causes(&error), "connection ended");
         }
     }
+
+    /// Runs a connection until it ends, or is sent elsewhere and has had the time to go. Returns none if it was still there then.
+    async fn run<C: GracefulConnection>(&self, mut connection: Pin<Box<Turns<C>>>, age: Duration) -> Option<C::Output> {
+        let grace = tokio::select! {
+            outcome = &mut connection => return Some(outcome),
+            () = time::sleep(age) => {
+                self.metrics.drained("age");
+                self.config.max_connection_age_grace
+            }
+            () = self.stages.reached(Stage::GoingAway) => {
+                self.metrics.drained("stop");
+                Duration::MAX
+            }
+        };
+        connection.as_mut().graceful_shutdown();
+        tokio::select! {
+            outcome = &mut connection => Some(outcome),
+            () = time::sleep(grace) => None,
+            () = self.stages.reached(Stage::CutOff) => None,
+        }
+    }
+}
+
+/// Returns why h2 cut a connection, where it did so for what the peer sent.
+fn fault(error: &hyper::Error) -> Option<Cut> {
+    let error: &h2::Error = error.source()?.downcast_ref()?;
+    (error.is_go_away() && error.is_library()).then(|| match error.reason() {
+        Some(h2::Reason::ENHANCE_YOUR_CALM) => Cut::Flood,
+        _ => Cut::Protocol,
+    })
+}
+
+fn max_header_list_size(config: &Config) -> u32 {
+    config.max_header_list_size.saturating_mul(HEADER_LIST_FACTOR)
+}
+
+fn http(config: &Config, calls: Calls) -> http2::Builder<Calls> {
+    let max_calls = config.max_concurrent_streams;
+    let mut http = http2::Builder::new(calls);
+    http.timer(TokioTimer::new())
+        .max_concurrent_streams(max_calls)
+        .max_header_list_size(max_header_list_size(config))
+        .max_pending_accept_reset_streams(usize::try_from(max_unseen_resets(max_calls)).unwrap_or(usize::MAX))
+        .max_local_error_reset_streams(MAX_ERROR_RESETS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .keep_alive_interval(config.keepalive_interval)
+        .keep_alive_timeout(config.keepalive_timeout);
+    http
 }

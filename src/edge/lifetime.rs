@@ -1,39 +1,37 @@
 use std::{
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
-use futures_util::future;
 use http::{Request, Response};
 use http_body::{Body, Frame};
 use pin_project_lite::pin_project;
-use tokio::time::{self, Instant};
-use tonic::{Code, Status};
+use tokio::time::Instant;
+use tonic::Status;
 use tower::{Layer, Service};
 
 use super::{
-    authenticate::unauthenticated,
-    credential::InvalidCredential,
-    error_info::{refusal, trailers},
-    stage::{Stage, Stages},
+    call_end::{Bounds, CallEnd, Why},
+    error_info::trailers,
+    stage::Stages,
 };
 use crate::grpc::timeout;
 
-/// When callers whose call was ended by a drain may come back: at once, elsewhere.
-const DRAINING_RETRY: Duration = Duration::from_millis(100);
-
 /// Ends calls that last too long, streams included, with a status: at the caller's `grpc-timeout`, at the gateway's own
 /// maximum, when the caller's credential expires, and at the end of a drain. tonic's own time-out answers CANCELLED, and stops
-/// watching when a stream begins.
+/// watching when a stream begins. The connection resets the stream of a call that cannot be ended so, or stalls.
 #[derive(Debug, Clone)]
 pub struct LifetimeLayer {
     /// How long any call may last.
     pub max: Duration,
     /// Where the drain is.
     pub stages: Stages,
+    /// How long the peer may take nothing of what it is offered.
+    pub stall_timeout: Duration,
 }
 
 /// When the credential of a request expires; among its extensions.
@@ -53,7 +51,7 @@ pin_project! {
     pub struct LifetimeFuture<F> {
         #[pin]
         inner: F,
-        bounds: Option<Bounds>,
+        lasting: Option<Lasting>,
     }
 }
 
@@ -61,23 +59,14 @@ pin_project! {
 #[derive(Debug, Default)]
 pub struct LifetimeBody<B> {
     inner: B,
-    bounds: Option<Bounds>,
+    lasting: Option<Lasting>,
 }
 
-/// When a call ends, and why.
-struct Bounds {
-    at: Instant,
-    why: Why,
-    stages: Stages,
+/// A call with what it waits for.
+struct Lasting {
+    end: Arc<CallEnd>,
     /// Ready at the end. There is none before something has to be waited for: then a look at the clock does.
-    end: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Why {
-    Deadline(Duration),
-    Maximum(Duration),
-    Credential,
+    due: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 impl<S> Layer<S> for LifetimeLayer {
@@ -102,8 +91,10 @@ where
     }
 
     fn call(&mut self, request: Request<R>) -> Self::Future {
-        let bounds = Bounds::new(&self.layer, &request);
-        LifetimeFuture { inner: self.inner.call(request), bounds: Some(bounds) }
+        // A connection has put one there. Who calls without a connection has nobody to reset a stream.
+        let end = request.extensions().get().map_or_else(|| Arc::new(CallEnd::new()), Arc::clone);
+        end.bound(self.layer.bounds(&request));
+        LifetimeFuture { inner: self.inner.call(request), lasting: Some(Lasting { end, due: None }) }
     }
 }
 
@@ -117,11 +108,11 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         if let Poll::Ready(outcome) = this.inner.poll(cx) {
-            let bounds = this.bounds.take();
-            return Poll::Ready(outcome.map(|answer| answer.map(|inner| LifetimeBody { inner, bounds })));
+            let lasting = this.lasting.take();
+            return Poll::Ready(outcome.map(|answer| answer.map(|inner| LifetimeBody { inner, lasting })));
         }
-        let Some(bounds) = this.bounds else { return Poll::Pending };
-        bounds.poll_end(cx).map(|status| Ok(status.into_http()))
+        let Some(lasting) = this.lasting else { return Poll::Pending };
+        lasting.poll_due(cx).map(|status| Ok(status.into_http()))
     }
 }
 
@@ -134,13 +125,20 @@ where
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
-        let Some(bounds) = &mut this.bounds else { return Poll::Ready(None) };
+        let Some(lasting) = &mut this.lasting else { return Poll::Ready(None) };
+        let now = Instant::now();
         // The end first: a stream that always has a frame ready must end too.
-        let status = match bounds.look() {
+        let status = match lasting.end.status(now) {
             Some(status) => status,
             None => match Pin::new(&mut this.inner).poll_frame(cx) {
-                Poll::Pending => ready!(bounds.poll_end(cx)),
-                frame @ Poll::Ready(_) => return frame,
+                Poll::Pending => {
+                    lasting.end.nothing_to_offer();
+                    ready!(lasting.poll_due(cx))
+                }
+                frame @ Poll::Ready(_) => {
+                    lasting.end.offer(now);
+                    return frame;
+                }
             },
         };
         *this = Self::default();
@@ -148,59 +146,41 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.bounds.is_none() || self.inner.is_end_stream()
+        self.lasting.is_none() || self.inner.is_end_stream()
     }
 }
 
-impl Bounds {
-    fn new<R>(layer: &LifetimeLayer, request: &Request<R>) -> Self {
+impl LifetimeLayer {
+    /// Returns what ends the call of this request.
+    fn bounds<R>(&self, request: &Request<R>) -> Bounds {
         let now = Instant::now();
         let expiry = request.extensions().get().map(|&Expiry(at)| (at, Why::Credential));
         // A header that is no time is refused where requests are read (`grpc::Messages`).
         let timeout = timeout(request.headers()).ok().flatten();
         let timeout = timeout.map(|timeout| (now + timeout, Why::Deadline(timeout)));
         let bounds = [expiry, timeout].into_iter().flatten();
-        let (at, why) = bounds.fold((now + layer.max, Why::Maximum(layer.max)), |earliest, bound| {
+        let earlier = |earliest: (Instant, Why), bound: (Instant, Why)| {
             if bound.0 < earliest.0 { bound } else { earliest }
-        });
-        Self { at, why, stages: layer.stages.clone(), end: None }
-    }
-
-    /// Tells with what status the call ends, if it does now.
-    fn look(&self) -> Option<Status> {
-        if self.stages.is_at(Stage::Ending) {
-            let message = "the gateway is going away: call another one, a stream from its last resume token on";
-            return Some(refusal(Code::Unavailable, "DRAINING", message, Some(DRAINING_RETRY)));
-        }
-        (Instant::now() >= self.at).then(|| match self.why {
-            Why::Deadline(after) => passed("the caller's deadline", after),
-            Why::Maximum(after) => passed("the gateway's own limit", after),
-            Why::Credential => unauthenticated(InvalidCredential::Expired),
-        })
-    }
-
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
-        let (at, stages) = (self.at, &self.stages);
-        let end = self.end.get_or_insert_with(|| {
-            let stages = stages.clone();
-            Box::pin(async move {
-                let ending = std::pin::pin!(stages.reached(Stage::Ending));
-                future::select(ending, std::pin::pin!(time::sleep_until(at))).await;
-            })
-        });
-        ready!(end.as_mut().poll(cx));
-        self.look().map_or(Poll::Pending, Poll::Ready)
+        };
+        let (at, why) = bounds.fold((now + self.max, Why::Maximum(self.max)), earlier);
+        Bounds { at, why, stages: self.stages.clone(), stall_timeout: self.stall_timeout }
     }
 }
 
-fn passed(what: &str, after: Duration) -> Status {
-    let message = format!("{what} of {} passed", humantime::format_duration(after));
-    refusal(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", message, None)
+impl Lasting {
+    fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
+        let due = self.due.get_or_insert_with(|| {
+            let end = Arc::clone(&self.end);
+            Box::pin(async move { end.due().await })
+        });
+        ready!(due.as_mut().poll(cx));
+        self.end.status(Instant::now()).map_or(Poll::Pending, Poll::Ready)
+    }
 }
 
-impl std::fmt::Debug for Bounds {
+impl std::fmt::Debug for Lasting {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Bounds").field("at", &self.at).field("why", &self.why).finish_non_exhaustive()
+        f.debug_struct("Lasting").field("end", &self.end).finish_non_exhaustive()
     }
 }
 

@@ -233,7 +233,7 @@ impl Drop for Permit {
 }
 
 /// More than the gateway takes.
-fn overloaded(cause: &str, message: &str) -> Status {
+pub(super) fn overloaded(cause: &str, message: &str) -> Status {
     let cause = HashMap::from([("cause".to_owned(), cause.to_owned())]);
     let details = ErrorDetails::with_error_info("OVERLOADED", "ssm-gateway", cause);
     refusal_with(Code::Unavailable, details, message, Some(RETRY_DELAY))

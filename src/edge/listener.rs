@@ -2,12 +2,11 @@ use std::{fs, io, os::unix::fs::FileTypeExt as _, path::Path, sync::Arc, time::D
 
 use http::{Request, Response};
 use http_body::Body;
-use hyper::{body::Incoming, server::conn::http2};
-use hyper_util::rt::TokioTimer;
+use hyper::body::Incoming;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpListener, UnixListener},
-    time::{self, Instant},
+    time,
 };
 use tokio_util::task::TaskTracker;
 use tonic::Status;
@@ -16,8 +15,9 @@ use tracing::warn;
 
 use super::{
     Address, Config,
-    connection::{Connections, Streams},
+    connection::{Connections, Lines},
     metrics::Metrics,
+    seldom::Seldom,
     socket::{Socket, Stream},
     stage::{Stage, Stages},
     tls::Tls,
@@ -27,18 +27,8 @@ use crate::model::Causes;
 
 /// How long to wait after the system could not accept: out of file descriptors, say.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
-/// How often it is said at most that there are too many connections.
-const WARN_INTERVAL: Duration = Duration::from_secs(10);
 /// How long calls that were cut off may take to end.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// Calls whose callers left before they were begun, on one connection; more are an attack (CVE-2023-44487).
-const MAX_PENDING_RESETS: usize = 20;
-/// Calls that the peer's own mistakes ended, on one connection.
-const MAX_ERROR_RESETS: usize = 100;
-/// What a peer may send ahead of a call's reader, and of all together: requests are small.
-const STREAM_WINDOW: u32 = 256 << 10;
-const CONNECTION_WINDOW: u32 = 1 << 20;
-
 /// A bound address with an accept loop of our own: tonic's waits for idle peers without bound when it stops, and spins
 /// when the process is out of file descriptors.
 #[derive(Debug)]
@@ -134,12 +124,19 @@ impl Listener {
     {
         let Self { socket, addr, tls, config } = self;
         let (drain_delay, drain_timeout) = (config.drain_delay, config.drain_timeout);
-        let (tasks, streams) = (TaskTracker::new(), TaskTracker::new());
+        let (tasks, calls) = (TaskTracker::new(), TaskTracker::new());
         let (max, keepalive) = (config.max_connections, config.keepalive_interval);
-        let (http, stage) = (http(&config, &streams), stages.clone());
-        let connections = Arc::new(Connections { http, service, tls, config, stages: stage, metrics: metrics.clone() });
+        let connections = Arc::new(Connections {
+            calls: calls.clone(),
+            service,
+            tls,
+            config,
+            stages: stages.clone(),
+            metrics: metrics.clone(),
+            lines: Lines::default(),
+        });
+        let turned_away = Seldom::default();
         let accepting = async {
-            let mut warned = None;
             loop {
                 let stream = socket.accept(keepalive).await;
                 if tasks.len() < max {
@@ -151,9 +148,8 @@ impl Listener {
                     continue;
                 }
                 metrics.turned_away();
-                if warned.is_none_or(|warned: Instant| warned.elapsed() > WARN_INTERVAL) {
-                    warned = Some(Instant::now());
-                    warn!(max, "there are as many connections as may be: further ones are closed at once");
+                if let Some(left_out) = turned_away.left_out() {
+                    warn!(max, left_out, "there are as many connections as may be: further ones are closed at once");
                 }
             }
         };
@@ -183,8 +179,8 @@ impl Listener {
         stages.advance(Stage::CutOff);
         tasks.wait().await;
         // What is told of a call that was cut off is told by its own task.
-        streams.close();
-        within(LAST_WORDS, streams.wait()).await;
+        calls.close();
+        within(LAST_WORDS, calls.wait()).await;
     }
 }
 
@@ -218,20 +214,6 @@ impl Bound {
             }
         }
     }
-}
-
-fn http(config: &Config, streams: &TaskTracker) -> http2::Builder<Streams> {
-    let mut http = http2::Builder::new(Streams(streams.clone()));
-    http.timer(TokioTimer::new())
-        .max_concurrent_streams(config.max_concurrent_streams)
-        .max_header_list_size(config.max_header_list_size)
-        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
-        .max_local_error_reset_streams(MAX_ERROR_RESETS)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .keep_alive_interval(config.keepalive_interval)
-        .keep_alive_timeout(config.keepalive_timeout);
-    http
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use prometheus::{
 };
 use tonic::Code;
 
-use super::error_info;
+use super::{conduct::Cut, error_info};
 
 /// The bounds of the buckets of call durations, in seconds, by OpenTelemetry's conventions.
 const BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
@@ -19,7 +19,7 @@ const OTHER: &str = "_OTHER";
 /// How many status codes there are.
 const CODES: usize = 17;
 /// Refusals that are the gateway's own, by reason and cause; those that AWS words are counted with its fetches.
-const REFUSALS: [[&str; 2]; 14] = [
+const REFUSALS: [[&str; 2]; 15] = [
     ["UNAUTHENTICATED", "missing"],
     ["UNAUTHENTICATED", "unknown"],
     ["UNAUTHENTICATED", "expired"],
@@ -34,6 +34,7 @@ const REFUSALS: [[&str; 2]; 14] = [
     ["OVERLOADED", "stalled"],
     ["OVERLOADED", "watches"],
     ["DRAINING", ""],
+    ["REQUEST_TOO_LARGE", "headers"],
 ];
 
 /// What the edge counts. Clones share it.
@@ -52,6 +53,7 @@ struct Counted {
     turned_away: IntCounter,
     failed_handshakes: IntCounter,
     drained: IntCounterVec,
+    cut: IntCounterVec,
 }
 
 /// The calls of one method.
@@ -90,12 +92,17 @@ impl Metrics {
         let refused = IntCounterVec::new(refused, &["reason", "cause"])?;
         let drained = Opts::new("ssm_gateway_connections_drained_total", "Connections that were told to go elsewhere.");
         let drained = IntCounterVec::new(drained, &["reason"])?;
+        let cut = Opts::new("ssm_gateway_connections_cut_total", "Connections that were cut for what their peer did.");
+        let cut = IntCounterVec::new(cut, &["reason"])?;
         // There from the start, so that the first of a kind is an increase.
         for labels in &REFUSALS {
             refused.with_label_values(labels);
         }
         for reason in ["age", "stop"] {
             drained.with_label_values(&[reason]);
+        }
+        for reason in Cut::ALL {
+            cut.with_label_values(&[reason.as_str()]);
         }
         Ok(Self(Arc::new(Counted {
             calls: HistogramVec::new(duration, &["rpc_method", "rpc_response_status_code"])?,
@@ -108,6 +115,7 @@ impl Metrics {
             turned_away: counter("ssm_gateway_connections_refused_total", "Connections that were one too many.")?,
             failed_handshakes: counter("ssm_gateway_tls_handshake_failures_total", "TLS handshakes that failed.")?,
             drained,
+            cut,
         })))
     }
 
@@ -124,7 +132,8 @@ impl Metrics {
         registry.register(Box::new(counted.accepted.clone()))?;
         registry.register(Box::new(counted.turned_away.clone()))?;
         registry.register(Box::new(counted.failed_handshakes.clone()))?;
-        registry.register(Box::new(counted.drained.clone()))
+        registry.register(Box::new(counted.drained.clone()))?;
+        registry.register(Box::new(counted.cut.clone()))
     }
 
     /// How many calls go on.
@@ -192,6 +201,11 @@ impl Metrics {
     /// Counts a connection whose peer was told to go elsewhere, because of its `age` or of a `stop`.
     pub(super) fn drained(&self, reason: &str) {
         self.0.drained.with_label_values(&[reason]).inc();
+    }
+
+    /// Counts a connection that was cut.
+    pub(super) fn cut(&self, why: Cut) {
+        self.0.cut.with_label_values(&[why.as_str()]).inc();
     }
 }
 

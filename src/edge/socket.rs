@@ -4,7 +4,7 @@
 use std::{
     future::Future,
     io::{self, IoSlice},
-    net::Shutdown,
+    net::{Shutdown, SocketAddr},
     pin::Pin,
     sync::{
         Arc,
@@ -25,7 +25,15 @@ use tokio::{
 #[derive(Debug, Clone)]
 pub(super) struct Socket {
     stream: Arc<Stream>,
-    is_corked: Arc<AtomicBool>,
+    state: Arc<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// None on a Unix socket, whose peers have no address.
+    peer: Option<SocketAddr>,
+    is_corked: AtomicBool,
+    has_received: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -46,7 +54,27 @@ pin_project! {
 
 impl Socket {
     pub(super) fn new(stream: Stream) -> Self {
-        Self { stream: Arc::new(stream), is_corked: Arc::default() }
+        let peer = match &stream {
+            Stream::Tcp(stream) => stream.peer_addr().ok(),
+            Stream::Unix(_) => None,
+        };
+        let state = State { peer, is_corked: AtomicBool::new(false), has_received: AtomicBool::new(false) };
+        Self { stream: Arc::new(stream), state: Arc::new(state) }
+    }
+
+    /// Returns whether this is a Unix socket.
+    pub(super) fn is_unix(&self) -> bool {
+        matches!(&*self.stream, Stream::Unix(_))
+    }
+
+    /// Returns the address of the peer, for log lines.
+    pub(super) fn peer(&self) -> String {
+        self.state.peer.map_or_else(|| "a Unix socket".to_owned(), |peer| peer.to_string())
+    }
+
+    /// Returns whether the peer has sent anything.
+    pub(super) fn has_received(&self) -> bool {
+        self.state.has_received.load(Relaxed)
     }
 
     /// The connection's future, turn by turn.
@@ -56,7 +84,7 @@ impl Socket {
 
     /// Where the system cannot, every write goes out at once.
     fn cork(&self, is_corked: bool) {
-        if self.is_corked.swap(is_corked, Relaxed) != is_corked {
+        if self.state.is_corked.swap(is_corked, Relaxed) != is_corked {
             self.stream.cork(is_corked);
         }
     }
@@ -156,7 +184,14 @@ impl AsyncRead for Socket {
             ready!(self.stream.poll_read_ready(cx))?;
             match self.stream.try_read(to.initialize_unfilled()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                outcome => return Poll::Ready(outcome.map(|read| to.advance(read))),
+                outcome => {
+                    let read = outcome?;
+                    to.advance(read);
+                    if read > 0 && !self.has_received() {
+                        self.state.has_received.store(true, Relaxed);
+                    }
+                    return Poll::Ready(Ok(()));
+                }
             }
         }
     }

@@ -39,13 +39,15 @@ impl Position {
 }
 
 impl Taken {
-    pub(super) fn note(&self, now: Instant) {
+    /// Notes that it takes something now.
+    pub fn note(&self, now: Instant) {
         let nanos = now.saturating_duration_since(*self.first.get_or_init(|| now)).as_nanos();
         self.nanos.store(u64::try_from(nanos).unwrap_or(u64::MAX), Relaxed);
     }
 
     /// When it took the last; none if it took none yet.
-    fn at(&self) -> Option<Instant> {
+    #[must_use]
+    pub fn at(&self) -> Option<Instant> {
         Some(*self.first.get()? + Duration::from_nanos(self.nanos.load(Relaxed)))
     }
 }

@@ -6,6 +6,7 @@ use std::{
     collections::VecDeque,
     fmt,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -17,21 +18,29 @@ use prost::{
     Message,
     encoding::{WireType, encode_key, encode_varint},
 };
+use tokio::time::Instant;
 use tonic::{Status, body::Body};
 
 use super::compress::{Compression, ENCODING};
-use crate::listing::Page;
+use crate::listing::{Page, Taken};
 
 /// The bytes before a message: whether it is compressed, and its length.
 pub(super) const PREFIX: usize = 5;
 /// Up to here an answer is copied into one piece: a frame more costs more than that.
 const COPIED: usize = 4096;
+/// What is handed out at a time: HTTP/2's least size of a frame, so that there are no more frames for it, and each that the caller
+/// took shows.
+const PIECE: usize = 16 << 10;
 
 /// An encoded answer of either RPC, cut into what is sent at a time.
 pub(super) struct Answer(VecDeque<Bytes>);
 
 /// The further answers of a stream.
-pub(super) type Answers = BoxStream<'static, Result<Answer, Status>>;
+pub(super) struct Answers {
+    pub(super) stream: BoxStream<'static, Result<Answer, Status>>,
+    /// When the caller last took something, for those whom a slow caller holds up.
+    pub(super) taken: Arc<Taken>,
+}
 
 /// The body of a call's response.
 struct AnswerBody {
@@ -118,19 +127,34 @@ impl fmt::Debug for Answer {
     }
 }
 
+impl AnswerBody {
+    /// Takes the next piece of the current answer: what was handed out before is taken.
+    fn next_piece(&mut self) -> Option<Bytes> {
+        let frame = self.frames.front_mut()?;
+        let piece = frame.split_to(frame.len().min(PIECE));
+        if frame.is_empty() {
+            self.frames.pop_front();
+        }
+        if let Some(Then::More(answers)) = &self.then {
+            answers.taken.note(Instant::now());
+        }
+        Some(piece)
+    }
+}
+
 impl http_body::Body for AnswerBody {
     type Data = Bytes;
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         loop {
-            if let Some(bytes) = self.frames.pop_front() {
-                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            if let Some(piece) = self.next_piece() {
+                return Poll::Ready(Some(Ok(Frame::data(piece))));
             }
             let next = match &mut self.then {
                 None => return Poll::Ready(None),
                 Some(Then::End) => None,
-                Some(Then::More(answers)) => std::task::ready!(answers.as_mut().poll_next(cx)),
+                Some(Then::More(answers)) => std::task::ready!(answers.stream.as_mut().poll_next(cx)),
             };
             let status = match next {
                 Some(Ok(answer)) => {
@@ -155,7 +179,7 @@ impl http_body::Body for AnswerBody {
 mod tests {
     use std::time::{Duration, SystemTime};
 
-    use futures_util::{FutureExt as _, StreamExt as _, stream};
+    use futures_util::{FutureExt as _, Stream, StreamExt as _, stream};
     use http_body_util::BodyExt as _;
     use proptest::prelude::*;
     use tonic::Code;
@@ -196,6 +220,10 @@ mod tests {
         Message_ { target: target.to_owned(), ..Default::default() }
     }
 
+    fn more(stream: impl Stream<Item = Result<Answer, Status>> + Send + 'static) -> Answers {
+        Answers { stream: stream.boxed(), taken: Arc::default() }
+    }
+
     /// What a client sees: the messages, and the trailers.
     fn received(response: http::Response<Body>) -> (Vec<Message_>, HeaderMap) {
         assert_eq!(response.headers()[CONTENT_TYPE], "application/grpc");
@@ -229,7 +257,7 @@ mod tests {
     #[test]
     fn a_stream_is_message_after_message_and_ends_with_its_status() {
         let answers = [Ok(answer(&["b"])), Ok(answer(&["c"])), Err(Status::aborted("gone")), Ok(answer(&["never"]))];
-        let (messages, trailers) = received(answer(&["a"]).into_http(Some(stream::iter(answers).boxed()), None));
+        let (messages, trailers) = received(answer(&["a"]).into_http(Some(more(stream::iter(answers))), None));
         assert_eq!(messages.iter().flat_map(ids).collect::<Vec<_>>(), ["a", "b", "c"]);
         assert_eq!(Status::from_header_map(&trailers).unwrap().code(), Code::Aborted);
     }
@@ -260,12 +288,28 @@ mod tests {
 
     #[test]
     fn a_body_waits_for_what_is_still_to_come_and_ends_once() {
-        let mut body = answer(&[]).into_http(Some(stream::pending().boxed()), None).into_body();
+        let mut body = answer(&[]).into_http(Some(more(stream::pending())), None).into_body();
         assert!(body.frame().now_or_never().unwrap().unwrap().unwrap().is_data());
         assert!(body.frame().now_or_never().is_none());
         let mut body = answer(&[]).into_http(None, None).into_body();
         let frames = [(); 3].map(|()| body.frame().now_or_never().unwrap());
         assert!(matches!(&frames, [Some(Ok(data)), Some(Ok(end)), None] if data.is_data() && end.is_trailers()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_message_is_handed_out_in_pieces_each_of_which_shows_that_the_one_before_was_taken() {
+        let answers = more(stream::pending());
+        let taken = Arc::clone(&answers.taken);
+        let large = Answer::new(page(&["a"], "t", 3 * PIECE), Some(RESUME_TOKEN), &rest(""));
+        let mut body = large.into_http(Some(answers), None).into_body();
+        let mut pieces = 0;
+        while let Some(frame) = body.frame().now_or_never() {
+            assert!(frame.unwrap().unwrap().into_data().unwrap().len() <= PIECE);
+            assert_eq!(taken.at(), Some(Instant::now()));
+            tokio::time::advance(Duration::from_secs(1)).await;
+            pieces += 1;
+        }
+        assert_eq!(pieces, 6, "the head, the cursor, and a little more than three");
     }
 
     #[test]
@@ -287,7 +331,7 @@ mod tests {
             });
             let first = answers.next().unwrap();
             let more: Vec<_> = answers.map(Ok).collect();
-            let (messages, _) = received(first.into_http(Some(stream::iter(more).boxed()), None));
+            let (messages, _) = received(first.into_http(Some(self::more(stream::iter(more))), None));
             let got: Vec<_> = messages.iter().map(|message| (ids(message), &*message.resume_token)).collect();
             let sent: Vec<(Vec<&str>, &str)> = sent
                 .iter()

@@ -12,7 +12,7 @@ use tonic::{Status, body::Body};
 
 use super::{
     Serving,
-    answer::{self, Answer},
+    answer::{self, Answer, Answers},
     caller::Caller,
     compress::Compression,
     failure::Failure,
@@ -20,7 +20,7 @@ use super::{
     validate::{self, Constraints},
 };
 use crate::{
-    listing::{Provenance, Reader, Target},
+    listing::{Provenance, Reader, Taken, Target},
     model::{CallNotes, Query, Records, TargetName},
     proto::{StreamInstanceInformationRequest, StreamInstanceInformationResponse},
 };
@@ -36,9 +36,9 @@ pub(super) async fn stream(
     caller: &Caller<'_>,
     request: StreamInstanceInformationRequest,
 ) -> Result<Response<Body>, Status> {
-    let mut walks = walks(serving, caller, request)?;
+    let (mut walks, taken) = walks(serving, caller, request)?;
     if walks.len() > 1 {
-        return merged(walks, caller.compression).await;
+        return merged(walks, taken, caller.compression).await;
     }
     // In a box, since it moves in and out of the stream with every message.
     let mut walk = Box::new(walks.pop().ok_or_else(no_target)?);
@@ -50,7 +50,7 @@ pub(super) async fn stream(
                 if walk.reader.is_at_end() { Ok(None) } else { Ok(Some((walk.next().await?, walk))) }
             },
         );
-    Ok(first.into_http(Some(rest.boxed()), caller.compression))
+    Ok(first.into_http(Some(Answers { stream: rest.boxed(), taken }), caller.compression))
 }
 
 /// Not to be seen: a call that means no target was refused.
@@ -58,12 +58,12 @@ fn no_target() -> Status {
     Status::internal("the call means no target")
 }
 
-/// What is asked of each target.
+/// What is asked of each target, and the clock that they share.
 fn walks(
     serving: &Serving,
     caller: &Caller<'_>,
     request: StreamInstanceInformationRequest,
-) -> Result<Vec<Walk>, Status> {
+) -> Result<(Vec<Walk>, Arc<Taken>), Status> {
     let Serving { listings, default_target, config, .. } = serving;
     caller.may_call()?;
     let freshness = validate::freshness(request.read_options)?;
@@ -95,11 +95,15 @@ fn walks(
         let notes = caller.notes.clone();
         walks.push(Walk { reader: reader.streaming().taking(&clock), query, limit, token, notes });
     }
-    Ok(walks)
+    Ok((walks, clock))
 }
 
 /// The messages of all walks as they come. A target that fails is told in a message of its own, unless all do.
-async fn merged(walks: Vec<Walk>, compression: Option<Compression>) -> Result<Response<Body>, Status> {
+async fn merged(
+    walks: Vec<Walk>,
+    taken: Arc<Taken>,
+    compression: Option<Compression>,
+) -> Result<Response<Body>, Status> {
     let targets = walks.len();
     let mut messages = stream::iter(walks).map(Walk::messages).flatten_unordered(WIDTH).boxed();
     let mut failed = Vec::new();
@@ -121,7 +125,7 @@ async fn merged(walks: Vec<Walk>, compression: Option<Compression>) -> Result<Re
             Err((failure, _)) => Some((Err(failure.into()), (rest, failures + 1))),
         }
     });
-    Ok(first.into_http(Some(rest.boxed()), compression))
+    Ok(first.into_http(Some(Answers { stream: rest.boxed(), taken }), compression))
 }
 
 /// What goes before the records of a page that is sent to anyone as it stands: fresh, and with the cursor behind it.

@@ -47,6 +47,7 @@ mod seeds;
 mod server;
 mod sharing;
 mod signing;
+mod stalls;
 mod status;
 mod stream;
 mod support;

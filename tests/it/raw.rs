@@ -17,6 +17,7 @@ pub(crate) const RST_STREAM: u8 = 3;
 pub(crate) const SETTINGS: u8 = 4;
 pub(crate) const PING: u8 = 6;
 pub(crate) const GOAWAY: u8 = 7;
+pub(crate) const WINDOW_UPDATE: u8 = 8;
 pub(crate) const CONTINUATION: u8 = 9;
 pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
@@ -44,7 +45,25 @@ pub(crate) fn headers(path: &str) -> Vec<u8> {
 
 /// A whole call with an empty message.
 pub(crate) fn call(stream: u32, path: &str) -> Vec<u8> {
-    [frame(HEADERS, END_HEADERS, stream, &headers(path)), frame(DATA, END_STREAM, stream, &[0; 5])].concat()
+    call_with(stream, path, &[], &[])
+}
+
+/// A whole call with these headers beside the usual ones, and this message.
+pub(crate) fn call_with(stream: u32, path: &str, more: &[(&str, &str)], message: &[u8]) -> Vec<u8> {
+    let headers = [headers(path), more.iter().flat_map(|(name, value)| field(name, value)).collect()].concat();
+    let len = u32::try_from(message.len()).unwrap().to_be_bytes();
+    let data = [&[0][..], &len, message].concat();
+    [frame(HEADERS, END_HEADERS, stream, &headers), frame(DATA, END_STREAM, stream, &data)].concat()
+}
+
+/// Lets the gateway send so many bytes more on this stream, or, on stream 0, on all of them.
+pub(crate) fn window(stream: u32, bytes: u32) -> Vec<u8> {
+    frame(WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes())
+}
+
+/// Gives a call up.
+pub(crate) fn reset(stream: u32) -> Vec<u8> {
+    frame(RST_STREAM, 0, stream, &8u32.to_be_bytes())
 }
 
 /// A connection whose peer is the test.
@@ -55,6 +74,7 @@ pub(crate) struct Raw<IO = TcpStream>(pub(crate) IO);
 pub(crate) struct Frame {
     pub(crate) kind: u8,
     pub(crate) flags: u8,
+    pub(crate) stream: u32,
     pub(crate) payload: Vec<u8>,
 }
 
@@ -83,10 +103,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Raw<IO> {
     pub(crate) async fn next(&mut self) -> Option<Frame> {
         let mut header = [0; 9];
         within(self.0.read_exact(&mut header)).await.ok()?;
-        let [a, b, c, kind, flags, ..] = header;
+        let [a, b, c, kind, flags, stream @ ..] = header;
         let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
         within(self.0.read_exact(&mut payload)).await.ok()?;
-        Some(Frame { kind, flags, payload })
+        Some(Frame { kind, flags, stream: u32::from_be_bytes(stream), payload })
     }
 
     /// The next frame of this kind; pings and settings are acknowledged meanwhile.
@@ -99,6 +119,16 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Raw<IO> {
             }
             if frame_.kind == kind {
                 return Some(frame_);
+            }
+        }
+    }
+
+    /// The next frame of this stream.
+    pub(crate) async fn next_of_stream(&mut self, stream: u32) -> Frame {
+        loop {
+            let frame = self.next().await.unwrap();
+            if frame.stream == stream {
+                return frame;
             }
         }
     }

@@ -18,7 +18,11 @@ use ssm_gateway::{
     },
     simulator::{self, Faults, Simulator},
 };
-use tokio::{net::TcpStream, time};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time,
+};
 use tokio_rustls::{
     TlsConnector,
     client::TlsStream,
@@ -32,6 +36,7 @@ use tonic::Code;
 use tonic_types::StatusExt as _;
 
 use crate::{
+    http::metrics,
     program::{Program, SSM_GATEWAY},
     proofs::{Authority, Issued, Secured, allow, token},
     raw::{GOAWAY, PREFACE, Raw, SETTINGS, frame},
@@ -58,6 +63,17 @@ async fn connect(
     version: &'static SupportedProtocolVersion,
     identity: Option<&Issued>,
 ) -> std::io::Result<TlsStream<TcpStream>> {
+    connect_as(port, authority, version, identity, &[b"h2", b"http/1.1"]).await
+}
+
+/// The same, by a client that speaks these protocols.
+async fn connect_as(
+    port: u16,
+    authority: &Authority,
+    version: &'static SupportedProtocolVersion,
+    identity: Option<&Issued>,
+    protocols: &[&[u8]],
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
     let client = ClientConfig::builder_with_protocol_versions(&[version]);
@@ -69,7 +85,7 @@ async fn connect(
             client.with_client_auth_cert(vec![cert], PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap()).unwrap()
         }
     };
-    client.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    client.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     let socket = TcpStream::connect(("127.0.0.1", port)).await?;
     let name = ServerName::try_from("localhost").unwrap();
     TlsConnector::from(Arc::new(client)).connect(name, socket).await
@@ -94,6 +110,35 @@ async fn tls_is_spoken_in_both_versions_that_are_safe_and_only_for_http2() {
         let (spoken, protocol, _) = within(handshake(gateway.addr.port(), &secured.authority, version)).await.unwrap();
         assert_eq!((spoken, &*protocol), (name, &b"h2"[..]));
     }
+}
+
+#[tokio::test]
+async fn http1_in_tls_is_told_what_is_spoken_here() {
+    let (gateway, secured, _simulator) = secured(1, false).await;
+    let port = gateway.addr.port();
+    let mut other = within(connect_as(port, &secured.authority, &version::TLS13, None, &[])).await.unwrap();
+    other.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    within(other.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 426 ") && answer.contains("gRPC over HTTP/2"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_probe_of_the_port_is_no_failed_handshake_and_the_line_of_one_says_who_connected() {
+    let secured = Secured::new();
+    let mut program = program(&secured, "[[allow]]\nprincipal = '*'\n");
+    for _ in 0..3 {
+        drop(TcpStream::connect(program.addr).await.unwrap());
+    }
+    let mut wrong = TcpStream::connect(program.addr).await.unwrap();
+    wrong.write_all(b"no TLS at all").await.unwrap();
+    program.until("a TLS handshake failed");
+    let samples = async || metrics(program.admin).await;
+    within(async { while samples().await["ssm_gateway_connections"] > 0.0 {} }).await;
+    assert!(samples().await["ssm_gateway_tls_handshake_failures_total"] == 1.0);
+    let log = program.stop();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("a TLS handshake failed")).collect();
+    assert!(lines.len() == 1 && lines[0].contains(&wrong.local_addr().unwrap().to_string()), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,16 +2,19 @@ use std::{convert::Infallible, future};
 
 use futures_util::{StreamExt as _, stream};
 use http_body_util::{BodyExt as _, StreamBody};
+use tokio::time;
+use tonic::Code;
 use tonic::body::Body as TonicBody;
 use tonic_types::StatusExt as _;
 use tower::{ServiceExt as _, service_fn};
 
-use super::*;
+use super::{super::stage::Stage, *};
 
 type Answer = Result<Response<TonicBody>, Infallible>;
 
 fn layer() -> LifetimeLayer {
-    LifetimeLayer { max: Duration::from_hours(24 * 365), stages: Stages::default() }
+    let max = Duration::from_hours(24 * 365);
+    LifetimeLayer { max, stages: Stages::default(), stall_timeout: Duration::from_mins(1) }
 }
 
 fn request(timeout: Option<&str>) -> Request<()> {

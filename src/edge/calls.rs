@@ -1,0 +1,175 @@
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, ready},
+};
+
+use hyper::rt::Executor;
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use super::{call_end::CallEnd, conduct::Conduct};
+
+/// Runs the calls of one connection, each in a task of its own, which may outlive the connection for a moment. hyper hands over
+/// the whole of a call (headers, body, trailers) right after it called the service for it, from the same task: so the service
+/// leaves the end of the call here for the next one that is run.
+#[derive(Debug, Clone)]
+pub(super) struct Calls(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    tasks: TaskTracker,
+    conduct: Arc<Conduct>,
+    next: Mutex<Option<Arc<CallEnd>>>,
+}
+
+pin_project! {
+    /// A call that is dropped when it is overdue, by which hyper resets its stream.
+    #[derive(Debug)]
+    struct Running<F> {
+        #[pin]
+        call: F,
+        end: Arc<CallEnd>,
+        calls: Calls,
+        overdue: Overdue,
+    }
+}
+
+/// When the call must be dropped. There is no timer before the call has to wait.
+enum Overdue {
+    New,
+    Unknown,
+    At(Pin<Box<dyn Future<Output = ()> + Send>>),
+}
+
+impl Calls {
+    pub(super) fn new(tasks: &TaskTracker, conduct: &Arc<Conduct>) -> Self {
+        Self(Arc::new(Shared { tasks: tasks.clone(), conduct: Arc::clone(conduct), next: Mutex::default() }))
+    }
+
+    /// Makes the end of the call that is run next.
+    pub(super) fn begin(&self) -> Arc<CallEnd> {
+        let end = Arc::new(CallEnd::new());
+        *self.0.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&end));
+        end
+    }
+}
+
+impl<F> Executor<F> for Calls
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, call: F) {
+        let next = self.0.next.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let end = next.unwrap_or_else(|| Arc::new(CallEnd::new()));
+        self.0.tasks.spawn(Running { call, end, calls: self.clone(), overdue: Overdue::New });
+    }
+}
+
+impl<F: Future> Future for Running<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        if this.call.poll(cx).is_ready() {
+            // What its caller has given up before the first poll is counted as the frames come in.
+            let is_premature = !matches!(this.overdue, Overdue::New) && this.end.is_premature(Instant::now());
+            this.calls.0.conduct.ended(is_premature);
+            return Poll::Ready(());
+        }
+        if matches!(this.overdue, Overdue::New) {
+            *this.overdue = Overdue::Unknown;
+        }
+        if matches!(this.overdue, Overdue::Unknown) && this.end.can_be_overdue() {
+            let end = Arc::clone(this.end);
+            *this.overdue = Overdue::At(Box::pin(async move { end.overdue().await }));
+        }
+        let Overdue::At(overdue) = this.overdue else { return Poll::Pending };
+        ready!(overdue.as_mut().poll(cx));
+        this.calls.0.conduct.ended(false);
+        Poll::Ready(())
+    }
+}
+
+impl std::fmt::Debug for Overdue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::New => "New",
+            Self::Unknown => "Unknown",
+            Self::At(_) => "At",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures_util::future::pending;
+
+    use super::{
+        super::{
+            call_end::{Bounds, Why},
+            stage::Stages,
+        },
+        *,
+    };
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn calls() -> Calls {
+        Calls::new(&TaskTracker::new(), &Arc::new(Conduct::default()))
+    }
+
+    fn bound(end: &CallEnd) {
+        let (at, why) = (Instant::now() + 5 * SECOND, Why::Maximum(5 * SECOND));
+        end.bound(Bounds { at, why, stages: Stages::default(), stall_timeout: 2 * SECOND });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_is_overdue_is_dropped_and_its_place_is_free() {
+        let (calls, started) = (calls(), Instant::now());
+        let end = calls.begin();
+        let place = Arc::new(());
+        let held = Arc::clone(&place);
+        calls.execute(async move {
+            pending::<()>().await;
+            drop(held);
+        });
+        bound(&end);
+        calls.0.tasks.close();
+        calls.0.tasks.wait().await;
+        assert_eq!((started.elapsed(), Arc::strong_count(&place)), (6 * SECOND, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_was_refused_is_dropped_when_its_peer_does_not_take_the_refusal() {
+        let (calls, started) = (calls(), Instant::now());
+        calls.begin().answered();
+        calls.execute(pending::<()>());
+        calls.0.tasks.close();
+        calls.0.tasks.wait().await;
+        assert_eq!(started.elapsed(), 10 * SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_call_has_the_end_that_was_begun_for_it_and_one_that_nobody_began_has_no_end() {
+        let calls = calls();
+        let (first, second) = (calls.begin(), calls.begin());
+        bound(&first);
+        calls.execute(pending::<()>());
+        calls.execute(pending::<()>());
+        tokio::time::sleep(60 * SECOND).await;
+        assert_eq!(calls.0.tasks.len(), 2);
+        bound(&second);
+        assert!(first.reset().is_none() && second.reset().is_none(), "nobody polls the call, so nobody looks");
+        let third = calls.begin();
+        bound(&third);
+        calls.execute(pending::<()>());
+        tokio::time::sleep(60 * SECOND).await;
+        assert!(third.reset().is_some());
+        assert_eq!(calls.0.tasks.len(), 2);
+    }
+}

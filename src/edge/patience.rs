@@ -1,0 +1,90 @@
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::time::{self, Instant, Sleep};
+
+/// A timer that wakes its task so much too late shows that the gateway itself did not run.
+const LATE: Duration = Duration::from_millis(100);
+
+/// A time-out for what a peer sends, which does not count the time in which the gateway did not run and so did not read: a
+/// timer that fires late gives the peer as much time again, once. Look for what the peer sent before a poll.
+#[derive(Debug)]
+pub(super) struct Patience {
+    due: Instant,
+    is_extended: bool,
+    /// Wakes up at `due` or before. There is none before something has to be waited for.
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patience {
+    pub(super) fn new(timeout: Duration) -> Self {
+        Self { due: Instant::now() + timeout, is_extended: false, sleep: None }
+    }
+
+    /// Begins anew.
+    pub(super) fn restart(&mut self, timeout: Duration) {
+        (self.due, self.is_extended) = (Instant::now() + timeout, false);
+    }
+
+    /// Ready when the peer has taken too long.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(time::sleep_until(self.due)));
+        loop {
+            if sleep.deadline() != self.due {
+                sleep.as_mut().reset(self.due);
+            }
+            ready!(sleep.as_mut().poll(cx));
+            let late = self.due.elapsed();
+            if late < LATE || std::mem::replace(&mut self.is_extended, true) {
+                return Poll::Ready(());
+            }
+            self.due = Instant::now() + late;
+        }
+    }
+}
+
+/// Awaits what a peer sends; none if the peer takes too long.
+pub(super) async fn patiently<F: Future>(timeout: Duration, what: F) -> Option<F::Output> {
+    let (mut what, mut patience) = (std::pin::pin!(what), Patience::new(timeout));
+    std::future::poll_fn(|cx| match what.as_mut().poll(cx) {
+        Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+        Poll::Pending => patience.poll(cx).map(|()| None),
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::poll;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    async fn wait(patience: &mut Patience) {
+        std::future::poll_fn(|cx| patience.poll(cx)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timer_that_fires_in_time_ends_the_patience_and_one_that_fires_late_extends_it_once() {
+        let (started, mut patience) = (Instant::now(), Patience::new(SECOND));
+        wait(&mut patience).await;
+        assert_eq!(started.elapsed(), SECOND);
+        patience.restart(SECOND);
+        // The gateway does not run for three seconds, two of them after the end.
+        time::advance(3 * SECOND).await;
+        assert!(poll!(std::pin::pin!(wait(&mut patience))).is_pending());
+        wait(&mut patience).await;
+        assert_eq!(started.elapsed(), 6 * SECOND);
+        patience.restart(SECOND);
+        for _ in 0..2 {
+            time::advance(3 * SECOND).await;
+            let _is_over = poll!(std::pin::pin!(wait(&mut patience)));
+        }
+        assert!(poll!(std::pin::pin!(wait(&mut patience))).is_ready());
+    }
+}
