@@ -2,7 +2,7 @@ use std::{error::Error, io, path::Path, str::FromStr};
 
 use bytes::Bytes;
 use http::{
-    Request, Uri, header,
+    Request, StatusCode, Uri, header,
     uri::{Authority, Scheme},
 };
 use http_body_util::{BodyExt as _, Empty};
@@ -54,6 +54,9 @@ impl Admin {
             self.failed("what listens there gives no answer in HTTP/1.1: is it the address of [admin]?")
         })?;
         let status = answer.status();
+        if status == StatusCode::UPGRADE_REQUIRED {
+            return Err(self.failed("what listens there speaks gRPC: is it the address of [admin]?"));
+        }
         let body = answer.into_body().collect().await.map_err(|error| self.failed(error))?.to_bytes();
         if status.is_success() {
             return Ok(body);

@@ -70,7 +70,8 @@ where
             return Either::Left(self.inner.call(request).map_ok(call));
         };
         debug!(status = status.as_u16(), "rejected a request that is no gRPC call");
-        let mut answer = Response::new(ProtocolBody::Text(Some(Bytes::from_static(TEXT))));
+        let text = (request.method() != Method::HEAD).then(|| Bytes::from_static(TEXT));
+        let mut answer = Response::new(ProtocolBody::Text(text));
         *answer.status_mut() = status;
         answer.headers_mut().extend([header, (CONTENT_TYPE, HeaderValue::from_static("text/plain"))]);
         Either::Right(ready(Ok(answer)))

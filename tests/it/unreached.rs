@@ -108,10 +108,7 @@ async fn another_protocol_than_the_one_that_was_asked_for_is_named() {
     let (plain, tls) = (plain.addr, tls.addr.port());
     let check = |server: &str, sentence: &str| check(&secured.folder, server, "", sentence);
     check(&format!("http://localhost:{tls}"), "if TLS is spoken there, give https://");
-    check(
-        &format!("https://{plain}"),
-        "what answers there does not speak TLS: if it is spoken to in plaintext, give http://",
-    );
+    check(&format!("https://{plain}"), "the connection was closed: is TLS spoken there? If not, give http://");
     let other = http2_server().await;
     check(&format!("http://{other}"), "what answers there is no gateway (HTTP status code 404): is the address right?");
     let http = server_of(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n").await;
@@ -200,7 +197,7 @@ async fn an_admin_address_that_is_none_is_said_to_be() {
                 "127.0.0.1:1".to_owned(),
                 "at 127.0.0.1:1: nothing listens there (connection refused): is the gateway running",
             ),
-            (gateway.addr.to_string(), "gives no answer in HTTP/1.1: is it the address of [admin]?"),
+            (gateway.addr.to_string(), "what listens there speaks gRPC: is it the address of [admin]?"),
         ] {
             let output = Command::new(SSM_GATEWAY).args([command, "--admin", &format!("http://{admin}")]).output();
             let stderr = String::from_utf8(output.unwrap().stderr).unwrap();
