@@ -1,5 +1,7 @@
 use std::{fmt, path::Path};
 
+use super::shown::is_random;
+
 /// The longest name of a file.
 const MAX_NAME: usize = 255;
 /// What a JWT begins with: `{"` in base64.
@@ -24,6 +26,7 @@ impl fmt::Display for FileName<'_> {
         let is_content = path.contains("-----")
             || path.contains(char::is_control)
             || [JWT, "{", "["].iter().any(|start| path.starts_with(start))
+            || !path.contains(['/', '.']) && is_random(&path)
             || path.split('/').any(|name| name.len() > MAX_NAME);
         if is_content { f.write_str("(a text that is no file's name)") } else { f.write_str(&path) }
     }
@@ -36,9 +39,14 @@ mod tests {
     #[test]
     fn a_key_a_token_and_a_set_of_keys_are_not_shown_as_names() {
         let long = "k".repeat(256);
-        for content in
-            ["-----BEGIN PRIVATE KEY-----\\nMIGH", "a\nb", "eyJhbGciOiJFUzI1NiJ9.e30.x", "{\"keys\":[]}", &long]
-        {
+        for content in [
+            "-----BEGIN PRIVATE KEY-----\\nMIGH",
+            "a\nb",
+            "eyJhbGciOiJFUzI1NiJ9.e30.x",
+            "{\"keys\":[]}",
+            "K7MDENG9bPxRfiCYzEXAMPLEKEY",
+            &long,
+        ] {
             assert_eq!(FileName(Path::new(content)).to_string(), "(a text that is no file's name)");
         }
         assert_eq!(FileName(Path::new("../tls/my key.pem")).to_string(), "../tls/my key.pem");

@@ -1,0 +1,48 @@
+use std::fmt;
+
+/// The longest text that is shown.
+const MAX: usize = 64;
+
+/// A setting's value as a message shows it: quoted, if it is short and plain, and else not at all. What is long or odd where a
+/// name belongs may be a key or a token that was put into the wrong place.
+///
+/// ```
+/// use ssm_gateway::model::Shown;
+///
+/// assert_eq!(Shown("us-east-1a").to_string(), "\"us-east-1a\"");
+/// assert_eq!(Shown("wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY=").to_string(), "(a value that is not shown)");
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct Shown<'a>(pub &'a str);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b" -_.:/*@".contains(&byte);
+        let is_shown = self.0.len() <= MAX && self.0.bytes().all(is_plain) && !is_random(self.0);
+        if is_shown { write!(f, "{:?}", self.0) } else { f.write_str("(a value that is not shown)") }
+    }
+}
+
+/// Whether a run of letters and digits in a text is long and mixed, as keys and tokens are, and names are not.
+pub(super) fn is_random(text: &str) -> bool {
+    let is_mixed = |run: &str| {
+        let has = |is: fn(&u8) -> bool| run.bytes().any(|byte| is(&byte));
+        run.len() >= 20 && has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic)
+    };
+    text.split(|letter: char| !letter.is_ascii_alphanumeric()).any(is_mixed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_shown_and_what_may_be_a_secret_is_not() {
+        for name in ["eu-west-1", "arn:aws:iam::123456789012:role/SsmReader", "spiffe://acme/*", "", "two words"] {
+            assert_eq!(Shown(name).to_string(), format!("{name:?}"));
+        }
+        for secret in ["AKIAIOSFODNN7EXAMPLE1", "eyJhbGciOiJFUzI1NiJ9.e30.x", "a\nb", "p@ss=word", &"a".repeat(65)] {
+            assert!(!Shown(secret).to_string().contains(secret), "{secret}");
+        }
+    }
+}
