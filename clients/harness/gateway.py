@@ -54,11 +54,12 @@ def gateway(languages):
         large = programs.enter_context(program("simulate", f"--nodes={LARGE}", "--listen=127.0.0.1:0"))
         faulty = ["denied", "silent"]
         faulty += [f"throttled-{language}{suffix}" for language in languages for suffix in ["", "-stream"]]
-        targets = f"[targets.fleet]\n[targets.other]\nregion = 'other'\n[targets.large]\nendpoint_url = '{large}'\n"
+        targets = f"[targets.fleet]\n[targets.other]\nregion = 'test-other-1'\n[targets.large]\nendpoint_url = '{large}'\n"
         for target in faulty:
             # A region is a fleet of its own.
-            targets += f"[targets.{target}]\nregion = '{target}'\n"
-            steer(simulator, target, FAULTS[target.split("-")[0]])
+            region = f"test-{target}-1"
+            targets += f"[targets.{target}]\nregion = '{region}'\n"
+            steer(simulator, region, FAULTS[target.split("-")[0]])
         token = secrets.token_hex(32)
         (folder / "token").write_text(token)
         authority = trustme.CA()
@@ -82,6 +83,9 @@ def gateway(languages):
             "SSM_GATEWAY_TLS_CA": str(folder / "ca.pem"),
             "SSM_GATEWAY_TOKEN_FILE": str(folder / "token"),
             "OPEN_ADDRESS": programs.enter_context(program(*serve, open_config)),
+            "UNIX_ADDRESS": programs.enter_context(
+                program("serve", f"--listen=unix:{folder}/socket", "--admin-listen=127.0.0.1:0", "--config", open_config)
+            ),
             "CUT_ADDRESS": cut_address,
             "FLEET": str(folder / "fleet.json"),
         }

@@ -232,7 +232,7 @@ pub(super) fn is_region(region: &str) -> bool {
         && parts.iter().all(is_word)
         && !number.is_empty()
         && number.bytes().all(|byte| byte.is_ascii_digit())
-        && region.len() <= 32
+        && region.len() <= 63
 }
 
 /// `arn:PARTITION:iam::ACCOUNT:role/NAME`.
