@@ -9,6 +9,7 @@ mod policy;
 mod principal;
 mod query;
 mod record;
+mod shown;
 mod target;
 mod token_hash;
 
@@ -20,5 +21,6 @@ pub use policy::{Allow, Denied, Method, Policy};
 pub use principal::Principal;
 pub use query::{Filter, Filters, Query, Scope};
 pub use record::{Records, RecordsBuilder};
+pub use shown::Shown;
 pub use target::{InvalidTargetName, TargetName};
 pub use token_hash::{InvalidTokenHash, TokenHash};

@@ -2,6 +2,8 @@ use std::{fmt, path::Path};
 
 /// The longest name of a file.
 const MAX_NAME: usize = 255;
+/// The shortest text that is more likely an opaque token than a name, if it has no folder and no extension.
+const OPAQUE: usize = 20;
 /// What a JWT begins with: `{"` in base64.
 const JWT: &str = "eyJ";
 
@@ -24,7 +26,8 @@ impl fmt::Display for FileName<'_> {
         let is_content = path.contains("-----")
             || path.contains(char::is_control)
             || [JWT, "{", "["].iter().any(|start| path.starts_with(start))
-            || path.split('/').any(|name| name.len() > MAX_NAME);
+            || path.split('/').any(|name| name.len() > MAX_NAME)
+            || (path.len() >= OPAQUE && !path.contains(['/', '.']));
         if is_content { f.write_str("(a text that is no file's name)") } else { f.write_str(&path) }
     }
 }
@@ -36,9 +39,14 @@ mod tests {
     #[test]
     fn a_key_a_token_and_a_set_of_keys_are_not_shown_as_names() {
         let long = "k".repeat(256);
-        for content in
-            ["-----BEGIN PRIVATE KEY-----\\nMIGH", "a\nb", "eyJhbGciOiJFUzI1NiJ9.e30.x", "{\"keys\":[]}", &long]
-        {
+        for content in [
+            "-----BEGIN PRIVATE KEY-----\\nMIGH",
+            "a\nb",
+            "eyJhbGciOiJFUzI1NiJ9.e30.x",
+            "{\"keys\":[]}",
+            &long,
+            "tok3n-that-n0body-reads",
+        ] {
             assert_eq!(FileName(Path::new(content)).to_string(), "(a text that is no file's name)");
         }
         assert_eq!(FileName(Path::new("../tls/my key.pem")).to_string(), "../tls/my key.pem");
