@@ -7,18 +7,26 @@ use std::{
 
 use clap::{
     Command, Error,
-    error::{ContextKind, ContextValue},
+    error::{ContextKind, ContextValue, ErrorKind},
 };
 
 use crate::model::Shown;
 
-/// Removes the value from an error if it may be a secret: it came from a variable, whose value nobody sees as it is set, or it is
-/// not short and plain, or may have a user in it. The error then names the variable or the flag, and says what its value means.
+/// Returns the error without a value that may be a secret: one that came from a variable, which nobody sees as it is set, and any
+/// that is not short and plain. The error then names the variable or the flag, and describes the value that is expected.
 pub(super) fn without_secret(error: Error, command: &mut Command, words: &[OsString]) -> Error {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
         _ => None,
     };
+    let word = match error.kind() {
+        ErrorKind::InvalidSubcommand => text(ContextKind::InvalidSubcommand),
+        ErrorKind::UnknownArgument => text(ContextKind::InvalidArg),
+        _ => None,
+    };
+    if word.is_some_and(|word| may_be_secret(&word)) {
+        return command.error(error.kind(), "a word of the command line is no command and no option");
+    }
     let (Some(flag), Some(value)) = (text(ContextKind::InvalidArg), text(ContextKind::InvalidValue)) else {
         return error;
     };
@@ -27,10 +35,15 @@ pub(super) fn without_secret(error: Error, command: &mut Command, words: &[OsStr
     let arg = command.get_arguments().find(|arg| arg.to_string() == flag);
     let is_given = |name: &&OsStr| env::var_os(name).is_some_and(|given| given.to_string_lossy() == value);
     let variable = arg.and_then(clap::Arg::get_env).filter(is_given).map(|name| name.to_string_lossy().into_owned());
-    if variable.is_none() && Shown(&value).is_shown() && !value.contains('@') {
+    if variable.is_none() && !may_be_secret(&value) {
         return error;
     }
     let place = variable.map_or_else(|| flag.clone(), |name| format!("{name} ({flag})"));
     let meaning = arg.and_then(clap::Arg::get_help).map(ToString::to_string).unwrap_or_default();
-    command.error(error.kind(), format!("the value of {place} is not valid. It means: {meaning}"))
+    command.error(error.kind(), format!("the value of {place} is not valid. Expected: {meaning}"))
+}
+
+/// Returns whether a text is not short and plain, or may be a URL with a user.
+fn may_be_secret(text: &str) -> bool {
+    !Shown(text).is_shown() || text.contains('@')
 }

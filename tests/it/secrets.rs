@@ -367,6 +367,10 @@ fn what_is_wrong_usage_is_not_printed() {
             }
         }
     }
+    for words in [&[KEY][..], &["list", KEY], &["check", &format!("me:{PASSWORD}@host")]] {
+        let printed = failing_with(2, bounded().args(words), "a word");
+        assert_free_of(&printed, &secrets.all, "a word");
+    }
     // A variable is not shown though it is short and plain.
     let mut program = bounded();
     program.arg("serve").env("SSM_GATEWAY_ALLOW_ANONYMOUS", TOKEN);
