@@ -1,6 +1,10 @@
 //! The program `ssm-gateway`.
 
-use std::process::ExitCode;
+use std::{
+    env, io,
+    os::unix::process::CommandExt as _,
+    process::{Command, ExitCode},
+};
 
 use ssm_gateway::cli::Cli;
 
@@ -8,7 +12,31 @@ use ssm_gateway::cli::Cli;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+fn main() -> ExitCode {
+    // Where that fails, all that the gateway itself reads is right all the same.
+    let _failed = unset_empty_variables();
+    run()
+}
+
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn run() -> ExitCode {
     Cli::from_command_line().run().await
+}
+
+/// Replaces the process by one without AWS's variables that are empty, if there are any. The SDK takes such a variable for set, and
+/// panics at an empty endpoint; to remove it from a process that runs is `unsafe`.
+fn unset_empty_variables() -> io::Result<()> {
+    let is_empty = |name: &str, value: &str| name.starts_with("AWS_") && value.trim().is_empty();
+    let empty = env::vars_os().filter(|(name, value)| is_empty(&name.to_string_lossy(), &value.to_string_lossy()));
+    let empty: Vec<_> = empty.map(|(name, _)| name).collect();
+    if empty.is_empty() {
+        return Ok(());
+    }
+    let mut arguments = env::args_os();
+    let mut program = Command::new(env::current_exe()?);
+    program.arg0(arguments.next().unwrap_or_default()).args(arguments);
+    for name in empty {
+        program.env_remove(name);
+    }
+    Err(program.exec())
 }

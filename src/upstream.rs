@@ -7,9 +7,10 @@ mod credentials;
 mod environment;
 mod error;
 mod http;
-mod mend;
 mod pacer;
 mod process;
+mod provide;
+mod repair;
 mod source;
 mod ssm;
 
@@ -82,7 +83,7 @@ pub struct Pace {
     pub retries: u64,
     /// How many fetches go on though AWS failed them already.
     pub retrying: usize,
-    /// How many members of nodes were mended or left out so far, since AWS sent what nobody can read.
+    /// How many nodes had invalid characters or timestamps so far, which were replaced or left out.
     pub repaired: u64,
 }
 

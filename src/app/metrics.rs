@@ -131,7 +131,7 @@ impl Families {
         let retries = each(|pace| total(pace.retries));
         self.counter("ssm_gateway_upstream_retries_total", "Requests that were sent again.", retries);
         let repaired = each(|pace| total(pace.repaired));
-        let help = "Nodes of which AWS sent something that cannot be read, which was mended or left out.";
+        let help = "Nodes with invalid characters or timestamps in AWS's answer, which are replaced or left out.";
         self.counter("ssm_gateway_upstream_repaired_nodes_total", help, repaired);
         let rate = each(|pace| pace.rate);
         self.gauge("ssm_gateway_upstream_rate", "Requests a second that AWS may be sent now.", rate);

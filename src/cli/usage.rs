@@ -43,7 +43,7 @@ pub(super) fn without_secret(error: Error, command: &mut Command, words: &[OsStr
     command.error(error.kind(), format!("the value of {place} is not valid. Expected: {meaning}"))
 }
 
-/// Returns whether a text is not short and plain, or may be a URL with a user.
+/// Returns whether a text is not short and plain, or may be a URL with a user or a phrase.
 fn may_be_secret(text: &str) -> bool {
-    !Shown(text).is_shown() || text.contains('@')
+    !Shown(text).is_shown() || text.contains(['@', ' '])
 }

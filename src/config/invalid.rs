@@ -26,7 +26,11 @@ pub(super) fn reason(error: &Error) -> String {
 fn unknown(rest: &str) -> Option<String> {
     let (what, rest) = rest.split_once(" `")?;
     let Some((given, expected)) = rest.rsplit_once("`, expected ") else { return Some(format!("unknown {what}")) };
-    let named = if what == "field" && Shown(given).is_shown() { format!(" `{given}`") } else { String::new() };
+    let named = if what == "field" && Shown(given).is_shown() && !given.contains(' ') {
+        format!(" `{given}`")
+    } else {
+        String::new()
+    };
     Some(format!("unknown {what}{named}, expected {expected}{}", hint(given, expected)))
 }
 

@@ -1,9 +1,9 @@
 use std::{fmt, path::Path};
 
+use super::shown::is_random;
+
 /// The longest name of a file.
 const MAX_NAME: usize = 255;
-/// The shortest text that is more likely an opaque token than a name, if it has no folder and no extension.
-const OPAQUE: usize = 20;
 /// What a JWT begins with: `{"` in base64.
 const JWT: &str = "eyJ";
 
@@ -26,8 +26,8 @@ impl fmt::Display for FileName<'_> {
         let is_content = path.contains("-----")
             || path.contains(char::is_control)
             || [JWT, "{", "["].iter().any(|start| path.starts_with(start))
-            || path.split('/').any(|name| name.len() > MAX_NAME)
-            || (path.len() >= OPAQUE && !path.contains(['/', '.']));
+            || !path.contains(['/', '.']) && is_random(&path)
+            || path.split('/').any(|name| name.len() > MAX_NAME);
         if is_content { f.write_str("(a text that is no file's name)") } else { f.write_str(&path) }
     }
 }
@@ -44,8 +44,8 @@ mod tests {
             "a\nb",
             "eyJhbGciOiJFUzI1NiJ9.e30.x",
             "{\"keys\":[]}",
+            "K7MDENG9bPxRfiCYzEXAMPLEKEY",
             &long,
-            "tok3n-that-n0body-reads",
         ] {
             assert_eq!(FileName(Path::new(content)).to_string(), "(a text that is no file's name)");
         }

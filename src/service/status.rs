@@ -60,7 +60,9 @@ pub(super) fn unreadable(ReadError { error, retry_after, .. }: &ReadError, query
         }
     };
     let is_overload = matches!(**error, ListingError::Evicted | ListingError::Stalled);
-    let retry_after = retry_after.map(up_to_millis).or(is_overload.then_some(RETRY_DELAY));
+    // Nobody comes back to what an operator must mend first.
+    let is_lasting = matches!(**error, ListingError::Upstream(UpstreamError::Misconfigured(_)));
+    let retry_after = retry_after.filter(|_| !is_lasting).map(up_to_millis).or(is_overload.then_some(RETRY_DELAY));
     failure.with("target", Some(target)).retry_after(retry_after)
 }
 
@@ -108,7 +110,7 @@ fn upstream(error: &UpstreamError, query: &Query) -> Failure {
         }
         UpstreamError::Misconfigured(_) => {
             let message = format!("target {target} cannot be asked as it is configured: the gateway's log says why");
-            Failure::new(Code::Unavailable, GATEWAY, "TARGET_UNAVAILABLE", message)
+            Failure::new(Code::FailedPrecondition, GATEWAY, "TARGET_MISCONFIGURED", message)
         }
         UpstreamError::Overloaded => overloaded("line", "the gateway has more to ask of this target than AWS takes"),
         UpstreamError::Rejected(aws) => in_aws_words(Code::FailedPrecondition, aws, "AWS refused the request"),

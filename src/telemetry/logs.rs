@@ -107,11 +107,15 @@ impl Config {
 
 /// What peers do wrong is told by the edge, seldom and with their addresses; these would write a line each time, without.
 const SILENT: [&str; 3] = ["h2", "hyper", "rustls"];
+/// What the crates of AWS's SDK begin with: their warnings repeat what stands in AWS's files and variables, which may be secret. What
+/// fails for a target has a line of ours.
+const SDK: &str = "aws_";
 
 /// Returns whether lines of this kind are written: those that cannot hold what is asked and answered, and that strangers cannot
 /// cause as often as they like. Below info, the SDK and the HTTP crates write whole messages, with nodes' addresses in them.
 fn is_written(line: &Metadata<'_>) -> bool {
     let target = line.target();
     let is_of = |name: &&str| target.strip_prefix(*name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
-    target.starts_with("ssm_gateway") || (*line.level() <= Level::INFO && !SILENT.iter().any(is_of))
+    target.starts_with("ssm_gateway")
+        || (*line.level() <= Level::INFO && !target.starts_with(SDK) && !SILENT.iter().any(is_of))
 }

@@ -7,7 +7,7 @@ use aws_config::{
     provider_config::ProviderConfig, retry::RetryConfig, stalled_stream_protection::StalledStreamProtectionConfig,
     timeout::TimeoutConfig,
 };
-use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
+use aws_credential_types::provider::SharedCredentialsProvider;
 
 use super::{
     config::{BuildError, Config, is_region},
@@ -42,13 +42,11 @@ impl Settings {
             url.clone().map_or_else(|| environment.endpoint_url(service), |url| Ok(Some(url)))
         };
         let region = match config.region.as_deref().or_else(|| environment.region()) {
+            Some(region) if !is_region(region) => return Err(BuildError::AwsRegion),
             Some(region) => region.to_owned(),
             None if environment.disables_metadata() => return Err(BuildError::NoRegion),
             None => region_of_instance(config).await.ok_or(BuildError::NoRegion)?,
         };
-        if !is_region(&region) {
-            return Err(BuildError::Region(region));
-        }
         Ok(Self {
             region,
             ssm_endpoint: said(&config.endpoint_url, "ssm")?,
@@ -91,8 +89,8 @@ impl Settings {
         aws_sdk_ssm::Client::from_conf(config.build())
     }
 
-    /// A client of STS that signs with these credentials; without any it can ask by web identities alone.
-    pub(super) fn sts(&self, http: &Http, credentials: Option<Credentials>) -> aws_sdk_sts::Client {
+    /// A client of STS, whose requests bring the credentials that they are signed with, if any.
+    pub(super) fn sts(&self, http: &Http) -> aws_sdk_sts::Client {
         let mut config = aws_sdk_sts::Config::builder()
             .behavior_version(behavior())
             .region(Region::new(self.region.clone()))
@@ -104,7 +102,6 @@ impl Settings {
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .identity_cache(IdentityCache::no_cache());
         config.set_endpoint_url(self.sts_endpoint.clone());
-        config.set_credentials_provider(credentials.map(SharedCredentialsProvider::new));
         aws_sdk_sts::Client::from_conf(config.build())
     }
 

@@ -19,13 +19,15 @@ use crate::{
 
 /// The seconds that protobuf's `Timestamp` has: of the years 1 to 9999.
 const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
-/// What stands in an answer that was mended where no character is.
+/// What stands in an answer that was repaired where no character is.
 const REPLACEMENT: &[u8] = "\u{fffd}".as_bytes();
+/// How many nodes a line of the log names.
+const NAMED: usize = 5;
 
-/// Encodes the nodes of one answer, in its order, and counts those of which something could not be read: a time that is none,
-/// or a character where the answer `is_mended`. They are logged by their IDs.
-pub(super) fn records(nodes: Vec<InstanceInformation>, is_mended: bool, target: &TargetName) -> (Records, u64) {
-    let (mut builder, mut message, mut repaired) = (RecordsBuilder::default(), Vec::new(), 0);
+/// Encodes the nodes of one answer, in its order, and counts those that lost something: a time that protobuf does not have, or a
+/// character where the answer `is_repaired`. The log names the first of them.
+pub(super) fn records(nodes: Vec<InstanceInformation>, is_repaired: bool, target: &TargetName) -> (Records, u64) {
+    let (mut builder, mut message, mut losers) = (RecordsBuilder::default(), Vec::new(), Vec::new());
     for node in nodes {
         message.clear();
         let times = [
@@ -35,7 +37,7 @@ pub(super) fn records(nodes: Vec<InstanceInformation>, is_mended: bool, target: 
             node.last_successful_association_execution_date.is_some(),
         ];
         let record = record(node);
-        let has_lost = times
+        let has_lost_time = times
             != [
                 record.last_ping_date_time.is_some(),
                 record.registration_date.is_some(),
@@ -43,15 +45,17 @@ pub(super) fn records(nodes: Vec<InstanceInformation>, is_mended: bool, target: 
                 record.last_successful_association_execution_date.is_some(),
             ];
         record.encode_raw(&mut message);
-        let is_broken = is_mended && message.windows(REPLACEMENT.len()).any(|bytes| bytes == REPLACEMENT);
-        if has_lost || is_broken {
-            repaired += 1;
-            let instance_id = record.instance_id();
-            warn!(target_name = %target, instance_id, "AWS sent a member of a node that cannot be read: it is mended or left out");
+        let has_lost_character = is_repaired && message.windows(REPLACEMENT.len()).any(|bytes| bytes == REPLACEMENT);
+        if has_lost_time || has_lost_character {
+            losers.push(record.instance_id.unwrap_or_default());
         }
         builder.push(&message);
     }
-    (builder.build(), repaired)
+    if !losers.is_empty() {
+        let (count, instance_ids) = (losers.len(), losers.get(..NAMED).unwrap_or(&losers).join(" "));
+        warn!(target_name = %target, count, instance_ids, "invalid characters or timestamps in AWS's answer are replaced or left out");
+    }
+    (builder.build(), losers.len() as u64)
 }
 
 /// Converts AWS's `Filters`.
@@ -187,9 +191,9 @@ mod tests {
     }
 
     #[test]
-    fn of_an_answer_that_was_mended_those_nodes_count_which_lack_a_character() {
+    fn of_an_answer_that_was_repaired_those_nodes_count_which_lack_a_character() {
         let nodes = ["web-\u{fffd}", "web"].map(|name| InstanceInformation::builder().computer_name(name).build());
-        let count = |is_mended| records(nodes.to_vec(), is_mended, &TargetName::default_target()).1;
+        let count = |is_repaired| records(nodes.to_vec(), is_repaired, &TargetName::default_target()).1;
         assert_eq!((count(true), count(false)), (1, 0));
     }
 }

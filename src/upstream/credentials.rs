@@ -2,9 +2,8 @@
 
 use std::{
     collections::HashMap,
-    env,
-    error::Error,
-    fmt, iter,
+    fmt,
+    path::Path,
     sync::{Arc, PoisonError, Weak},
     time::{Duration, SystemTime},
 };
@@ -14,16 +13,14 @@ use aws_config::{
 };
 use aws_credential_types::{
     Credentials as AwsCredentials,
-    provider::{ProvideCredentials, error::CredentialsError, future},
+    provider::{self, ProvideCredentials, error::CredentialsError},
 };
-use aws_sdk_ssm::{config::http::HttpResponse, error::SdkError};
-use aws_sdk_sts::operation::{
-    assume_role::AssumeRoleError, assume_role_with_web_identity::AssumeRoleWithWebIdentityError,
+use futures_util::{
+    FutureExt as _,
+    future::{self, BoxFuture, Shared},
 };
-use futures_util::{FutureExt as _, future::BoxFuture};
 use tokio::{
     fs,
-    sync::Mutex,
     time::{self, Instant},
 };
 use tracing::warn;
@@ -33,9 +30,11 @@ use super::{
     client::Settings,
     http::Http,
     pacer::Pacer,
+    process::ProcessError,
+    provide::{self, absent},
     source::{Role, Source, WebIdentity},
 };
-use crate::model::Causes;
+use crate::model::{Causes, FileName};
 
 /// How often STS is asked at most, a second, with the credentials of one source; throttling slows it down.
 const STS_RATE: f64 = 10.0;
@@ -53,8 +52,8 @@ pub struct CredentialsCache(Arc<std::sync::Mutex<BySource>>);
 type BySource = HashMap<(Source, Settings), Weak<Credentials>>;
 
 impl CredentialsCache {
-    /// The credentials of a source, got as these settings say.
-    pub(super) fn of(&self, source: &Source, settings: &Settings) -> Arc<Credentials> {
+    /// The credentials of a source, obtained with these settings.
+    pub(super) fn for_source(&self, source: &Source, settings: &Settings) -> Arc<Credentials> {
         let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         cache.retain(|_, credentials| credentials.strong_count() > 0);
         // Whose region asks does not matter: credentials are good in all of them.
@@ -62,19 +61,24 @@ impl CredentialsCache {
         if let Some(known) = cache.get(&key).and_then(Weak::upgrade) {
             return known;
         }
-        let sts = Arc::new(Sts { http: settings.http(), pacer: Pacer::new(STS_RATE, STS_QUEUE) });
-        let credentials = Arc::new(Credentials::new(Origin::Source(source.clone()), settings, sts));
+        let pacer = Arc::new(Pacer::new(STS_RATE, STS_QUEUE));
+        let credentials = Credentials::new(Origin::Source(source.clone()), settings, settings.http(), pacer);
         cache.insert(key, Arc::downgrade(&credentials));
         credentials
     }
 }
 
-/// Credentials of one source or role. Whoever needs them first obtains them for all who wait.
+/// Credentials of one source or role. Whoever needs them first has them obtained for all who wait, by a task of its own: a caller
+/// that leaves takes nothing from the others.
 pub(super) struct Credentials {
     origin: Origin,
     settings: Settings,
-    sts: Arc<Sts>,
-    state: Mutex<State>,
+    http: Http,
+    /// One client for all requests, since the SDK keeps in it by how much the clock differs.
+    sts: aws_sdk_sts::Client,
+    /// How fast STS is asked with the credentials of one source, for all roles that are assumed with them.
+    pacer: Arc<Pacer>,
+    state: std::sync::Mutex<State>,
 }
 
 enum Origin {
@@ -82,17 +86,13 @@ enum Origin {
     Role { base: Arc<Credentials>, role: Role },
 }
 
-/// How STS is asked with the credentials of one source, for all roles that are assumed with them.
-struct Sts {
-    http: Http,
-    pacer: Pacer,
-}
+type Outcome = Result<AwsCredentials, UpstreamError>;
 
 #[derive(Default)]
 struct State {
     current: Option<Current>,
-    /// The last failure, and when it was known: it is that of all who waited for it.
-    failed: Option<(Instant, UpstreamError)>,
+    /// The outcome that is being waited for.
+    obtaining: Option<Shared<BoxFuture<'static, Outcome>>>,
 }
 
 struct Current {
@@ -101,64 +101,94 @@ struct Current {
 }
 
 impl Credentials {
-    fn new(origin: Origin, settings: &Settings, sts: Arc<Sts>) -> Self {
-        Self { origin, settings: settings.clone(), sts, state: Mutex::default() }
+    fn new(origin: Origin, settings: &Settings, http: Http, pacer: Arc<Pacer>) -> Arc<Self> {
+        let (sts, state) = (settings.sts(&http), std::sync::Mutex::default());
+        Arc::new(Self { origin, settings: settings.clone(), http, sts, pacer, state })
     }
 
     /// The credentials of a role that is assumed with these.
-    pub(super) fn assuming(self: &Arc<Self>, role: Role, settings: &Settings) -> Self {
-        Self::new(Origin::Role { base: Arc::clone(self), role }, settings, Arc::clone(&self.sts))
+    pub(super) fn assuming(self: &Arc<Self>, role: Role, settings: &Settings) -> Arc<Self> {
+        let origin = Origin::Role { base: Arc::clone(self), role };
+        Self::new(origin, settings, self.http.clone(), Arc::clone(&self.pacer))
     }
 
-    /// The credentials as they are now, obtained or renewed if need be.
+    /// The credentials as they are now, obtained if there are none; while they are renewed those that are still good are used.
     ///
     /// # Errors
     /// Why there are none. What was tried again is not worth another try at once.
-    pub(super) fn get(&self) -> BoxFuture<'_, Result<AwsCredentials, UpstreamError>> {
-        async move {
-            let arrived = Instant::now();
-            let mut state = self.state.lock().await;
-            let now = SystemTime::now();
-            if let Some(current) = state.current.as_ref().filter(|current| current.renew_at.is_none_or(|at| now < at)) {
-                return Ok(current.credentials.clone());
+    pub(super) fn get(self: &Arc<Self>) -> BoxFuture<'static, Outcome> {
+        let now = SystemTime::now();
+        let mut state = self.state();
+        let current = state.current.as_ref().filter(|current| current.is_good(now));
+        let good = current.map(|current| current.credentials.clone());
+        if let (Some(credentials), Some(false)) = (&good, current.map(|current| current.is_due(now))) {
+            return future::ready(Ok(credentials.clone())).boxed();
+        }
+        let obtaining = state.obtaining.get_or_insert_with(|| self.start()).clone();
+        good.map_or_else(|| obtaining.boxed(), |credentials| future::ready(Ok(credentials)).boxed())
+    }
+
+    /// Forgets credentials that AWS does not take any more, unless others have taken their place.
+    pub(super) fn forget(&self, used: &AwsCredentials) {
+        let mut state = self.state();
+        state.current.take_if(|current| current.credentials.access_key_id() == used.access_key_id());
+    }
+
+    fn start(self: &Arc<Self>) -> Shared<BoxFuture<'static, Outcome>> {
+        let this = Arc::clone(self);
+        let task = tokio::spawn(async move {
+            let outcome = this.obtain().await;
+            this.settle(&outcome);
+            outcome
+        });
+        let interrupted =
+            |_| Err(UpstreamError::Unavailable(None, Some("obtaining credentials was interrupted".into())));
+        task.map(move |joined| joined.unwrap_or_else(interrupted)).boxed().shared()
+    }
+
+    fn settle(&self, outcome: &Outcome) {
+        let (now, mut state) = (SystemTime::now(), self.state());
+        state.obtaining = None;
+        match outcome {
+            Ok(credentials) => {
+                let renew_at = credentials.expiry().map(|expires| renew_at(now, expires));
+                state.current = Some(Current { credentials: credentials.clone(), renew_at });
             }
-            if let Some((_, error)) = state.failed.as_ref().filter(|(known, _)| arrived <= *known) {
-                return Err(error.clone());
-            }
-            match self.obtain().await {
-                Ok(credentials) => {
-                    let renew_at = credentials.expiry().map(|expires| renew_at(now, expires));
-                    state.current = Some(Current { credentials: credentials.clone(), renew_at });
-                    Ok(credentials)
-                }
-                Err(error) => {
-                    if let Some(credentials) = state.current.as_mut().and_then(|current| current.outlive(now)) {
-                        warn!(of = %self, error = %Causes(&error), "credentials could not be renewed, and are used until they expire");
-                        return Ok(credentials);
-                    }
-                    state.failed = Some((Instant::now(), error.clone()));
-                    Err(error)
+            Err(error) => {
+                if let Some(current) = &mut state.current {
+                    current.renew_at = Some(now + RENEWAL_RETRY);
+                    warn!(of = %self, error = %Causes(error), "credentials could not be renewed, and are used until they expire");
                 }
             }
         }
-        .boxed()
     }
 
-    /// Forgets credentials that AWS does not take any more.
-    pub(super) async fn forget(&self) {
-        self.state.lock().await.current = None;
-    }
-
-    /// Tries until there are credentials, a lasting failure, or the last retry.
-    async fn obtain(&self) -> Result<AwsCredentials, UpstreamError> {
+    /// Tries until there are credentials, a lasting failure, or the last retry. Those that a role is assumed with have tries of
+    /// their own: their failure is final.
+    async fn obtain(&self) -> Outcome {
         let (mut retries, mut throttled, mut backoff) =
             (self.settings.retries, THROTTLED_TRIES, self.settings.retry_backoff);
+        let mut has_renewed_base = false;
         loop {
-            let sent = Instant::now();
-            match self.attempt().await {
+            let outcome = match &self.origin {
+                Origin::Source(source) => self.of_source(source).await,
+                Origin::Role { base, role } => {
+                    let with = base.get().await?;
+                    let outcome = self.assume(role, with.clone()).await;
+                    // Keys that were rotated: the source is asked once more before it is wrong.
+                    if matches!(outcome, Err(UpstreamError::Credentials(..))) && !has_renewed_base {
+                        has_renewed_base = true;
+                        base.forget(&with);
+                        continue;
+                    }
+                    outcome
+                }
+            };
+            match outcome {
                 Err(UpstreamError::Throttled(aws)) if throttled > 0 => {
                     throttled -= 1;
-                    self.sts.pacer.throttled(sent, aws.retry_after);
+                    // STS's pace is slower by now, and what asks no STS waits as long as it is told.
+                    time::sleep(aws.retry_after.unwrap_or_default().min(self.settings.attempt_timeout)).await;
                 }
                 Err(error) if error.is_transient() && retries > 0 => {
                     retries -= 1;
@@ -171,129 +201,76 @@ impl Credentials {
         }
     }
 
-    async fn attempt(&self) -> Result<AwsCredentials, UpstreamError> {
-        let source = match &self.origin {
-            Origin::Source(source) => source,
-            Origin::Role { base, role } => {
-                let base = base.get().await?;
-                return self.assume(role, base).await;
-            }
-        };
+    async fn of_source(&self, source: &Source) -> Outcome {
         match source {
-            Source::Process(process) => {
-                let printed = process.run(self.settings.attempt_timeout).await;
-                let mut credentials = printed.map_err(|error| absent(Causes(&error).to_string()))?;
-                for role in &process.roles {
-                    credentials = self.assume(role, credentials).await?;
-                }
-                Ok(credentials)
-            }
+            Source::Process(process) => process.run(self.settings.attempt_timeout).await.map_err(|error| {
+                let cause = Some(Causes(&error).to_string().into());
+                let is_late = matches!(error, ProcessError::Timeout(..));
+                if is_late { UpstreamError::Unavailable(None, cause) } else { UpstreamError::Credentials(None, cause) }
+            }),
             Source::WebIdentity(identity) => self.assume_with_web_identity(identity).await,
-            source => self.within(self.settings.provide(source)).await,
-        }
-    }
-
-    async fn assume(&self, role: &Role, with: AwsCredentials) -> Result<AwsCredentials, UpstreamError> {
-        self.sts.pacer.turn(Priority::Interactive).await.map_err(|_full| UpstreamError::Overloaded)?;
-        let request = self.settings.sts(&self.sts.http, Some(with)).assume_role().role_arn(&role.arn);
-        let request = request.role_session_name(role.session_name()).set_external_id(role.external_id.clone());
-        self.within(async {
-            let answer = request.send().await.map_err(|error| UpstreamError::of_sts(&error))?;
-            session(answer.credentials)
-        })
-        .await
-    }
-
-    async fn assume_with_web_identity(&self, identity: &WebIdentity) -> Result<AwsCredentials, UpstreamError> {
-        let WebIdentity { token_file, role } = identity;
-        let token = fs::read_to_string(token_file).await;
-        let token =
-            token.map_err(|error| absent(format!("cannot read the web identity token {token_file}: {error}")))?;
-        self.sts.pacer.turn(Priority::Interactive).await.map_err(|_full| UpstreamError::Overloaded)?;
-        let request = self.settings.sts(&self.sts.http, None).assume_role_with_web_identity().role_arn(&role.arn);
-        let request = request.role_session_name(role.session_name()).web_identity_token(token.trim());
-        self.within(async {
-            let answer = request.send().await.map_err(|error| UpstreamError::of_sts(&error))?;
-            session(answer.credentials)
-        })
-        .await
-    }
-
-    async fn within(
-        &self,
-        obtaining: impl Future<Output = Result<AwsCredentials, UpstreamError>>,
-    ) -> Result<AwsCredentials, UpstreamError> {
-        let most = self.settings.attempt_timeout;
-        let late = || UpstreamError::Unavailable(None, Some(format!("credentials took longer than {most:?}").into()));
-        time::timeout(most, obtaining).await.unwrap_or_else(|_elapsed| Err(late()))
-    }
-}
-
-impl Settings {
-    /// Asks the SDK's provider of a source, anew each time: files change, and what it would keep is kept here.
-    async fn provide(&self, source: &Source) -> Result<AwsCredentials, UpstreamError> {
-        let http = self.http();
-        let config = self.providers(&http);
-        let provided = match source {
+            Source::Environment => provide::of_environment(),
+            Source::Keys(profile) => provide::of_profile(profile).await,
             Source::Simulated => Ok(AwsCredentials::new("SIMULATED", "simulated", None, None, "simulator")),
-            Source::Environment => return of_environment(),
-            Source::Profile(name) => {
-                let provider = ProfileFileCredentialsProvider::builder().profile_name(name).configure(&config).build();
-                provider.provide_credentials().await
+            Source::Unconfigured => {
+                Err(absent("no credentials are configured: set a profile, AWS's variables, or a role of the machine"))
             }
             Source::Container => {
-                EcsCredentialsProvider::builder().configure(&config).build().provide_credentials().await
+                self.settings.ask(source, |config| EcsCredentialsProvider::builder().configure(config).build()).await
             }
             Source::Instance => {
-                ImdsCredentialsProvider::builder().configure(&config).build().provide_credentials().await
+                self.settings.ask(source, |config| ImdsCredentialsProvider::builder().configure(config).build()).await
             }
-            Source::Nowhere | Source::Process(_) | Source::WebIdentity(_) => {
-                return Err(absent(
-                    "no credentials are configured: set a profile, AWS's variables, or a role of the machine",
-                ));
+            Source::Sdk(profile) => {
+                let builder = ProfileFileCredentialsProvider::builder().profile_name(profile);
+                self.settings.ask(source, |config| builder.configure(config).build()).await
             }
-        };
-        provided.map_err(|error| classify(source, &error, http.status()))
-    }
-}
-
-fn of_environment() -> Result<AwsCredentials, UpstreamError> {
-    let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
-    match (variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY")) {
-        (Some(id), Some(secret)) => {
-            Ok(AwsCredentials::new(id, secret, variable("AWS_SESSION_TOKEN"), None, "environment"))
         }
-        _ => Err(absent("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set")),
     }
-}
 
-/// Classifies a failure of the SDK's provider, whose own words are left out: they may repeat what it read.
-fn classify(source: &Source, error: &CredentialsError, status: Option<u16>) -> UpstreamError {
-    if let Some(sts) = find::<SdkError<AssumeRoleError, HttpResponse>>(error) {
-        return UpstreamError::of_sts(sts);
+    async fn assume(&self, role: &Role, with: AwsCredentials) -> Outcome {
+        let request = self.sts.assume_role().role_arn(&role.arn).role_session_name(role.session_name());
+        let signed = aws_sdk_sts::Config::builder().credentials_provider(with);
+        let request = request.set_external_id(role.external_id.clone()).customize().config_override(signed);
+        self.session(async { Ok(request.send().await.map_err(|error| UpstreamError::of_sts(&error))?.credentials) })
+            .await
     }
-    if let Some(sts) = find::<SdkError<AssumeRoleWithWebIdentityError, HttpResponse>>(error) {
-        return UpstreamError::of_sts(sts);
-    }
-    let unavailable = |why: String| UpstreamError::Unavailable(None, Some(format!("{source}: {why}").into()));
-    match (error, status) {
-        (CredentialsError::CredentialsNotLoaded(_), _) => absent(format!("{source}: there are no credentials")),
-        (CredentialsError::InvalidConfiguration(_), _) => absent(format!("{source}: its configuration is wrong")),
-        (_, None) => unavailable("no answer".to_owned()),
-        (_, Some(status)) if status >= 500 || matches!(status, 408 | 429) => unavailable(format!("answered {status}")),
-        (_, Some(status)) => absent(format!("{source}: answered {status}, which holds no credentials")),
-    }
-}
 
-fn absent(why: impl Into<String>) -> UpstreamError {
-    UpstreamError::Credentials(None, Some(why.into().into()))
-}
+    async fn assume_with_web_identity(&self, identity: &WebIdentity) -> Outcome {
+        let WebIdentity { token_file, role } = identity;
+        let token = fs::read_to_string(token_file).await.map_err(|error| {
+            absent(format!(
+                "cannot read the web identity's token {}: {}",
+                FileName(Path::new(token_file)),
+                error.kind()
+            ))
+        })?;
+        let request = self.sts.assume_role_with_web_identity().role_arn(&role.arn);
+        let request = request.role_session_name(role.session_name()).web_identity_token(token.trim());
+        self.session(async { Ok(request.send().await.map_err(|error| UpstreamError::of_sts(&error))?.credentials) })
+            .await
+    }
 
-fn session(credentials: Option<aws_sdk_sts::types::Credentials>) -> Result<AwsCredentials, UpstreamError> {
-    let credentials = credentials.ok_or_else(|| absent("STS answered without credentials"))?;
-    let expires = SystemTime::try_from(credentials.expiration).ok();
-    let (id, secret, token) = (credentials.access_key_id, credentials.secret_access_key, credentials.session_token);
-    Ok(AwsCredentials::new(id, secret, Some(token), expires, "AssumeRole"))
+    /// Asks STS for a session when its pace allows it.
+    async fn session(
+        &self,
+        asking: impl Future<Output = Result<Option<aws_sdk_sts::types::Credentials>, UpstreamError>>,
+    ) -> Outcome {
+        self.pacer.turn(Priority::Interactive).await.map_err(|_full| UpstreamError::Overloaded)?;
+        let sent = Instant::now();
+        let answer = asking.await;
+        if let Err(UpstreamError::Throttled(aws)) = &answer {
+            self.pacer.throttled(sent, aws.retry_after);
+        }
+        let credentials = answer?.ok_or_else(|| absent("STS answered without credentials"))?;
+        let expires = SystemTime::try_from(credentials.expiration).ok();
+        let (id, secret, token) = (credentials.access_key_id, credentials.secret_access_key, credentials.session_token);
+        Ok(AwsCredentials::new(id, secret, Some(token), expires, "sts"))
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// When nine tenths of the time that credentials last are over.
@@ -301,17 +278,13 @@ fn renew_at(now: SystemTime, expires: SystemTime) -> SystemTime {
     now + expires.duration_since(now).unwrap_or_default().mul_f64(0.9)
 }
 
-fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
-    iter::successors(Some(error), |&error| error.source()).find_map(|error| error.downcast_ref())
-}
-
 impl Current {
-    /// The credentials, if they are good for a while though they could not be renewed; they are used without another try for
-    /// half of that.
-    fn outlive(&mut self, now: SystemTime) -> Option<AwsCredentials> {
-        let left = self.credentials.expiry()?.duration_since(now).ok()?;
-        self.renew_at = Some(now + RENEWAL_RETRY.min(left / 2));
-        Some(self.credentials.clone())
+    fn is_good(&self, now: SystemTime) -> bool {
+        self.credentials.expiry().is_none_or(|expires| now < expires)
+    }
+
+    fn is_due(&self, now: SystemTime) -> bool {
+        self.renew_at.is_some_and(|at| at <= now)
     }
 }
 
@@ -342,10 +315,15 @@ impl fmt::Debug for Credentials {
 pub(super) struct Signer(pub(super) Arc<Credentials>);
 
 impl ProvideCredentials for Signer {
-    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    fn provide_credentials<'a>(&'a self) -> provider::future::ProvideCredentials<'a>
     where
         Self: 'a,
     {
-        future::ProvideCredentials::new(async { self.0.get().await.map_err(CredentialsError::provider_error) })
+        provider::future::ProvideCredentials::new(async {
+            self.0.get().await.map_err(CredentialsError::provider_error)
+        })
     }
 }
+
+#[cfg(test)]
+mod tests;

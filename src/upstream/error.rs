@@ -13,7 +13,7 @@ use aws_sdk_ssm::{
 };
 use tracing::warn;
 
-use super::http::{AnswerTooLarge, UnknownIssuer};
+use super::http::{AnswerTooLarge, InvalidCertificate};
 use crate::model::{Causes, TargetName};
 
 /// Longer advice than this would leave a target dead by one header.
@@ -196,8 +196,8 @@ impl UpstreamError {
         matches!(self, Self::InvalidRequest(_))
     }
 
-    /// Whether the same request may succeed a moment later without anyone doing anything. A status that AWS gives no error
-    /// with is somebody else's, who says the same again, unless the status says that it is busy.
+    /// Whether the same request may succeed a moment later without anyone doing anything. An answer that
+    /// was not sent by AWS will be the same again, unless its status says that whoever sent it is busy.
     pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::Unavailable(Some(AwsError { code: None, status: Some(status), .. }), _) => {
@@ -227,16 +227,20 @@ impl UpstreamError {
     where
         E: ProvideErrorMetadata + Error + 'static,
     {
+        // The signer's, in its own words.
+        if let Some(signing) = sources(error).find_map(|source| source.downcast_ref::<Self>()) {
+            return signing.clone();
+        }
         match error {
             SdkError::ServiceError(context) if error.code().is_some() => {
                 Self::of_answer(AwsError::of(error), context.raw())
             }
             // The body is whole, since the HTTP client reads no half ones.
             SdkError::ResponseError(context) if context.raw().status().is_success() => Self::Protocol(cause(error)),
-            SdkError::ServiceError(_) | SdkError::ResponseError(_) => Self::of_somebody_else(AwsError::of(error)),
+            SdkError::ServiceError(_) | SdkError::ResponseError(_) => Self::of_foreign_answer(AwsError::of(error)),
             SdkError::ConstructionFailure(_) => Self::Misconfigured(cause(error)),
             _ if has::<AnswerTooLarge>(error) => Self::Protocol(cause(error)),
-            _ if has::<UnknownIssuer>(error) => Self::Misconfigured(cause(error)),
+            _ if has::<InvalidCertificate>(error) => Self::Misconfigured(cause(error)),
             _ => Self::Unavailable(None, Some(cause(error))),
         }
     }
@@ -248,6 +252,11 @@ impl UpstreamError {
     {
         match Self::of_sdk(error) {
             Self::InvalidRequest(aws) | Self::Rejected(aws) => Self::AccessDenied(aws),
+            Self::Unavailable(Some(aws), _) if aws.code.is_none() => {
+                let words =
+                    format!("STS's endpoint answered {} without an error of AWS's", aws.status.unwrap_or_default());
+                Self::Unavailable(Some(aws), Some(words.into()))
+            }
             Self::Protocol(cause) => Self::Unavailable(None, Some(cause)),
             other => other,
         }
@@ -275,8 +284,8 @@ impl UpstreamError {
         }
     }
 
-    /// Classifies an answer that is no error of AWS's: of a proxy, of another service, of none.
-    fn of_somebody_else(aws: AwsError) -> Self {
+    /// Classifies an answer that was not sent by AWS, but by a proxy, a portal or another service.
+    fn of_foreign_answer(aws: AwsError) -> Self {
         match aws.status.unwrap_or_default() {
             429 => Self::Throttled(aws),
             status => {

@@ -31,7 +31,10 @@ use hyper_util::client::proxy::matcher::Matcher;
 use tokio::time;
 use tokio_rustls::rustls::{self, CertificateError, RootCertStore};
 
-use crate::pem::{self, InvalidPem};
+use crate::{
+    model::FileName,
+    pem::{self, InvalidPem},
+};
 
 /// A client for AWS's endpoints. Clones share its connections.
 #[derive(Debug, Clone)]
@@ -55,10 +58,10 @@ pub(super) struct CaBundle(Arc<[u8]>);
 #[derive(Debug, thiserror::Error)]
 pub enum CaBundleError {
     /// The file cannot be read.
-    #[error("cannot read the CA bundle {}", .0.display())]
+    #[error("cannot read the CA bundle {}", FileName(.0))]
     Read(PathBuf, #[source] io::Error),
     /// The file holds something else than certificates of authorities.
-    #[error("the CA bundle {} cannot be used", .0.display())]
+    #[error("the CA bundle {} cannot be used", FileName(.0))]
     Content(PathBuf, #[source] InvalidPem),
 }
 
@@ -72,12 +75,28 @@ pub(super) struct AnswerTooLarge(usize);
 #[error("no whole answer within {0:?}")]
 struct NoAnswer(Duration);
 
-/// A certificate by an authority that nobody said to trust.
+/// A certificate of the endpoint that is not accepted, and will not be the next time.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error(
-    "the endpoint's certificate is of an authority that is not trusted: set upstream.ca_bundle or AWS_CA_BUNDLE to its certificate in PEM"
-)]
-pub(super) struct UnknownIssuer;
+#[error("the endpoint's certificate {0}")]
+pub(super) struct InvalidCertificate(&'static str);
+
+impl InvalidCertificate {
+    fn of(error: &CertificateError) -> Self {
+        Self(match error {
+            CertificateError::UnknownIssuer => {
+                "is of an authority that is not trusted: set upstream.ca_bundle or AWS_CA_BUNDLE to its certificate in PEM"
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                "is for another name: is endpoint_url right?"
+            }
+            CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. } => "is expired or not valid yet: is the clock right?",
+            _ => "cannot be verified",
+        })
+    }
+}
 
 /// A failure on the way through a proxy.
 #[derive(Debug, thiserror::Error)]
@@ -206,11 +225,14 @@ impl HttpConnector for Bounded {
 
 /// Says what went wrong on the way to an answer.
 fn failed(error: ConnectorError, proxy: Option<String>) -> ConnectorError {
-    let is_unknown_issuer = chain(&error).filter_map(|error| error.downcast_ref()).any(|error: &rustls::Error| {
-        matches!(error, rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer))
+    let refused = chain(&error).find_map(|error| match error.downcast_ref() {
+        Some(rustls::Error::InvalidCertificate(error)) => Some(InvalidCertificate::of(error)),
+        _ => None,
     });
+    if let Some(refused) = refused {
+        return ConnectorError::user(refused.into());
+    }
     match proxy {
-        _ if is_unknown_issuer => ConnectorError::user(UnknownIssuer.into()),
         Some(proxy) if error.is_timeout() => ConnectorError::timeout(ThroughProxy(proxy, error.into()).into()),
         Some(proxy) => ConnectorError::io(ThroughProxy(proxy, error.into()).into()),
         None => error,

@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     fn process(command: &str) -> Process {
-        Process { profile: "a".to_owned(), command: command.to_owned(), roles: Vec::new() }
+        Process { profile: "a".to_owned(), command: command.to_owned() }
     }
 
     const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,4 +1,4 @@
-//! Where a target's credentials come from. Decided once, when the target is built: who looks at `check` sees what will be asked.
+//! Where a target's credentials come from, decided once, when the target is built: `check` prints what will be asked.
 
 use std::{collections::HashSet, fmt};
 
@@ -6,25 +6,27 @@ use aws_config::profile::Profile;
 
 use super::{config::BuildError, environment::Environment};
 
-/// The one place that a target's credentials are taken from, before any role is assumed with them.
+/// The one place that credentials are taken from, before any role is assumed with them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Source {
     /// Made up, as the simulator takes them.
     Simulated,
     /// `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`.
     Environment,
-    /// A profile of AWS's shared files.
-    Profile(String),
-    /// The `credential_process` of a profile, and the roles that the profile assumes with what it prints.
+    /// The keys of a profile.
+    Keys(String),
+    /// A profile that the SDK alone can ask: SSO, a login session.
+    Sdk(String),
+    /// The `credential_process` of a profile.
     Process(Process),
-    /// The role of `AWS_ROLE_ARN`, by the token in `AWS_WEB_IDENTITY_TOKEN_FILE`.
+    /// A role, by a token in a file.
     WebIdentity(WebIdentity),
     /// The container's endpoint (ECS, EKS Pod Identity), by `AWS_CONTAINER_CREDENTIALS_*`.
     Container,
     /// The instance's metadata.
     Instance,
     /// Nothing is configured, and the instance's metadata must not be asked.
-    Nowhere,
+    Unconfigured,
 }
 
 /// A command that prints credentials.
@@ -33,8 +35,6 @@ pub(super) struct Process {
     /// The profile that names it.
     pub(super) profile: String,
     pub(super) command: String,
-    /// The roles to assume, one with the credentials of the other.
-    pub(super) roles: Vec<Role>,
 }
 
 /// A role that is assumed by a web identity.
@@ -52,119 +52,154 @@ pub(super) struct Role {
     pub(super) external_id: Option<String>,
 }
 
-/// Names the place and no secret: a command's arguments may be secrets.
+/// Names the place and no secret.
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Simulated => f.write_str("the simulator"),
             Self::Environment => f.write_str("the environment (AWS_ACCESS_KEY_ID)"),
-            Self::Profile(name) => write!(f, "profile {name:?}"),
+            Self::Keys(name) | Self::Sdk(name) => write!(f, "profile {name:?}"),
             Self::Process(process) => {
                 write!(f, "profile {:?}, credential_process {}", process.profile, process.program())
             }
-            Self::WebIdentity(WebIdentity { role, .. }) => write!(f, "web identity (AWS_ROLE_ARN {})", role.arn),
+            Self::WebIdentity(WebIdentity { role, .. }) => write!(f, "web identity ({})", role.arn),
             Self::Container => f.write_str("the container (AWS_CONTAINER_CREDENTIALS_*)"),
             Self::Instance => f.write_str("the instance's metadata"),
-            Self::Nowhere => f.write_str("nowhere: none are configured"),
+            Self::Unconfigured => f.write_str("nowhere: none are configured"),
         }
     }
 }
 
 impl Process {
-    /// The program, without its arguments.
+    /// The program, where the command begins with a plain path: arguments and assignments may be secrets.
     pub(super) fn program(&self) -> &str {
-        self.command.split_whitespace().next().unwrap_or_default()
+        let is_plain = |word: &&str| word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_./+-".contains(&byte));
+        self.command.split_whitespace().next().filter(is_plain).unwrap_or("(a command)")
     }
 }
 
+impl Role {
+    fn of_profile(profile: &Profile, arn: &str) -> Self {
+        let owned = |key| profile.get(key).map(str::to_owned);
+        Self { arn: arn.to_owned(), session_name: owned("role_session_name"), external_id: owned("external_id") }
+    }
+}
+
+/// A source, and the roles to assume one after the other with what it gives.
+pub(super) type Chain = (Source, Vec<Role>);
+
 impl Source {
-    /// Decides as AWS's CLI does: a profile that is said (`said`) wins over everything; else the environment's keys, the
-    /// selected profile, a web identity, the container and the instance, in this order.
+    /// Decides on a target's source. An explicit profile, which the gateway's own configuration names, wins over everything, as
+    /// with AWS's CLI; else the SDK's order holds: the environment's keys, the selected profile, a web identity, the container,
+    /// the instance.
     ///
     /// # Errors
-    /// [`BuildError::UnknownProfile`], if a profile is named that AWS's files do not have.
-    pub(super) fn find(environment: &Environment, said: Option<&str>) -> Result<Self, BuildError> {
+    /// [`BuildError`], if a profile is named that AWS's files do not have or that has no credentials, or half a pair of keys is
+    /// there: to pass over it could sign as somebody else.
+    pub(super) fn find(environment: &Environment, explicit: Option<&str>) -> Result<Chain, BuildError> {
         let variable = |name| environment.variable(name);
-        if let Some(name) = said {
-            return Self::of_profile(environment, name)?.ok_or_else(|| BuildError::UnknownProfile(name.to_owned()));
+        if let Some(name) = explicit {
+            return of_profile(environment, name)?
+                .ok_or_else(|| BuildError::ProfileWithoutCredentials(name.to_owned()));
         }
-        if variable("AWS_ACCESS_KEY_ID").is_some() && variable("AWS_SECRET_ACCESS_KEY").is_some() {
-            return Ok(Self::Environment);
+        match (variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY")) {
+            (Some(_), Some(_)) => return Ok((Self::Environment, Vec::new())),
+            (Some(_), None) => {
+                return Err(BuildError::HalfPair("AWS_ACCESS_KEY_ID is set without AWS_SECRET_ACCESS_KEY"));
+            }
+            (None, _) => {}
         }
         let name = environment.profiles().selected_profile();
-        let is_named = variable("AWS_PROFILE").is_some();
-        match Self::of_profile(environment, name) {
-            Ok(Some(source)) => return Ok(source),
-            Err(error) if is_named => return Err(error),
-            Ok(None) | Err(_) => {}
+        let is_named = variable("AWS_PROFILE").is_some() || environment.profile(name).is_some();
+        if is_named && let Some(found) = of_profile(environment, name)? {
+            return Ok(found);
         }
         if let (Some(token_file), Some(arn)) = (variable("AWS_WEB_IDENTITY_TOKEN_FILE"), variable("AWS_ROLE_ARN")) {
             let session_name = variable("AWS_ROLE_SESSION_NAME").map(str::to_owned);
             let role = Role { arn: arn.to_owned(), session_name, external_id: None };
-            return Ok(Self::WebIdentity(WebIdentity { token_file: token_file.to_owned(), role }));
+            let identity = WebIdentity { token_file: token_file.to_owned(), role };
+            return Ok((Self::WebIdentity(identity), Vec::new()));
         }
         let containers = ["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"];
-        if containers.into_iter().any(|name| variable(name).is_some()) {
-            return Ok(Self::Container);
-        }
-        Ok(if environment.disables_metadata() { Self::Nowhere } else { Self::Instance })
+        let source = match containers.into_iter().any(|name| variable(name).is_some()) {
+            true => Self::Container,
+            false if environment.disables_metadata() => Self::Unconfigured,
+            false => Self::Instance,
+        };
+        Ok((source, Vec::new()))
     }
 
-    /// The profile, if it says anything about credentials.
-    fn of_profile(environment: &Environment, name: &str) -> Result<Option<Self>, BuildError> {
-        const KEYS: [&str; 8] = [
-            "role_arn",
-            "credential_source",
-            "web_identity_token_file",
-            "sso_session",
-            "sso_account_id",
-            "login_session",
-            "credential_process",
-            "aws_access_key_id",
-        ];
-        let profile = environment.profile(name).ok_or_else(|| BuildError::UnknownProfile(name.to_owned()))?;
-        if let Some(process) = process(environment, profile) {
-            return Ok(Some(Self::Process(process)));
+    /// A text that differs where the source does, and not from one replica to the next.
+    pub(super) fn identity(&self) -> String {
+        match self {
+            Self::Simulated => "simulated".to_owned(),
+            Self::Environment => "environment".to_owned(),
+            Self::Keys(name) | Self::Sdk(name) => format!("profile:{name}"),
+            Self::Process(process) => format!("profile:{}", process.profile),
+            Self::WebIdentity(identity) => format!("web:{}", identity.role.arn),
+            Self::Container => "container".to_owned(),
+            Self::Instance => "instance".to_owned(),
+            Self::Unconfigured => "none".to_owned(),
         }
-        Ok(KEYS.into_iter().any(|key| profile.get(key).is_some()).then(|| Self::Profile(name.to_owned())))
     }
 }
 
-/// The `credential_process` at the bottom of a profile and of those that it names as its source, by the SDK's order; all
-/// else, loops included, is the SDK's to understand.
-fn process(environment: &Environment, profile: &Profile) -> Option<Process> {
-    let (mut roles, mut seen, mut bottom) = (Vec::new(), HashSet::new(), profile);
+/// What a profile says about credentials, if anything: the profiles that it names as its source are followed, as the SDK does, so
+/// that all roles are assumed by the gateway itself, at its endpoint and pace.
+fn of_profile(environment: &Environment, name: &str) -> Result<Option<Chain>, BuildError> {
+    let find = |name: &str| environment.profile(name).ok_or_else(|| BuildError::UnknownProfile(name.to_owned()));
+    let mut bottom = find(name)?;
+    let (mut roles, mut seen) = (Vec::new(), HashSet::new());
     loop {
-        let has = |key| bottom.get(key).is_some();
-        if !seen.insert(bottom.name()) || seen.len() > 1 && has("aws_access_key_id") {
-            return None;
+        if !seen.insert(bottom.name()) {
+            return Err(BuildError::ProfileLoop(name.to_owned()));
         }
-        let Some(arn) = bottom.get("role_arn").filter(|_| !has("web_identity_token_file")) else { break };
-        let owned = |key| bottom.get(key).map(str::to_owned);
-        roles.push(Role {
-            arn: arn.to_owned(),
-            session_name: owned("role_session_name"),
-            external_id: owned("external_id"),
-        });
+        let has = |key| bottom.get(key).is_some();
+        let is_role = !has("web_identity_token_file") && (seen.len() == 1 || !has("aws_access_key_id"));
+        let Some(arn) = bottom.get("role_arn").filter(|_| is_role) else { break };
+        roles.push(Role::of_profile(bottom, arn));
         match bottom.get("source_profile") {
-            Some(next) if next != bottom.name() => bottom = environment.profile(next)?,
+            Some(next) if next != bottom.name() => bottom = find(next)?,
             _ => break,
         }
     }
-    let others = [
-        "credential_source",
-        "web_identity_token_file",
-        "sso_session",
-        "sso_account_id",
-        "sso_start_url",
-        "login_session",
-    ];
-    if others.into_iter().any(|key| bottom.get(key).is_some()) {
-        return None;
-    }
     roles.reverse();
-    let command = bottom.get("credential_process")?.to_owned();
-    Some(Process { profile: profile.name().to_owned(), command, roles })
+    match base(bottom)? {
+        Some(source) => Ok(Some((source, roles))),
+        None if roles.is_empty() => Ok(None),
+        None => Err(BuildError::ProfileWithoutCredentials(bottom.name().to_owned())),
+    }
+}
+
+/// What a profile takes credentials from that assumes no role, by the SDK's order.
+fn base(profile: &Profile) -> Result<Option<Source>, BuildError> {
+    let get = |key| profile.get(key).filter(|value| !value.trim().is_empty());
+    let name = profile.name().to_owned();
+    if let Some(source) = get("credential_source") {
+        return Ok(Some(match source {
+            "Environment" => Source::Environment,
+            "EcsContainer" => Source::Container,
+            "Ec2InstanceMetadata" => Source::Instance,
+            _ => return Err(BuildError::ProfileWithoutCredentials(name)),
+        }));
+    }
+    if let (Some(token_file), Some(arn)) = (get("web_identity_token_file"), get("role_arn")) {
+        let role = Role::of_profile(profile, arn);
+        return Ok(Some(Source::WebIdentity(WebIdentity { token_file: token_file.to_owned(), role })));
+    }
+    if ["sso_session", "sso_account_id", "sso_start_url", "login_session"].into_iter().any(|key| get(key).is_some()) {
+        return Ok(Some(Source::Sdk(name)));
+    }
+    if let Some(command) = get("credential_process") {
+        return Ok(Some(Source::Process(Process { profile: name, command: command.to_owned() })));
+    }
+    match (get("aws_access_key_id"), get("aws_secret_access_key")) {
+        (Some(_), Some(_)) => Ok(Some(Source::Keys(name))),
+        (None, None) => Ok(None),
+        _ => Err(BuildError::HalfPair(
+            "a profile has one of aws_access_key_id and aws_secret_access_key without the other",
+        )),
+    }
 }
 
 #[cfg(test)]
@@ -179,23 +214,40 @@ aws_secret_access_key = secret
 [profile a]
 aws_access_key_id = AKIAA
 aws_secret_access_key = secret
+[profile half]
+aws_access_key_id = AKIAHALF
 [profile empty]
 region = eu-west-1
 [profile process]
 credential_process = /opt/creds --secret hunter2
-[profile chained]
+[profile assigned]
+credential_process = TOKEN=hunter2 /opt/creds
+[profile outer]
 role_arn = arn:aws:iam::111122223333:role/Outer
-source_profile = middle
-[profile middle]
+source_profile = inner
+[profile inner]
 role_arn = arn:aws:iam::111122223333:role/Inner
 role_session_name = team
 source_profile = process
+[profile self]
+role_arn = arn:aws:iam::111122223333:role/Self
+source_profile = self
+aws_access_key_id = AKIASELF
+aws_secret_access_key = secret
+[profile contained]
+role_arn = arn:aws:iam::111122223333:role/Contained
+credential_source = EcsContainer
+[profile web]
+role_arn = arn:aws:iam::111122223333:role/Web
+web_identity_token_file = /token
 [profile loop]
 role_arn = arn:aws:iam::111122223333:role/Loop
 source_profile = loop2
 [profile loop2]
 role_arn = arn:aws:iam::111122223333:role/Loop
 source_profile = loop
+[profile baseless]
+role_arn = arn:aws:iam::111122223333:role/Baseless
 [profile sso]
 sso_session = dev
 credential_process = /opt/creds
@@ -206,53 +258,73 @@ credential_process = /opt/creds
     const CONTAINER: (&str, &str) = ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/creds");
     const DISABLED: (&str, &str) = ("AWS_EC2_METADATA_DISABLED", "true");
 
-    async fn found(variables: &[&[(&str, &str)]], file: &str, said: Option<&str>) -> Result<Source, BuildError> {
-        Source::find(&environment(&variables.concat(), file, said).await, said)
+    async fn found(variables: &[&[(&str, &str)]], file: &str, explicit: Option<&str>) -> Result<Chain, BuildError> {
+        Source::find(&environment(&variables.concat(), file, explicit).await, explicit)
+    }
+
+    async fn source(variables: &[&[(&str, &str)]], file: &str, explicit: Option<&str>) -> Source {
+        found(variables, file, explicit).await.unwrap().0
     }
 
     #[tokio::test]
     async fn each_source_wins_over_all_that_stand_behind_it() {
         let all: [&[(&str, &str)]; 4] = [&KEYS, &WEB, &[CONTAINER], &[DISABLED]];
-        assert_eq!(found(&all, FILE, Some("a")).await.unwrap(), Source::Profile("a".to_owned()));
-        assert_eq!(found(&all, FILE, None).await.unwrap(), Source::Environment);
+        let keys = |name: &str| Source::Keys(name.to_owned());
+        assert_eq!(source(&all, FILE, Some("a")).await, keys("a"));
+        assert_eq!(source(&all, FILE, None).await, Source::Environment);
         let named = [("AWS_PROFILE", "a")];
-        assert_eq!(found(&[&KEYS, &named], FILE, None).await.unwrap(), Source::Environment);
-        assert_eq!(found(&[&named, &WEB], FILE, None).await.unwrap(), Source::Profile("a".to_owned()));
-        assert_eq!(found(&all[1..], FILE, None).await.unwrap(), Source::Profile("default".to_owned()));
-        assert!(matches!(found(&all[1..], "", None).await.unwrap(), Source::WebIdentity(_)));
-        assert_eq!(found(&all[2..], "", None).await.unwrap(), Source::Container);
-        assert_eq!(found(&[&[DISABLED]], "", None).await.unwrap(), Source::Nowhere);
-        assert_eq!(found(&[], "", None).await.unwrap(), Source::Instance);
+        assert_eq!(source(&[&KEYS, &named], FILE, None).await, Source::Environment);
+        assert_eq!(source(&[&named, &WEB], FILE, None).await, keys("a"));
+        assert_eq!(source(&all[1..], FILE, None).await, keys("default"));
+        assert!(matches!(source(&all[1..], "", None).await, Source::WebIdentity(_)));
+        assert_eq!(source(&all[2..], "", None).await, Source::Container);
+        assert_eq!(source(&[&[DISABLED]], "", None).await, Source::Unconfigured);
+        assert_eq!(source(&[], "", None).await, Source::Instance);
     }
 
     #[tokio::test]
-    async fn half_a_pair_and_an_empty_variable_are_no_source() {
-        let key = [("AWS_ACCESS_KEY_ID", "AKIAENV"), ("AWS_SECRET_ACCESS_KEY", "")];
-        assert_eq!(found(&[&key, &[DISABLED]], "", None).await.unwrap(), Source::Nowhere);
+    async fn an_empty_variable_is_no_source_and_half_a_pair_is_refused() {
+        let empty = [("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", "")];
+        assert_eq!(source(&[&empty, &[DISABLED]], "", None).await, Source::Unconfigured);
         let web = [("AWS_WEB_IDENTITY_TOKEN_FILE", "/token"), ("AWS_ROLE_ARN", "")];
-        assert_eq!(found(&[&web, &[DISABLED]], "", None).await.unwrap(), Source::Nowhere);
+        assert_eq!(source(&[&web, &[DISABLED]], "", None).await, Source::Unconfigured);
         let profile = [("AWS_PROFILE", "empty")];
-        assert_eq!(found(&[&profile, &[CONTAINER]], FILE, None).await.unwrap(), Source::Container);
+        assert_eq!(source(&[&profile, &[CONTAINER]], FILE, None).await, Source::Container);
+        let half = [("AWS_ACCESS_KEY_ID", "AKIAENV"), ("AWS_SECRET_ACCESS_KEY", "")];
+        assert!(matches!(found(&[&half], FILE, None).await, Err(BuildError::HalfPair(_))));
+        assert!(matches!(found(&[], FILE, Some("half")).await, Err(BuildError::HalfPair(_))));
     }
 
     #[tokio::test]
-    async fn a_profile_that_is_named_must_be_there_and_have_credentials_if_it_is_said() {
-        let unknown = |outcome: Result<Source, BuildError>| matches!(outcome, Err(BuildError::UnknownProfile(name)) if !name.is_empty());
-        assert!(unknown(found(&[&KEYS], FILE, Some("b")).await));
-        assert!(unknown(found(&[&[("AWS_PROFILE", "b")]], FILE, None).await));
-        assert!(unknown(found(&[&KEYS], FILE, Some("empty")).await));
-    }
-
-    #[tokio::test]
-    async fn a_process_is_found_below_the_roles_that_profiles_assume_with_it_and_named_without_its_arguments() {
-        let Source::Process(process) = found(&[], FILE, Some("chained")).await.unwrap() else { panic!("no process") };
-        let roles: Vec<_> = process.roles.iter().map(|role| (&*role.arn, role.session_name.as_deref())).collect();
-        let arn = |name| format!("arn:aws:iam::111122223333:role/{name}");
-        assert_eq!(roles, [(&*arn("Inner"), Some("team")), (&*arn("Outer"), None)]);
-        let shown = Source::Process(process).to_string();
-        assert_eq!(shown, "profile \"chained\", credential_process /opt/creds");
-        for name in ["loop", "sso", "a"] {
-            assert_eq!(found(&[], FILE, Some(name)).await.unwrap(), Source::Profile(name.to_owned()));
+    async fn a_profile_that_is_named_must_be_there_and_one_that_is_explicit_have_credentials() {
+        for (variables, explicit) in [(&KEYS[..], Some("b")), (&[("AWS_PROFILE", "b")], None)] {
+            let refused = found(&[variables], FILE, explicit).await;
+            assert!(matches!(refused, Err(BuildError::UnknownProfile(name)) if name == "b"));
         }
+        for name in ["empty", "baseless"] {
+            let refused = found(&[&KEYS], FILE, Some(name)).await;
+            assert!(matches!(refused, Err(BuildError::ProfileWithoutCredentials(found)) if found == name));
+        }
+        assert!(matches!(found(&[], FILE, Some("loop")).await, Err(BuildError::ProfileLoop(_))));
+    }
+
+    #[tokio::test]
+    async fn profiles_are_followed_to_their_source_and_the_roles_between_are_assumed_in_turn() {
+        let chain = async |name: &str| {
+            let (source, roles) = found(&[], FILE, Some(name)).await.unwrap();
+            let roles: Vec<_> = roles.iter().map(|role| role.arn.rsplit('/').next().unwrap().to_owned()).collect();
+            (source.to_string(), roles.join(" "))
+        };
+        for (name, source, roles) in [
+            ("a", "profile \"a\"", ""),
+            ("outer", "profile \"process\", credential_process /opt/creds", "Inner Outer"),
+            ("self", "profile \"self\"", "Self"),
+            ("contained", "the container (AWS_CONTAINER_CREDENTIALS_*)", "Contained"),
+            ("web", "web identity (arn:aws:iam::111122223333:role/Web)", ""),
+            ("assigned", "profile \"assigned\", credential_process (a command)", ""),
+        ] {
+            assert_eq!(chain(name).await, (source.to_owned(), roles.to_owned()), "{name}");
+        }
+        assert_eq!(source(&[], FILE, Some("sso")).await, Source::Sdk("sso".to_owned()));
     }
 }

@@ -6,7 +6,7 @@ use std::{
     },
 };
 
-use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_credential_types::{Credentials as AwsCredentials, provider::SharedCredentialsProvider};
 use aws_sdk_ssm::{
     Client,
     config::http::HttpResponse,
@@ -25,8 +25,8 @@ use super::{
     convert,
     credentials::{Credentials, Signer},
     environment::Environment,
-    mend::Mend,
     pacer::{LineIsFull, Pacer},
+    repair::Repair,
     source::{Role, Source},
 };
 use crate::model::{Filters, Scope, TargetName};
@@ -58,22 +58,26 @@ impl Config {
         self.check()?;
         let environment = Environment::load(self.profile.as_deref()).await?;
         let settings = Settings::new(&self, &environment).await?;
-        let source = if self.simulated_credentials {
-            Source::Simulated
+        let (source, mut roles) = if self.simulated_credentials {
+            (Source::Simulated, Vec::new())
         } else {
             Source::find(&environment, self.profile.as_deref())?
         };
-        let mut credentials = cache.of(&source, &settings);
-        if let Some(arn) = self.role_arn.clone() {
-            let (session_name, external_id) = (self.session_name.clone(), self.external_id.clone());
-            credentials = Arc::new(credentials.assuming(Role { arn, session_name, external_id }, &settings));
-        }
-        let (role, profile) = (self.role_arn.as_deref(), self.profile.as_deref());
+        roles.extend(self.role_arn.clone().map(|arn| Role {
+            arn,
+            session_name: self.session_name.clone(),
+            external_id: self.external_id.clone(),
+        }));
+        let base = cache.for_source(&source, &settings);
+        let credentials = roles.iter().fold(base, |base, role| base.assuming(role.clone(), &settings));
+        let identity = source.identity();
+        let place = [Some(settings.region.as_str()), settings.ssm_endpoint.as_deref(), Some(&identity)];
+        let scope = Scope::of(place.into_iter().chain(roles.iter().map(|role| Some(role.arn.as_str()))));
         Ok(Ssm {
             target,
             client: settings.ssm(SharedCredentialsProvider::new(Signer(Arc::clone(&credentials)))),
             credentials,
-            scope: Scope::of([Some(settings.region.as_str()), settings.ssm_endpoint.as_deref(), role, profile]),
+            scope,
             region: settings.region,
             pacer: Pacer::new(self.requests_per_second, self.longest_line),
             retries: AtomicU64::default(),
@@ -133,8 +137,8 @@ impl Ssm {
     async fn attempts(&self, filters: &Filters, token: Option<&str>) -> Result<UpstreamPage, UpstreamError> {
         let (mut backoff, mut retrying) = (self.config.retry_backoff, None);
         for _ in 0..self.config.retries {
-            self.credentials.get().await?;
-            match self.attempt(filters, token).await {
+            let credentials = self.credentials.get().await?;
+            match self.attempt(filters, token, &credentials).await {
                 Err(error) if error.is_transient() => {
                     let advice = error.aws().and_then(|aws| aws.retry_after).unwrap_or_default();
                     if advice >= self.config.fetch_timeout {
@@ -152,16 +156,21 @@ impl Ssm {
                 outcome => return outcome,
             }
         }
-        self.credentials.get().await?;
-        self.attempt(filters, token).await
+        let credentials = self.credentials.get().await?;
+        self.attempt(filters, token, &credentials).await
     }
 
-    async fn attempt(&self, filters: &Filters, token: Option<&str>) -> Result<UpstreamPage, UpstreamError> {
-        let (sent, mend) = (Instant::now(), Mend::default());
-        let answer = self.ask(filters, token, mend.clone()).await.map_err(|error| UpstreamError::of_sdk(&error));
+    async fn attempt(
+        &self,
+        filters: &Filters,
+        token: Option<&str>,
+        credentials: &AwsCredentials,
+    ) -> Result<UpstreamPage, UpstreamError> {
+        let (sent, repair) = (Instant::now(), Repair::default());
+        let answer = self.ask(filters, token, repair.clone()).await.map_err(|error| UpstreamError::of_sdk(&error));
         match &answer {
             Err(UpstreamError::Throttled(aws)) => self.pacer.throttled(sent, aws.retry_after),
-            Err(UpstreamError::Credentials(..)) => self.credentials.forget().await,
+            Err(UpstreamError::Credentials(..)) => self.credentials.forget(credentials),
             _ => {}
         }
         let answer = answer?;
@@ -169,16 +178,21 @@ impl Ssm {
         // The SDK takes an empty body for an empty object.
         let nodes = answer.instance_information_list;
         let nodes = nodes.ok_or_else(|| UpstreamError::Protocol("the answer has no list of nodes".into()))?;
-        let (records, repaired) = convert::records(nodes, mend.has_mended(), &self.target);
+        let (records, repaired) = convert::records(nodes, repair.has_repaired(), &self.target);
         self.repaired.fetch_add(repaired, Relaxed);
-        Ok(UpstreamPage { records, next_token: answer.next_token.filter(|token| !token.is_empty()), request_id })
+        let next_token = answer.next_token.filter(|token| !token.is_empty());
+        if repair.has_repaired() && next_token.as_ref().is_some_and(|token| token.contains(char::REPLACEMENT_CHARACTER))
+        {
+            return Err(UpstreamError::Protocol("the token to the next page cannot be read".into()));
+        }
+        Ok(UpstreamPage { records, next_token, request_id })
     }
 
     async fn ask(
         &self,
         filters: &Filters,
         token: Option<&str>,
-        mend: Mend,
+        repair: Repair,
     ) -> Result<DescribeInstanceInformationOutput, SdkError<DescribeInstanceInformationError, HttpResponse>> {
         let request = self.client.describe_instance_information().max_results(PAGE_SIZE);
         let request = match filters {
@@ -190,7 +204,7 @@ impl Ssm {
                 list.iter().map(convert::legacy_filter).collect::<Result<_, _>>()?,
             )),
         };
-        request.set_next_token(token.map(str::to_owned)).customize().interceptor(mend).send().await
+        request.set_next_token(token.map(str::to_owned)).customize().interceptor(repair).send().await
     }
 }
 

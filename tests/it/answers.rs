@@ -11,7 +11,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::{
-    aws::{Aws, answer, error, page},
+    aws::{Aws, answer, error, page, session, sts_error},
     http::metrics,
     support::{Gateway, forget},
 };
@@ -120,7 +120,12 @@ async fn ahead() -> Aws {
         );
         let signed = humantime::parse_rfc3339(&text).unwrap();
         let is_taken = now.duration_since(signed).unwrap_or_else(|later| later.duration()) < Duration::from_mins(5);
-        let mut answer = if is_taken { page(&["i-1"], None) } else { error(400, "InvalidSignatureException") };
+        let mut answer = match (is_taken, call.is_sts()) {
+            (true, true) => session("AssumeRole", "ASIAROLE"),
+            (true, false) => page(&["i-1"], None),
+            (false, true) => sts_error(403, "SignatureDoesNotMatch"),
+            (false, false) => error(400, "InvalidSignatureException"),
+        };
         let date = HeaderValue::from_str(&httpdate(now)).unwrap();
         answer.headers_mut().insert(header::DATE, date);
         answer
@@ -142,6 +147,19 @@ async fn a_clock_that_is_wrong_costs_one_more_attempt() {
     assert_eq!(aws.calls().len(), 2);
     gateway.describe(first()).await.unwrap();
     assert_eq!(aws.calls().len(), 3, "the clock is known by now");
+}
+
+#[tokio::test]
+async fn a_clock_that_is_wrong_costs_a_role_one_more_attempt_of_each_service() {
+    let aws = ahead().await;
+    let gateway = Gateway::at(&aws.url(), |config| {
+        forget(config);
+        config.upstream.sts_endpoint_url = Some(aws.url());
+        config.upstream.role_arn = Some("arn:aws:iam::111122223333:role/Reader".to_owned());
+    })
+    .await;
+    assert_eq!(gateway.describe(first()).await.unwrap().instance_information_list.len(), 1);
+    assert_eq!(aws.calls().len(), 4);
 }
 
 #[tokio::test]

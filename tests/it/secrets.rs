@@ -270,7 +270,7 @@ fn plain_starts() -> Vec<Start> {
         ("a secret for a key", format!("{KEY} = 1\n")),
     ];
     let variables =
-        [("SSM_GATEWAY_LOG_FILTER", KEY), ("SSM_GATEWAY_CONFIG", TOKEN), ("SSM_GATEWAY_TRACE_ENDPOINT", &url)];
+        [("SSM_GATEWAY_LOG_FILTER", KEY), ("SSM_GATEWAY_CONFIG", KEY), ("SSM_GATEWAY_TRACE_ENDPOINT", &url)];
     let variables =
         variables.map(|(name, value)| ("a secret in a variable", String::new(), Some((name, value.to_owned()))));
     keys.map(|(name, config)| (name, config, None)).into_iter().chain(variables).collect()

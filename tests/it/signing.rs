@@ -151,13 +151,15 @@ fn what_aws_variables_and_files_say_wrong_is_refused_by_its_place() {
     for (variables, config, aws_config, expected) in [
         (&[("AWS_ENDPOINT_URL", "localhost")][..], region, "", "AWS_ENDPOINT_URL is not an endpoint URL"),
         (&[], region, "[default]\nendpoint_url = x y", "endpoint_url of profile \"default\" is not an endpoint URL"),
-        (&[("AWS_REGION", "us-east-1a")], "", "", "\"us-east-1a\" is not an AWS region"),
+        (&[("AWS_REGION", "us-east-1a")], "", "", "AWS_REGION, AWS_DEFAULT_REGION or the profile's region is not"),
+        (&[("AWS_ACCESS_KEY_ID", "AKIA")], region, "", "AWS_ACCESS_KEY_ID is set without AWS_SECRET_ACCESS_KEY"),
         (&[("AWS_PROFILE", "c")], region, PROFILES, "have no profile \"c\""),
         (&[], "[upstream]\nregion = 'eu-west-1'\nprofile = 'c'\n", PROFILES, "have no profile \"c\""),
         (&[("AWS_CA_BUNDLE", "/nowhere.pem")], region, "", "cannot read the CA bundle /nowhere.pem"),
         (&[], region, "[default\naws_secret_access_key = hunter2", "cannot be parsed"),
         (&[], "[upstream]\nregion = 'EU-WEST-1'\n", "", "\"EU-WEST-1\" is not an AWS region"),
         (&[], "[upstream]\nregion = 'eu-west-1 '\n", "", "\"eu-west-1 \" is not an AWS region"),
+        (&[], "[upstream]\nregion = 'eu-west-1'\nca_bundle = ''\n", "", "upstream.ca_bundle"),
         (&[], "[upstream]\nregion = 'x.evil.example/'\n", "", "is not an AWS region"),
         (&[], "[targets.a]\nregion = 'eu-west-1'\nsession_name = 'a b'\n", "", "targets.a.session_name"),
         (&[], "[targets.a]\nregion = 'eu-west-1'\nexternal_id = 'x'\n", "", "targets.a.external_id"),
@@ -234,13 +236,29 @@ async fn what_fails_once_on_the_way_to_credentials_is_tried_again() {
         ),
         _ => page(&["i-1"], None),
     };
+    let instance = |call: &Call| match call.path.as_str() {
+        "/latest/api/token" => {
+            let mut token = answer(200, "token");
+            token.headers_mut().insert("x-aws-ec2-metadata-token-ttl-seconds", 21_600.into());
+            token
+        }
+        "/latest/meta-data/iam/security-credentials/" => answer(200, "role"),
+        "/latest/meta-data/iam/security-credentials/role" => answer(
+            200,
+            r#"{"Code":"Success","AccessKeyId":"ASIAINSTANCE","SecretAccessKey":"s","Token":"t","Expiration":"2099-01-01T00:00:00Z"}"#,
+        ),
+        _ => page(&["i-1"], None),
+    };
     let is_container = |call: &Call| call.path == "/creds";
-    for (is_containers, aws) in [
-        (false, failing_once(Call::is_sts, || sts_error(503, "ServiceUnavailable"), sts_and_ssm).await),
-        (false, failing_once(Call::is_sts, || sts_error(400, "Throttling"), sts_and_ssm).await),
-        (false, failing_once(Call::is_sts, || answer(500, "<html>"), sts_and_ssm).await),
-        (true, failing_once(is_container, || answer(429, "slow down"), container).await),
-        (true, failing_once(is_container, || answer(503, "later"), container).await),
+    let is_metadata = |call: &Call| call.path == "/latest/meta-data/iam/security-credentials/role";
+    for (kind, aws) in [
+        ("instance", failing_once(is_metadata, || answer(429, "slow down"), instance).await),
+        ("instance", failing_once(is_metadata, || answer(503, "later"), instance).await),
+        ("web", failing_once(Call::is_sts, || sts_error(503, "ServiceUnavailable"), sts_and_ssm).await),
+        ("web", failing_once(Call::is_sts, || sts_error(400, "Throttling"), sts_and_ssm).await),
+        ("web", failing_once(Call::is_sts, || answer(500, "<html>"), sts_and_ssm).await),
+        ("container", failing_once(is_container, || answer(429, "slow down"), container).await),
+        ("container", failing_once(is_container, || answer(503, "later"), container).await),
     ] {
         let config = format!(
             "[upstream]\nregion = 'eu-west-1'\nendpoint_url = '{0}'\nsts_endpoint_url = '{0}'\nretry_backoff = '1ms'\n",
@@ -248,13 +266,14 @@ async fn what_fails_once_on_the_way_to_credentials_is_tried_again() {
         );
         let folder = folder(&config, "");
         let (token, uri) = (folder.write("token", "jwt"), format!("{}/creds", aws.url()));
-        let variables = if is_containers {
-            vec![("AWS_CONTAINER_CREDENTIALS_FULL_URI", &*uri)]
-        } else {
-            vec![
+        let url = aws.url();
+        let variables = match kind {
+            "container" => vec![("AWS_CONTAINER_CREDENTIALS_FULL_URI", &*uri)],
+            "instance" => vec![("AWS_EC2_METADATA_SERVICE_ENDPOINT", &*url), ("AWS_EC2_METADATA_DISABLED", "")],
+            _ => vec![
                 ("AWS_WEB_IDENTITY_TOKEN_FILE", token.to_str().unwrap()),
                 ("AWS_ROLE_ARN", "arn:aws:iam::111122223333:role/Base"),
-            ]
+            ],
         };
         let program = serve(&folder, &variables);
         describe(&program, "").await.unwrap();
@@ -351,7 +370,96 @@ async fn authorities_are_those_of_the_bundle_and_others_are_refused_at_once() {
     folder.write("gateway.toml", config);
     let program = serve(&folder, &KEYS);
     let status = describe(&program, "").await.unwrap_err();
-    assert_eq!(status.get_details_error_info().unwrap().reason, "TARGET_UNAVAILABLE");
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    assert_eq!(status.get_details_error_info().unwrap().reason, "TARGET_MISCONFIGURED");
+    assert!(status.get_details_retry_info().is_none(), "it would be so again");
     let log = program.stop();
     assert!(log.contains("set upstream.ca_bundle or AWS_CA_BUNDLE") && !log.contains("will ask AWS again"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_were_rotated_below_a_role_are_read_again() {
+    let aws = Aws::answering(|call| {
+        if call.is_sts() && call.signed().0 == "AKIAOLD" {
+            return sts_error(403, "InvalidClientTokenId");
+        }
+        sts_and_ssm(call)
+    })
+    .await;
+    let config = format!(
+        "[upstream]\nregion = 'eu-west-1'\nprofile = 'a'\nendpoint_url = '{0}'\nsts_endpoint_url = '{0}'\n\
+         [targets.one]\nrole_arn = 'arn:aws:iam::111122223333:role/One'\n\
+         [targets.two]\nrole_arn = 'arn:aws:iam::111122223333:role/Two'\n[listing]\nhold_off = '0s'\n",
+        aws.url()
+    );
+    let keys = |id: &str| format!("[profile a]\naws_access_key_id = {id}\naws_secret_access_key = secret\n");
+    let folder = folder(&config, &keys("AKIAOLD"));
+    let program = serve(&folder, &[]);
+    let status = describe(&program, "one").await.unwrap_err();
+    assert_eq!(status.get_details_error_info().unwrap().reason, "AWS_CREDENTIALS");
+    folder.write("aws", keys("AKIANEW"));
+    describe(&program, "one").await.unwrap();
+    describe(&program, "two").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn profiles_with_roles_are_assumed_at_the_configured_endpoint_whatever_the_environment_has() {
+    let aws = Aws::answering(sts_and_ssm).await;
+    let config = format!(
+        "[upstream]\nregion = 'eu-west-1'\nprofile = 'outer'\nendpoint_url = '{0}'\nsts_endpoint_url = '{0}'\n",
+        aws.url()
+    );
+    let profiles = "[profile outer]\nrole_arn = arn:aws:iam::111122223333:role/Outer\nsource_profile = inner\n\
+        [profile inner]\nrole_arn = arn:aws:iam::111122223333:role/Inner\nsource_profile = a\n";
+    let folder = folder(&config, &format!("{profiles}{PROFILES}"));
+    let empty =
+        [("AWS_ENDPOINT_URL", ""), ("AWS_ENDPOINT_URL_STS", ""), ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "")];
+    let program = serve(&folder, &[&KEYS[..], &empty].concat());
+    describe(&program, "").await.unwrap();
+    let signed: Vec<_> = aws.calls().iter().map(|call| call.signed().0).collect();
+    assert_eq!(signed, ["AKIAA", "ASIAINNER", "ASIAOUTER"]);
+    let log = program.stop();
+    assert!(!log.contains("panicked"), "{log}");
+}
+
+#[test]
+fn a_secret_that_stands_in_the_wrong_place_of_aws_is_not_repeated() {
+    const SECRET: &str = "wJalrXUtnFEMI7K7MDENG9bPxRfiCYzEXAMPLEKEY";
+    let variables = [
+        "AWS_ACCESS_KEY_ID",
+        "AWS_REGION",
+        "AWS_PROFILE",
+        "AWS_ENDPOINT_URL",
+        "AWS_CA_BUNDLE",
+        "AWS_CONFIG_FILE",
+        "AWS_SHARED_CREDENTIALS_FILE",
+        "AWS_ROLE_ARN",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+    ];
+    let folder_ = folder("[upstream]\nregion = 'eu-west-1'\n[log]\nfilter = 'trace'\n", "");
+    for variable in variables {
+        let output = command("check", &folder_, &[(variable, SECRET)]).output().unwrap();
+        let printed = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(!printed.contains(SECRET), "{variable}: {printed}");
+    }
+    for key in ["region", "endpoint_url", "sts_endpoint_url", "profile", "role_arn", "external_id", "session_name"] {
+        let folder = folder(&format!("[upstream]\nregion = 'eu-west-1'\n[targets.a]\n{key} = '{SECRET}'\n"), "");
+        let output = command("check", &folder, &[]).output().unwrap();
+        let printed = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(!printed.contains(SECRET), "{key}: {printed}");
+    }
+    for aws_config in [
+        format!("{SECRET}\n"),
+        format!("[default]\n{SECRET}\n"),
+        format!("[default]\naws_secret_access_key = {SECRET}\n"),
+        format!("[default]\ncredential_process = KEY={SECRET} /opt/creds\n"),
+        format!("[default]\nregion = {SECRET}\n"),
+        format!("[default]\nendpoint_url = {SECRET}\n"),
+        format!("[default]\nsource_profile = {SECRET}\nrole_arn = arn:aws:iam::111122223333:role/Reader\n"),
+    ] {
+        let folder = folder("[upstream]\nregion = 'eu-west-1'\n", &aws_config);
+        let output = command("check", &folder, &[]).output().unwrap();
+        let printed = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(!printed.contains(SECRET), "{aws_config}: {printed}");
+    }
 }

@@ -1,5 +1,5 @@
-//! Answers that are JSON but for a character or two: what was cut out of the middle of a host's name, say. SSM sends them, and
-//! the SDK refuses the whole answer for them.
+//! Repairs JSON with invalid UTF-8, lone surrogates or bare control characters. SSM sends such answers, for a host's name that was
+//! cut in the middle of a character, say, and the SDK refuses the whole answer.
 
 use std::sync::{
     Arc,
@@ -16,21 +16,21 @@ use aws_smithy_types::body::SdkBody;
 /// What stands where no character is: U+FFFD, as JSON escapes it.
 const REPLACEMENT: &[u8] = br"\ufffd";
 
-/// Mends the answer of one request before it is parsed, and notes whether it had to.
+/// Repairs the answer of one request before it is parsed, and notes whether it had to.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Mend(Arc<AtomicBool>);
+pub(super) struct Repair(Arc<AtomicBool>);
 
-impl Mend {
-    /// Whether the answer was mended.
-    pub(super) fn has_mended(&self) -> bool {
+impl Repair {
+    /// Whether the answer was repaired.
+    pub(super) fn has_repaired(&self) -> bool {
         self.0.load(Relaxed)
     }
 }
 
 #[dyn_dispatch_hint]
-impl Intercept for Mend {
+impl Intercept for Repair {
     fn name(&self) -> &'static str {
-        "Mend"
+        "Repair"
     }
 
     fn modify_before_deserialization(
@@ -40,8 +40,8 @@ impl Intercept for Mend {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let body = context.response_mut().body_mut();
-        if let Some(mended) = body.bytes().and_then(mend) {
-            *body = SdkBody::from(mended);
+        if let Some(repaired) = body.bytes().and_then(repair) {
+            *body = SdkBody::from(repaired);
             self.0.store(true, Relaxed);
         }
         Ok(())
@@ -50,8 +50,8 @@ impl Intercept for Mend {
 
 /// The text with U+FFFD in place of each lone surrogate, each run of bytes that is no UTF-8 and each bare control character
 /// within a string; none where nothing has to be replaced.
-fn mend(json: &[u8]) -> Option<Vec<u8>> {
-    let mut mended: Option<Vec<u8>> = None;
+fn repair(json: &[u8]) -> Option<Vec<u8>> {
+    let mut repaired: Option<Vec<u8>> = None;
     let (mut at, mut is_string) = (0, false);
     while let Some(&byte) = json.get(at) {
         let rest = json.get(at..).unwrap_or_default();
@@ -63,16 +63,16 @@ fn mend(json: &[u8]) -> Option<Vec<u8>> {
         };
         is_string ^= byte == b'"';
         if is_right {
-            if let Some(mended) = &mut mended {
-                mended.extend_from_slice(rest.get(..taken).unwrap_or_default());
+            if let Some(repaired) = &mut repaired {
+                repaired.extend_from_slice(rest.get(..taken).unwrap_or_default());
             }
         } else {
-            let mended = mended.get_or_insert_with(|| json.get(..at).unwrap_or_default().to_vec());
-            mended.extend_from_slice(REPLACEMENT);
+            let repaired = repaired.get_or_insert_with(|| json.get(..at).unwrap_or_default().to_vec());
+            repaired.extend_from_slice(REPLACEMENT);
         }
         at += taken;
     }
-    mended
+    repaired
 }
 
 /// How long the escape is that a text begins with, and whether it stands for a character.
@@ -105,9 +105,9 @@ mod tests {
 
     use super::*;
 
-    fn mended(json: &[u8]) -> String {
-        let mended = mend(json).expect("it is broken");
-        serde_json::from_slice::<Value>(&mended).unwrap()["a"].as_str().unwrap().to_owned()
+    fn repaired(json: &[u8]) -> String {
+        let repaired = repair(json).expect("it is broken");
+        serde_json::from_slice::<Value>(&repaired).unwrap()["a"].as_str().unwrap().to_owned()
     }
 
     #[test]
@@ -120,14 +120,14 @@ mod tests {
             (b"{\"a\":\"one\x00two\x1b\"}", "one\u{fffd}two\u{fffd}"),
             (br#"{"b":"\\ud83d\"","a":"\udc00"}"#, "\u{fffd}"),
         ] {
-            assert_eq!(mended(broken), expected, "{}", broken.escape_ascii());
+            assert_eq!(repaired(broken), expected, "{}", broken.escape_ascii());
         }
     }
 
     #[test]
     fn what_is_no_json_at_all_is_left_to_the_parser() {
         for text in [&b""[..], b"{", br#"{"a":"\"#, br#"{"a":"\u12"}"#, b"<html>\n</html>"] {
-            assert_eq!(mend(text), None, "{}", text.escape_ascii());
+            assert_eq!(repair(text), None, "{}", text.escape_ascii());
         }
     }
 
@@ -140,15 +140,15 @@ mod tests {
                 _ => format!("\\u{unit:04x}"),
             }).collect();
             let json = if escaped { ascii } else { json };
-            prop_assert_eq!(mend(json.as_bytes()), None);
+            prop_assert_eq!(repair(json.as_bytes()), None);
         }
 
         #[test]
         fn any_bytes_in_a_string_become_json(bytes: Vec<u8>) {
             let bytes: Vec<u8> = bytes.into_iter().filter(|byte| !b"\"\\".contains(byte)).collect();
             let json = [b"{\"a\":\"", &bytes[..], b"\"}"].concat();
-            let mended = mend(&json).unwrap_or(json);
-            prop_assert!(serde_json::from_slice::<Value>(&mended).is_ok());
+            let repaired = repair(&json).unwrap_or(json);
+            prop_assert!(serde_json::from_slice::<Value>(&repaired).is_ok());
         }
     }
 }
