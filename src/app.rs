@@ -101,10 +101,10 @@ pub enum AppError {
     #[error(transparent)]
     Admin(#[from] admin::BindError),
     /// The metrics have names that Prometheus does not take.
-    #[error("could not count what goes on")]
+    #[error("cannot register the metrics")]
     Metrics(#[from] prometheus::Error),
     /// The keys that prove callers cannot be used.
-    #[error("what proves callers cannot be used")]
+    #[error("cannot load the authentication keys")]
     Authenticator(#[from] FileError),
     /// The descriptors of the contract could not be read.
     #[error("could not read the descriptors of the contract")]

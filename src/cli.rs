@@ -6,6 +6,7 @@ mod client;
 mod demo;
 mod diagnosis;
 mod filter;
+mod gateway;
 mod health;
 mod list;
 mod output;
@@ -16,6 +17,7 @@ mod simulate;
 mod targets;
 mod terminal;
 mod top;
+mod usage;
 
 use std::{
     env,
@@ -30,12 +32,12 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, builder
 use futures_util::{Stream, StreamExt as _, stream};
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::terminal::harmless;
+use self::{gateway::Gateway, terminal::harmless};
 use crate::{
     app::{AppError, Signal},
     config::ConfigError,
     edge::ListenError,
-    model::{Causes, FileName},
+    model::Causes,
     pem::InvalidPem,
     telemetry::{LogError, TraceError},
 };
@@ -90,27 +92,25 @@ enum CliError {
     Simulate(std::net::SocketAddr, #[source] io::Error),
     #[error("could not wait for signals")]
     Signal(#[source] io::Error),
-    #[error("{0:?} is not the address of a gateway, such as http://127.0.0.1:50051, https://HOST:PORT or unix:PATH")]
-    Server(String),
-    #[error("{0} is not spoken to in TLS: give https://, or leave --tls-ca, --cert and --key out")]
-    NotTls(String),
-    #[error("TLS cannot be spoken with what --tls-ca, --cert and --key name")]
+    #[error("{0} is a plaintext address: use https://…, or leave --tls-ca, --cert and --key out")]
+    NotTls(Gateway),
+    #[error("cannot load the TLS files of --tls-ca, --cert and --key")]
     Tls(#[source] tonic::transport::Error),
-    #[error("{0} is not spoken to in TLS, so that others could read the token: give https://")]
-    PlaintextToken(String),
-    #[error("could not read {}", FileName(.0))]
-    File(PathBuf, #[source] io::Error),
+    #[error("{0} is a plaintext address, where others could read the token: use https://…")]
+    PlaintextToken(Gateway),
+    #[error("could not read the file that {0} names")]
+    File(&'static str, #[source] io::Error),
     #[error("{} cannot be used", .0.display())]
     Pem(PathBuf, #[source] InvalidPem),
     #[error("{} holds no bearer token, which is visible ASCII", .0.display())]
     Token(PathBuf),
     #[error("could not reach a gateway at {0}: {1}")]
-    Connect(String, String),
+    Connect(Gateway, String),
     #[error("the gateway answered {code:?}: {message}", code = .0.code(), message = harmless(.0.message()))]
     Call(Box<tonic::Status>),
     #[error("the connection to the gateway broke: {0}")]
     Broken(String),
-    #[error("the gateway does not tell its status at {0}")]
+    #[error("cannot read the gateway's status at {0}")]
     Admin(http::uri::Authority, #[source] Box<dyn Error + Send + Sync>),
     #[error("{0} is another machine, and others could read the token on its way: forward a port of this one to it")]
     PlaintextAdminToken(http::uri::Authority),
@@ -149,9 +149,9 @@ impl Cli {
     pub fn from_command_line() -> Self {
         let mut command =
             without_variables(Self::command(), |name| env::var_os(name).is_some_and(|value| value.is_empty()));
-        let parsed =
-            command.try_get_matches_from_mut(env::args_os()).and_then(|matches| Self::from_arg_matches(&matches));
-        parsed.unwrap_or_else(|error| error.format(&mut command).exit())
+        let words: Vec<_> = env::args_os().collect();
+        let parsed = command.try_get_matches_from_mut(&words).and_then(|matches| Self::from_arg_matches(&matches));
+        parsed.unwrap_or_else(|error| usage::without_secret(error.format(&mut command), &mut command, &words).exit())
     }
 
     /// Runs the command to its end.

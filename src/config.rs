@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use self::check::Wrong;
 use crate::{
     admin, edge, listing,
-    model::{Allow, FileName, Policy, TargetName},
+    model::{Allow, FileName, Policy, Shown, TargetName},
     service, telemetry, upstream,
 };
 
@@ -208,7 +208,7 @@ impl Config {
             patterns
                 .iter()
                 .filter(is_unmatched)
-                .map(move |pattern| format!("allow.{index}.targets: no target is meant by {pattern:?}"))
+                .map(move |pattern| format!("allow.{index}.targets: no target is meant by {}", Shown(pattern)))
         });
         unmatched.collect()
     }

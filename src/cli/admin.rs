@@ -47,7 +47,8 @@ impl Admin {
             if !client::is_local(self.0.host()) {
                 return Err(CliError::PlaintextAdminToken(self.0.clone()));
             }
-            request = request.header(header::AUTHORIZATION, client::authorization(file)?.as_encoded_bytes());
+            request = request
+                .header(header::AUTHORIZATION, client::authorization("--admin-token-file", file)?.as_encoded_bytes());
         }
         let request = request.body(Empty::<Bytes>::new()).map_err(|error| self.failed(error))?;
         let answer = sender.send_request(request).await.map_err(|_no_answer| {

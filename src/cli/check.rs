@@ -1,7 +1,7 @@
 use std::io::{self, Write as _};
 
 use super::{CliError, settings::Settings};
-use crate::app::App;
+use crate::{app::App, telemetry::LogConfig};
 
 /// Check a configuration without serving.
 ///
@@ -16,6 +16,9 @@ pub(super) struct Args {
 impl Args {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let config = self.settings.read()?;
+        // Warnings of what the files hold. Other crates' are about what is not done here.
+        let log = LogConfig { filter: "ssm_gateway=warn".to_owned(), ..LogConfig::default() };
+        let _log = log.start()?;
         App::check_files(&config).await?;
         for warning in config.unmatched() {
             writeln!(io::stderr(), "warning: {warning}")?;

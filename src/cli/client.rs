@@ -5,7 +5,6 @@ use std::{
     time::Duration,
 };
 
-use clap::builder::NonEmptyStringValueParser;
 use tonic::{
     Request, Status,
     metadata::{Ascii, MetadataValue},
@@ -16,6 +15,7 @@ use tonic::{
 use super::{
     CliError,
     diagnosis::{Stage, diagnose},
+    gateway::Gateway,
 };
 use crate::{
     edge::Address,
@@ -29,9 +29,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Server {
     /// The gateway to ask: https://HOST:PORT, http://HOST:PORT, HOST:PORT without TLS, or unix:PATH.
-    #[arg(long = "server", value_name = "URL", default_value = "http://127.0.0.1:50051",
-        value_parser = NonEmptyStringValueParser::new(), env = "SSM_GATEWAY_SERVER")]
-    url: String,
+    #[arg(long = "server", value_name = "URL", default_value = "http://127.0.0.1:50051", env = "SSM_GATEWAY_SERVER")]
+    gateway: Gateway,
     /// Whom to trust for the gateway's certificate, as certificates in PEM [default: whom the system trusts].
     #[arg(long, value_name = "FILE", env = "SSM_GATEWAY_TLS_CA")]
     tls_ca: Option<PathBuf>,
@@ -65,35 +64,32 @@ impl Interceptor for Authorization {
 impl Server {
     /// The gateway at an address of this machine, which nobody has to prove anything to.
     pub(super) fn at(addr: &Address) -> Self {
-        Self { url: addr.to_string(), tls_ca: None, cert: None, key: None, token_file: None }
+        Self { gateway: addr.into(), tls_ca: None, cert: None, key: None, token_file: None }
     }
 
     /// Connects.
     pub(super) async fn connect(&self) -> Result<Connection, CliError> {
-        let server = &self.url;
-        let is_url = server.contains("://") || server.starts_with("unix:");
-        let url = if is_url { server.clone() } else { format!("http://{server}") };
-        let is_spoken = ["http://", "https://", "unix:"].iter().any(|scheme| url.starts_with(scheme));
-        let endpoint = Endpoint::from_shared(url.clone()).ok().filter(|_| is_spoken);
-        let endpoint = endpoint.ok_or_else(|| CliError::Server(server.clone()))?;
+        let server = &self.gateway;
+        let unreached =
+            |error: &tonic::transport::Error, stage| CliError::Connect(server.clone(), diagnose(error, stage));
+        let stage = Stage { is_tls: server.is_tls(), is_connected: false };
+        let endpoint = Endpoint::from_shared(server.url()).map_err(|error| unreached(&error, stage))?;
         let mut endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT);
-        let is_tls = self.is_tls();
+        let is_tls = server.is_tls();
         if is_tls {
             endpoint = endpoint.tls_config(self.tls()?).map_err(CliError::Tls)?;
         } else if self.tls_ca.is_some() || self.cert.is_some() {
             return Err(CliError::NotTls(server.clone()));
         }
-        let authorization = self.token_file.as_deref().map(authorization).transpose()?;
+        let authorization = self.token_file.as_deref().map(|file| authorization("--token-file", file)).transpose()?;
         if authorization.is_some()
             && !is_tls
-            && !url.starts_with("unix:")
+            && !server.is_unix()
             && !is_local(endpoint.uri().host().unwrap_or_default())
         {
             return Err(CliError::PlaintextToken(server.clone()));
         }
-        let channel = endpoint.connect().await.map_err(|error| {
-            CliError::Connect(server.clone(), diagnose(&error, Stage { is_tls, is_connected: false }))
-        })?;
+        let channel = endpoint.connect().await.map_err(|error| unreached(&error, stage))?;
         Ok(InterceptedService::new(channel, Authorization(authorization)))
     }
 
@@ -102,32 +98,32 @@ impl Server {
         // What tonic makes of an answer in HTTP/2 that is none in gRPC.
         if let Some((_, http)) = status.message().split_once("grpc-status header missing, mapped from ") {
             let why = format!("what answers there is no gateway ({http}): is the address right?");
-            return CliError::Connect(self.url.clone(), why);
+            return CliError::Connect(self.gateway.clone(), why);
         }
         match status.source() {
-            Some(error) => CliError::Broken(diagnose(error, Stage { is_tls: self.is_tls(), is_connected: true })),
+            Some(error) => {
+                CliError::Broken(diagnose(error, Stage { is_tls: self.gateway.is_tls(), is_connected: true }))
+            }
             None => CliError::Call(status.into()),
         }
-    }
-
-    fn is_tls(&self) -> bool {
-        self.url.starts_with("https://")
     }
 
     fn tls(&self) -> Result<ClientTlsConfig, CliError> {
         let tls = match &self.tls_ca {
             Some(file) => {
-                let authorities = pem::authorities(&read(file)?).map_err(|error| CliError::Pem(file.clone(), error))?;
+                let authorities =
+                    pem::authorities(&read("--tls-ca", file)?).map_err(|error| CliError::Pem(file.clone(), error))?;
                 ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem::write_certificates(&authorities)))
             }
             None => ClientTlsConfig::new().with_native_roots(),
         };
         let tls = tls.timeout(CONNECT_TIMEOUT);
         let (Some(cert_file), Some(key_file)) = (&self.cert, &self.key) else { return Ok(tls) };
-        let (certs, key) = pem::pair(&read(cert_file)?, &read(key_file)?).map_err(|error| match error {
-            InvalidPair::Cert(error) => CliError::Pem(cert_file.clone(), error),
-            InvalidPair::Key(error) => CliError::Pem(key_file.clone(), error),
-        })?;
+        let (certs, key) =
+            pem::pair(&read("--cert", cert_file)?, &read("--key", key_file)?).map_err(|error| match error {
+                InvalidPair::Cert(error) => CliError::Pem(cert_file.clone(), error),
+                InvalidPair::Key(error) => CliError::Pem(key_file.clone(), error),
+            })?;
         Ok(tls.identity(Identity::from_pem(pem::write_certificates(&certs), pem::write_key(&key))))
     }
 }
@@ -138,9 +134,9 @@ pub(super) fn is_local(host: &str) -> bool {
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
-/// What proves who asks, from a file with a bearer token.
-pub(super) fn authorization(file: &Path) -> Result<MetadataValue<Ascii>, CliError> {
-    let token = String::from_utf8(read(file)?).unwrap_or_default();
+/// What proves who asks, from the file with a bearer token that the flag names.
+pub(super) fn authorization(flag: &'static str, file: &Path) -> Result<MetadataValue<Ascii>, CliError> {
+    let token = String::from_utf8(read(flag, file)?).unwrap_or_default();
     let value = format!("Bearer {}", token.trim()).parse::<MetadataValue<Ascii>>();
     let value =
         value.ok().filter(|_| !token.trim().is_empty() && token.trim().bytes().all(|byte| byte.is_ascii_graphic()));
@@ -149,6 +145,7 @@ pub(super) fn authorization(file: &Path) -> Result<MetadataValue<Ascii>, CliErro
     Ok(value)
 }
 
-fn read(file: &Path) -> Result<Vec<u8>, CliError> {
-    fs::read(file).map_err(|error| CliError::File(file.to_owned(), error))
+/// Reads a file. What cannot be read is named by its flag alone: it may be a token, put where the name of its file belongs.
+fn read(flag: &'static str, file: &Path) -> Result<Vec<u8>, CliError> {
+    fs::read(file).map_err(|error| CliError::File(flag, error))
 }

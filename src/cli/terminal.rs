@@ -5,12 +5,12 @@ use std::fmt::Write as _;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 /// Returns whether a character steers a terminal, reorders what stands around it, or hides in text: control characters (C0, C1,
-/// DEL), bidirectional controls, line separators, and format characters without a shape. Joiners, which scripts need, are none.
+/// DEL), bidirectional controls, line separators, and format characters and fillers without a shape. Joiners, which scripts need, are none.
 pub(super) fn is_steering(letter: char) -> bool {
     letter.is_control()
         || matches!(letter,
-            '\u{061c}' | '\u{180e}' | '\u{200b}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+            '\u{00ad}' | '\u{061c}' | '\u{115f}'..='\u{1160}' | '\u{180e}' | '\u{200b}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// Replaces every steering character by U+FFFD.
@@ -54,11 +54,27 @@ mod tests {
 
     #[test]
     fn what_steers_a_terminal_is_replaced_and_what_scripts_need_is_not() {
-        for letter in ["\u{1b}", "\u{7f}", "\u{9b}", "\r", "\u{202e}", "\u{2066}", "\u{200f}", "\u{2028}", "\u{e0041}"]
-        {
+        let steering = [
+            "\u{1b}",
+            "\u{7f}",
+            "\u{9b}",
+            "\r",
+            "\u{202e}",
+            "\u{2066}",
+            "\u{200f}",
+            "\u{2028}",
+            "\u{e0041}",
+            "\u{ad}",
+            "\u{115f}",
+            "\u{1160}",
+            "\u{3164}",
+            "\u{ffa0}",
+        ];
+        for letter in steering {
             assert_eq!(harmless(&format!("a{letter}b")), "a\u{fffd}b", "{letter:?}");
         }
-        for text in ["日本語", "e\u{301}", "می\u{200c}خواهم", "👩\u{200d}💻", "naïve"] {
+        for text in ["日本語", "e\u{301}", "می\u{200c}خواهم", "👩\u{200d}💻", "naïve", "한국어", "ㅎㅏㄴ"]
+        {
             assert_eq!(harmless(text), text);
         }
     }

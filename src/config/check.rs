@@ -1,9 +1,15 @@
 //! What a configuration must not say: values that every call would fail by, and doors that nobody meant to leave open.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
+
+use toml::Value;
 
 use super::{Config, Target};
-use crate::{listing, upstream};
+use crate::{
+    listing,
+    model::{Principal, Shown},
+    upstream,
+};
 
 /// The longest that anything may last: clocks end somewhere beyond.
 const LONGEST: Duration = Duration::from_hours(24 * 1000);
@@ -11,6 +17,7 @@ const LONGEST: Duration = Duration::from_hours(24 * 1000);
 const LEAST_HEADERS: u32 = 1024;
 
 const POSITIVE: &str = "must be more than 0";
+const EMPTY: &str = "must not be empty";
 const BOUNDED: &str = "must be at most 1000 days";
 
 /// A setting that is wrong.
@@ -24,8 +31,12 @@ pub(super) struct Wrong {
 
 /// Finds a setting that is wrong.
 pub(super) fn check(config: &Config) -> Result<(), Wrong> {
+    // Numbers beyond those of TOML, which fail here, come from no file.
+    if let Some(key) = Value::try_from(config).ok().and_then(|config| empty(&config)) {
+        return Err(Wrong { key: key.into(), rule: EMPTY.to_owned() });
+    }
     if let Some(name) = config.default_target.as_ref().filter(|name| !config.targets().contains_key(name)) {
-        return Err(wrong(&["default_target"], format!("is {name}, and there is no such target")));
+        return Err(wrong(&["default_target"], format!("is {}, and there is no such target", Shown(name.as_str()))));
     }
     edge(config)?;
     access(config)?;
@@ -42,6 +53,21 @@ pub(super) fn reload(config: &Config, running: &Config) -> Result<(), Wrong> {
     let is_opened = running.has_authentication() && !config.has_authentication() && !config.auth.allow_anonymous;
     let rule = "is gone, and everybody could call: say allow_anonymous, or restart";
     require(!is_opened, &["auth"], rule)
+}
+
+/// Returns the setting that is an empty text, which nothing that can be configured is.
+fn empty(value: &Value) -> Option<VecDeque<String>> {
+    let within = |name: &str, inner: &Value| {
+        let mut key = empty(inner)?;
+        key.push_front(name.to_owned());
+        Some(key)
+    };
+    match value {
+        Value::String(text) => text.trim().is_empty().then(VecDeque::new),
+        Value::Table(table) => table.iter().find_map(|(name, inner)| within(name, inner)),
+        Value::Array(list) => list.iter().enumerate().find_map(|(index, inner)| within(&index.to_string(), inner)),
+        _ => None,
+    }
 }
 
 fn edge(config: &Config) -> Result<(), Wrong> {
@@ -91,9 +117,8 @@ fn access(config: &Config) -> Result<(), Wrong> {
     }
     for (index, rule) in config.allow.iter().enumerate() {
         let index = index.to_string();
-        require(!rule.principal.is_empty(), &["allow", &index, "principal"], "must not be empty")?;
         if let Some(why) = unprovable(config, &rule.principal) {
-            return Err(wrong(&["allow", &index, "principal"], format!("is {:?}, {why}", rule.principal)));
+            return Err(wrong(&["allow", &index, "principal"], format!("is {}, {why}", Shown(&rule.principal))));
         }
         times(&["allow", &index], &[("min_max_age", rule.min_max_age, false)])?;
     }
@@ -103,17 +128,13 @@ fn access(config: &Config) -> Result<(), Wrong> {
         if is_twice {
             return Err(wrong(&[&key[..], &["sha256"]].concat(), "is that of another token, too"));
         }
-        if token.name.is_empty() || !token.name.bytes().all(|byte| byte.is_ascii_graphic()) {
+        if !token.name.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(wrong(&[&key[..], &["name"]].concat(), "must be visible ASCII"));
         }
     }
     let Some(jwt) = &auth.jwt else { return Ok(()) };
-    for (key, is_empty) in [
-        ("audiences", jwt.audiences.is_empty()),
-        ("algorithms", jwt.algorithms.is_empty()),
-        ("issuer", jwt.issuer.is_empty()),
-    ] {
-        require(!is_empty, &["auth", "jwt", key], "must not be empty")?;
+    for (key, is_empty) in [("audiences", jwt.audiences.is_empty()), ("algorithms", jwt.algorithms.is_empty())] {
+        require(!is_empty, &["auth", "jwt", key], EMPTY)?;
     }
     times(&["auth", "jwt"], &[("clock_skew", jwt.clock_skew, false)])
 }
@@ -125,7 +146,14 @@ fn unprovable(config: &Config, principal: &str) -> Option<&'static str> {
     let (is_provable, why) = match principal.split_once(':') {
         Some((kind, _)) if kind.contains('*') => (true, ""),
         None if principal.contains('*') => (true, ""),
-        Some(("spiffe" | "dns", _)) => (has_certs, "which only edge.tls.client_ca could prove"),
+        Some(("spiffe" | "dns", _)) if !has_certs => (false, "which only edge.tls.client_ca could prove"),
+        Some(("spiffe", _)) => (
+            Principal::is_spiffe_pattern(principal),
+            "which no SPIFFE ID is: spiffe://DOMAIN/PATH, the domain in lower case",
+        ),
+        Some(("dns", name)) => {
+            (!name.bytes().any(|byte| byte.is_ascii_uppercase()), "which no name is: they are compared in lower case")
+        }
         Some(("jwt", _)) => (auth.jwt.is_some(), "which only [auth.jwt] could prove"),
         Some(("token", name)) => {
             let is_known = name.contains('*') || auth.tokens.iter().any(|token| token.name == name);
@@ -248,79 +276,4 @@ fn wrong(key: &[&str], rule: impl Into<String>) -> Wrong {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn refused(text: &str) -> Option<String> {
-        check(&toml::from_str(text).unwrap()).err().map(|wrong| wrong.key.join("."))
-    }
-
-    #[test]
-    fn a_value_that_every_call_would_fail_by_is_refused() {
-        assert!(check(&Config::default()).is_ok());
-        for (text, name) in [
-            ("[edge]\nmax_concurrent_streams = 1", "edge.max_concurrent_streams"),
-            ("[log]\nfilter = 'ssm_gateway=loud'", "log.filter"),
-            ("[log]\nslow_call = '0s'", "log.slow_call"),
-            ("[trace]\nendpoint = 'collector:4317'", "trace.endpoint"),
-            ("[trace]\nendpoint = 'http://user:secret@collector:4317'", "trace.endpoint"),
-            ("[trace]\nratio = 1.5", "trace.ratio"),
-            ("[upstream]\nendpoint_url = 'http://127.0.0.1:1/?secret=x'", "upstream.endpoint_url"),
-            ("[edge]\nmax_header_list_size = 10", "edge.max_header_list_size"),
-            ("[edge]\nkeepalive_interval = '500000000000 years'", "edge.keepalive_interval"),
-            ("[edge]\nrequest_timeout = '0s'", "edge.request_timeout"),
-            ("[limits]\nmax_calls = 0", "limits.max_calls"),
-            ("[limits]\nmax_call_time = '0s'", "limits.max_call_time"),
-            ("[listing]\npage_cap = 0", "listing.page_cap"),
-            ("[listing]\nmax_bytes = 5\nmax_listing_bytes = 6", "listing.max_listing_bytes"),
-            ("[listing]\njitter_percent = 101", "listing.jitter_percent"),
-            ("[listing]\nstall_timeout = '0s'", "listing.stall_timeout"),
-            ("[upstream]\nfetch_timeout = '0s'", "upstream.fetch_timeout"),
-            ("[upstream]\nrequests_per_second = 0", "upstream.requests_per_second"),
-            ("[targets.prod]\nattempt_timeout = '0s'", "targets.prod.attempt_timeout"),
-            ("[targets.prod]\nrole_arn = 'SsmReader'", "targets.prod.role_arn"),
-            ("[targets.prod]\nsts_endpoint_url = 'sts'", "targets.prod.sts_endpoint_url"),
-            ("default_target = 'prod'", "default_target"),
-        ] {
-            assert_eq!(refused(text).as_deref(), Some(name));
-        }
-    }
-
-    #[test]
-    fn no_door_is_left_open_that_nobody_meant_to() {
-        let hash = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
-        let token = format!("[[auth.tokens]]\nname = 'ci'\nsha256 = '{hash}'\n");
-        let rule = "[[allow]]\nprincipal = '*'\n";
-        let public = "[edge]\nlisten = '0.0.0.0:50051'\n";
-        let tls = "[edge.tls]\ncert = 'c'\nkey = 'k'\n";
-        let client_ca = "client_ca = 'ca'\n";
-        for (text, name) in [
-            (public.to_owned(), Some("edge.listen")),
-            (format!("{public}{tls}"), Some("edge.listen")),
-            (format!("{public}[auth]\nallow_anonymous = true"), None),
-            (format!("{public}{tls}{client_ca}{rule}"), None),
-            (format!("{public}{token}{rule}"), Some("edge.listen")),
-            (format!("{public}{tls}{token}{rule}"), None),
-            (format!("{public}[auth]\nallow_plaintext_tokens = true\n{token}{rule}"), None),
-            (format!("{token}{rule}"), None),
-            (token.clone(), Some("allow")),
-            (format!("{tls}{client_ca}"), Some("allow")),
-            (format!("{token}{token}{rule}"), Some("auth.tokens.0.sha256")),
-            ("[[allow]]\nprincipal = ''".to_owned(), Some("allow.0.principal")),
-            ("[[allow]]\nprincipal = 'anonymous'".to_owned(), None),
-            (format!("{token}[[allow]]\nprincipal = 'anonymous'"), Some("allow.0.principal")),
-            (format!("{token}[[allow]]\nprincipal = 'token:cj'"), Some("allow.0.principal")),
-            (format!("{token}[[allow]]\nprincipal = 'token:*'"), None),
-            (format!("{token}[[allow]]\nprincipal = 'sipffe://acme/orders'"), Some("allow.0.principal")),
-            (format!("{token}[[allow]]\nprincipal = 'spiffe://acme/orders'"), Some("allow.0.principal")),
-            (format!("{token}[[allow]]\nprincipal = 'jwt:alice'"), Some("allow.0.principal")),
-            (format!("{rule}[auth.jwt]\njwks = 'j'\nissuer = 'i'\naudiences = []"), Some("auth.jwt.audiences")),
-            ("[edge]\nlisten = 'unix:/run/a'".to_owned(), None),
-            (format!("[admin]\nlisten = '0.0.0.0:9464'\ntoken_sha256 = '{hash}'"), Some("admin.token_sha256")),
-            (format!("[admin]\ntoken_sha256 = '{hash}'"), None),
-            ("[admin]\nlisten = '0.0.0.0:9464'".to_owned(), None),
-        ] {
-            assert_eq!(refused(&text).as_deref(), name, "{text}");
-        }
-    }
-}
+mod tests;

@@ -2,8 +2,7 @@ use std::ops::Range;
 
 use toml::de::Error;
 
-/// The longest key that is shown: what is longer is none that anybody meant to write.
-const MAX_KEY: usize = 40;
+use crate::model::Shown;
 
 /// Returns the line that an error of the parser is about, from 1.
 pub(super) fn line(text: &str, error: &Error) -> Option<usize> {
@@ -27,9 +26,11 @@ pub(super) fn reason(error: &Error) -> String {
 fn unknown(rest: &str) -> Option<String> {
     let (what, rest) = rest.split_once(" `")?;
     let Some((given, expected)) = rest.rsplit_once("`, expected ") else { return Some(format!("unknown {what}")) };
-    let is_key =
-        given.len() <= MAX_KEY && given.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
-    let named = if what == "field" && is_key { format!(" `{given}`") } else { String::new() };
+    let named = if what == "field" && Shown(given).is_shown() && !given.contains(' ') {
+        format!(" `{given}`")
+    } else {
+        String::new()
+    };
     Some(format!("unknown {what}{named}, expected {expected}{}", hint(given, expected)))
 }
 

@@ -52,7 +52,7 @@ pub enum ListenError {
     #[error("could not listen on {0}")]
     Bind(Address, #[source] io::Error),
     /// The files for TLS cannot be used.
-    #[error("TLS cannot be spoken")]
+    #[error("cannot load the TLS files")]
     Tls(#[from] FileError),
 }
 

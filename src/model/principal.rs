@@ -42,6 +42,21 @@ impl Principal {
         is_valid.then(|| Self(Arc::from(id)))
     }
 
+    /// Returns whether this is a SPIFFE ID or, where it is a glob, whether one can begin with what stands before its first `*`.
+    ///
+    /// ```
+    /// use ssm_gateway::model::Principal;
+    ///
+    /// assert!(Principal::is_spiffe_pattern("spiffe://acme.internal/ns/*"));
+    /// assert!(!Principal::is_spiffe_pattern("spiffe://ACME/*"));
+    /// ```
+    #[must_use]
+    pub fn is_spiffe_pattern(pattern: &str) -> bool {
+        let Some((before, _)) = pattern.split_once('*') else { return Self::spiffe(pattern).is_some() };
+        // The shortest rests, by where the text breaks off.
+        ["", "a", "/a", "a/a", "/a/a", "//a/a"].iter().any(|rest| Self::spiffe(&format!("{before}{rest}")).is_some())
+    }
+
     /// The holder of a certificate for this DNS name.
     #[must_use]
     pub fn dns(name: &str) -> Self {
@@ -114,6 +129,37 @@ mod tests {
             &long_domain,
         ] {
             assert_eq!(Principal::spiffe(id), None, "{id}");
+            assert!(id.contains('*') || !Principal::is_spiffe_pattern(id), "{id}");
+        }
+    }
+
+    #[test]
+    fn a_glob_that_no_spiffe_id_begins_like_is_told() {
+        let full_domain = format!("spiffe://{}*", "a".repeat(255));
+        for glob in [
+            "spiffe:*",
+            "spiffe:/*",
+            "spiffe://*",
+            "spiffe://ac*me/x",
+            "spiffe://acme*",
+            "spiffe://acme/*",
+            "spiffe://acme/Ns*",
+            "spiffe://acme/.*",
+            &full_domain,
+        ] {
+            assert!(Principal::is_spiffe_pattern(glob), "{glob}");
+        }
+        for glob in [
+            "spiffe:x*",
+            "spiffe:///*",
+            "spiffe://ACME/*",
+            "spiffe://Ac*",
+            "spiffe://acme//*",
+            "spiffe://acme/../*",
+            "spiffe://acme:1*",
+            "spiffe://acme/x?*",
+        ] {
+            assert!(!Principal::is_spiffe_pattern(glob), "{glob}");
         }
     }
 }

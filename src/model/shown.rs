@@ -4,7 +4,7 @@ use std::fmt;
 const MAX: usize = 64;
 
 /// A setting's value as a message shows it: quoted, if it is short and plain, and else not at all. What is long or odd where a
-/// name belongs may be a key or a token that was put into the wrong place.
+/// name belongs may be a key or a token that was put into the wrong place, and a URL with a user may have a password.
 ///
 /// ```
 /// use ssm_gateway::model::Shown;
@@ -15,21 +15,29 @@ const MAX: usize = 64;
 #[derive(Debug, Clone, Copy)]
 pub struct Shown<'a>(pub &'a str);
 
-impl fmt::Display for Shown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Shown<'_> {
+    /// Returns whether the value is shown.
+    #[must_use]
+    pub fn is_shown(self) -> bool {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b" -_.:/*@".contains(&byte);
-        let is_shown = self.0.len() <= MAX && self.0.bytes().all(is_plain) && !is_random(self.0);
-        if is_shown { write!(f, "{:?}", self.0) } else { f.write_str("(a value that is not shown)") }
+        let has_user = self.0.split_once('@').is_some_and(|(before, _)| before.contains(':'));
+        self.0.len() <= MAX && self.0.bytes().all(is_plain) && !has_user && !is_random(self.0)
     }
 }
 
-/// Whether a run of letters and digits in a text is long and mixed, as keys and tokens are, and names are not.
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_shown() { write!(f, "{:?}", self.0) } else { f.write_str("(a value that is not shown)") }
+    }
+}
+
+/// Whether a run of letters, digits and slashes in a text is long and mixed, as keys and tokens are, and names are not.
 pub(super) fn is_random(text: &str) -> bool {
     let is_mixed = |run: &str| {
         let has = |is: fn(&u8) -> bool| run.bytes().any(|byte| is(&byte));
         run.len() >= 20 && has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic)
     };
-    text.split(|letter: char| !letter.is_ascii_alphanumeric()).any(is_mixed)
+    text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '/').any(is_mixed)
 }
 
 #[cfg(test)]
@@ -41,7 +49,9 @@ mod tests {
         for name in ["eu-west-1", "arn:aws:iam::123456789012:role/SsmReader", "spiffe://acme/*", "", "two words"] {
             assert_eq!(Shown(name).to_string(), format!("{name:?}"));
         }
-        for secret in ["AKIAIOSFODNN7EXAMPLE1", "eyJhbGciOiJFUzI1NiJ9.e30.x", "a\nb", "p@ss=word", &"a".repeat(65)] {
+        let (key, long) = ("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "a".repeat(65));
+        let url = "https://me:password@acme";
+        for secret in ["AKIAIOSFODNN7EXAMPLE1", "eyJhbGciOiJFUzI1NiJ9.e30.x", "a\nb", "p@ss=word", url, key, &long] {
             assert!(!Shown(secret).to_string().contains(secret), "{secret}");
         }
     }

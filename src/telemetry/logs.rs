@@ -14,6 +14,7 @@ use tracing_subscriber::{
 };
 
 use super::batched::{Batched, LogGuard};
+use crate::model::Shown;
 
 /// How to log; the `[log]` table of the configuration file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,7 +52,7 @@ pub enum LogError {
     #[error("the log filter is not a level or a list of MODULE=LEVEL")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
     /// A word in the filter that should be a level: it would be taken for a module, and silence all others.
-    #[error("{0:?} in the log filter is not a level: off, error, warn, info, debug or trace")]
+    #[error("{} in the log filter is not a level: off, error, warn, info, debug or trace", Shown(.0))]
     Level(String),
     /// There is no thread to write with.
     #[error("could not start the thread that writes the log")]
@@ -71,7 +72,10 @@ impl Config {
     }
 
     fn filter(&self) -> Result<EnvFilter, LogError> {
-        let is_level = |word: &&str| word.contains('=') || word.contains('[') || word.parse::<LevelFilter>().is_ok();
+        // An empty word is parsed, too, and would silence all.
+        let is_level = |word: &&str| {
+            word.contains('=') || word.contains('[') || (!word.is_empty() && word.parse::<LevelFilter>().is_ok())
+        };
         if let Some(word) = self.filter.split(',').map(str::trim).find(|word| !is_level(word)) {
             return Err(LogError::Level(word.to_owned()));
         }

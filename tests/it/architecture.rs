@@ -19,7 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("reflection", &["grpc"]),
     ("service", &["model", "grpc", "listing", "proto", "upstream"]),
     ("edge", &["model", "grpc", "pem"]),
-    ("telemetry", &[]),
+    ("telemetry", &["model"]),
     ("admin", &["model"]),
     ("simulator", &[]),
     ("config", &["admin", "edge", "listing", "model", "service", "telemetry", "upstream"]),

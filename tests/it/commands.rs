@@ -1,7 +1,7 @@
 //! What people type at the commands, and what they read.
 
 use std::{
-    io::{BufRead as _, BufReader, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpListener,
     process::{Command, Output, Stdio},
 };
@@ -108,4 +108,25 @@ fn a_hang_up_while_the_process_starts_is_a_reload_and_not_its_end() {
     assert!(log.any(|line| line.contains("listening")), "it ended");
     std::fs::write(&fifo, config).unwrap();
     assert!(log.any(|line| line.contains("the configuration is in use")), "it ended");
+}
+
+#[test]
+fn a_stop_while_the_process_starts_ends_it_at_once_and_well() {
+    // Instance metadata that is asked for the region, and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let folder = Folder::new();
+    let file = folder.write("gateway.toml", "[edge]\nlisten = '127.0.0.1:0'\n[admin]\nlisten = '127.0.0.1:0'\n");
+    for signal in ["-TERM", "-INT"] {
+        let mut child = Command::new(SSM_GATEWAY);
+        child.args(["serve", "--config"]).arg(&file).env_remove("AWS_REGION").env_remove("AWS_DEFAULT_REGION");
+        child.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", format!("http://{}", silent.local_addr().unwrap()));
+        child.envs([("AWS_CONFIG_FILE", "/dev/null"), ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")]);
+        let mut child = Running(child.stderr(Stdio::piped()).spawn().unwrap());
+        let _asked = silent.accept().unwrap();
+        run(Command::new("kill").args([signal, &child.0.id().to_string()]));
+        let mut log = String::new();
+        child.0.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        assert!(log.contains("stopped before the gateway was serving"), "{log}");
+        assert!(child.0.wait().unwrap().success(), "{log}");
+    }
 }

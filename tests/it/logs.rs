@@ -63,7 +63,10 @@ async fn nothing_that_is_emitted_has_an_address_a_host_name_or_a_credential_in_i
     assert!(log.contains("call ended") && log.contains("AWS gave no page"), "{log}");
     assert!(log.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "one JSON object a line");
     let spans = receiver.spans();
-    assert!(spans.len() > 100, "{} spans", spans.len());
+    // How many there are depends on how fast the machine is.
+    for kind in [2, 3] {
+        assert!(spans.iter().any(|span| span["kind"] == kind), "no span of kind {kind} among {}", spans.len());
+    }
     emitted += &log;
     for span in &spans {
         emitted += &span.to_string();

@@ -19,7 +19,7 @@ use ssm_gateway::{
 };
 
 use crate::{
-    proofs::Folder,
+    proofs::{Folder, Issuer},
     support::{Gateway, PATIENCE, Running, failing, failing_as, run, simulated, simulated_with, simulator_of, tool},
 };
 
@@ -258,7 +258,7 @@ fn a_configuration_is_checked_without_serving() {
     assert_eq!((stdout, code), (expected, Some(0)));
     let prod = "[targets.prod]\nregion = \"eu-west-1\"\n";
     for (content, told) in [
-        ("default_target = \"prod\"".to_owned(), "line 1: default_target is prod, and there is no such target"),
+        ("default_target = \"prod\"".to_owned(), "line 1: default_target is \"prod\", and there is no such target"),
         (
             format!("{prod}role_arn = \"SsmReader\""),
             "line 3: targets.prod.role_arn is wrong: \"SsmReader\" is not the ARN",
@@ -281,6 +281,21 @@ fn a_rule_about_targets_that_there_are_none_of_is_warned_of() {
     assert_eq!(code, Some(0));
     assert!(stdout.starts_with("* prod in eu-west-1, "), "{stdout}");
     assert_eq!(stderr, "warning: allow.0.targets: no target is meant by \"prd-*\"\n");
+}
+
+#[test]
+fn check_warns_of_the_keys_of_a_jwks_that_are_skipped() {
+    let (folder, issuer) = (Folder::new(), Issuer::new("one"));
+    let wrong = issuer.key(|jwk| drop(jwk.insert("kid".to_owned(), 5.into())));
+    let good = issuer.key(|_| {});
+    let jwks = folder.write("jwks.json", serde_json::json!({ "keys": [wrong, good] }).to_string());
+    let content = format!(
+        "upstream.region = 'eu-west-1'\n[auth.jwt]\njwks = '{}'\nissuer = 'i'\naudiences = ['a']\n[[allow]]\nprincipal = '*'\n",
+        jwks.display()
+    );
+    let (_, stderr, code) = with_config("check", &content);
+    assert_eq!((code, stderr.lines().count()), (Some(0), 1), "{stderr}");
+    assert!(stderr.contains("a key of the JWKS is skipped") && stderr.contains("`kid` is not a string"), "{stderr}");
 }
 
 #[test]

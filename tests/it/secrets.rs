@@ -5,7 +5,8 @@
 
 use std::process::{Command, Output, Stdio};
 
-use ssm_gateway::proto::DescribeInstanceInformationRequest;
+use clap::{CommandFactory as _, Parser as _};
+use ssm_gateway::{cli::Cli, proto::DescribeInstanceInformationRequest};
 use tonic::metadata::MetadataValue;
 
 use crate::{
@@ -19,6 +20,8 @@ use crate::{
 /// How much of a secret is a leak.
 const TELLING: usize = 12;
 const TOKEN: &str = "tok3n-that-n0body-may-read-7f3a9c";
+/// A secret without marks, as AWS's are.
+const KEY: &str = "wJalrXUtnFEMIK7MDENGbPxRfiCYn0b0dyReads";
 const PASSWORD: &str = "passw0rd-that-n0body-may-read";
 
 /// Fails if a piece of a secret is in what was emitted: as it is, or its bytes in decimal or in hexadecimal.
@@ -83,7 +86,8 @@ impl Secrets {
         let private = issuer.key(|jwk| drop(jwk.insert("d".to_owned(), exponent.into())));
         let private_jwks = serde_json::json!({ "keys": [private] }).to_string();
         let jwt = issuer.token("alice", |_, _| {});
-        let all = [TOKEN, PASSWORD, &ours.key, exponent, jwt.rsplit('.').next().unwrap()].map(str::to_owned).into();
+        let all =
+            [TOKEN, KEY, PASSWORD, &ours.key, exponent, jwt.rsplit('.').next().unwrap()].map(str::to_owned).into();
         let secrets = Self { folder, authority, ours, issuer, private_jwks, all };
         secrets.restore();
         secrets
@@ -194,7 +198,9 @@ impl Secrets {
             ("the key in the variable for the file", (String::new(), Some(("SSM_GATEWAY_CONFIG", key.clone())))),
         ]
         .map(|(name, (config, variable))| (name, config, variable))
-        .into()
+        .into_iter()
+        .chain(plain_starts())
+        .collect()
     }
 
     /// What a client refuses: its flags, and its variables.
@@ -224,8 +230,10 @@ impl Secrets {
                 "--tls-ca ca.pem",
                 vec![("SSM_GATEWAY_TOKEN_FILE", self.issuer.token("alice", |_, _| {}))],
             ),
+            ("a token in the variable for its file", "", vec![("SSM_GATEWAY_TOKEN_FILE", TOKEN.to_owned())]),
         ]
     }
+
     /// What callers send: the headers of a call each.
     fn headers(&self, [jwt, foreign, expired]: [&String; 3]) -> Vec<Vec<Named>> {
         vec![
@@ -252,6 +260,22 @@ impl Secrets {
     }
 }
 
+/// What is refused at the start though its grammar is right, and shown in the message only if it cannot be a secret.
+fn plain_starts() -> Vec<Start> {
+    let url = format!("https://me:{PASSWORD}@host");
+    let keys = [
+        ("a secret for a principal", format!("[[allow]]\nprincipal = '{KEY}'\n")),
+        ("a URL for a principal", format!("[[allow]]\nprincipal = '{url}'\n")),
+        ("a secret for the default target", format!("default_target = '{KEY}'\n")),
+        ("a secret for a key", format!("{KEY} = 1\n")),
+    ];
+    let variables =
+        [("SSM_GATEWAY_LOG_FILTER", KEY), ("SSM_GATEWAY_CONFIG", KEY), ("SSM_GATEWAY_TRACE_ENDPOINT", &url)];
+    let variables =
+        variables.map(|(name, value)| ("a secret in a variable", String::new(), Some((name, value.to_owned()))));
+    keys.map(|(name, config)| (name, config, None)).into_iter().chain(variables).collect()
+}
+
 /// An `authorization` header.
 fn bearer(token: &str) -> String {
     format!("Bearer {token}")
@@ -259,9 +283,13 @@ fn bearer(token: &str) -> String {
 
 /// Runs a command that is to fail, and gives all that it printed.
 fn failing(command: &mut Command, name: &str) -> String {
+    failing_with(1, command, name)
+}
+
+fn failing_with(code: i32, command: &mut Command, name: &str) -> String {
     let Output { status, stdout, stderr } = command.stdin(Stdio::null()).output().unwrap();
     let printed = [stdout, stderr].map(|printed| String::from_utf8_lossy(&printed).into_owned()).concat();
-    assert_eq!(status.code(), Some(1), "{name}: {printed}");
+    assert_eq!(status.code(), Some(code), "{name}: {printed}");
     assert!(printed.contains("error: "), "{name}: {printed}");
     printed
 }
@@ -312,6 +340,43 @@ fn what_a_client_refuses_is_not_printed() {
         program.envs(variables).current_dir(secrets.folder.path(""));
         assert_free_of(&failing(&mut program, name), &secrets.all, name);
     }
+}
+
+#[test]
+fn what_is_wrong_usage_is_not_printed() {
+    let secrets = Secrets::new();
+    for command in Cli::command().get_subcommands() {
+        for arg in command.get_arguments().filter(|arg| arg.get_env().is_some()) {
+            let (flag, variable) = (format!("--{}", arg.get_long().unwrap()), arg.get_env().unwrap().to_str().unwrap());
+            for secret in [KEY.to_owned(), format!("https://me:{PASSWORD}@host"), secrets.ours.key.clone()] {
+                // What is taken is refused by what it is used for, which is another test's.
+                if Cli::try_parse_from(["ssm-gateway", command.get_name(), &format!("{flag}={secret}")]).is_ok()
+                    || (variable == "SSM_GATEWAY_CERT" || variable == "SSM_GATEWAY_KEY")
+                {
+                    continue;
+                }
+                let name = format!("{} {flag} {secret}", command.get_name());
+                let mut program = bounded();
+                program.arg(command.get_name()).env(variable, &secret);
+                let printed = failing_with(2, &mut program, &name);
+                assert!(printed.contains(&format!("the value of {variable} ({flag}")), "{printed}");
+                assert_free_of(&printed, &secrets.all, &name);
+                let printed = failing_with(2, bounded().args([command.get_name(), &format!("{flag}={secret}")]), &name);
+                assert!(printed.contains(&format!("the value of {flag}")), "{printed}");
+                assert_free_of(&printed, &secrets.all, &name);
+            }
+        }
+    }
+    for words in [&[KEY][..], &["list", KEY], &["check", &format!("me:{PASSWORD}@host")]] {
+        let printed = failing_with(2, bounded().args(words), "a word");
+        assert_free_of(&printed, &secrets.all, "a word");
+    }
+    // A variable is not shown though it is short and plain.
+    let mut program = bounded();
+    program.arg("serve").env("SSM_GATEWAY_ALLOW_ANONYMOUS", TOKEN);
+    assert_free_of(&failing_with(2, &mut program, "a boolean"), &secrets.all, "a boolean");
+    let printed = failing_with(2, bounded().args(["list", "--max-age", &format!("5{KEY}")]), "a duration");
+    assert_free_of(&printed, &secrets.all, "a duration");
 }
 
 #[tokio::test(flavor = "multi_thread")]

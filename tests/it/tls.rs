@@ -463,7 +463,7 @@ async fn every_command_that_calls_can_prove_who_calls() {
         ("--tls-ca ca.pem --cert me.key --key me.pem", "me.key cannot be used: line 1: a private key, where"),
         ("--tls-ca ca.pem --cert me.pem --key two.key", ": a second private key"),
         ("--token-file token", "could not reach a gateway"),
-        ("--tls-ca nothing.pem", "could not read nothing.pem"),
+        ("--tls-ca nothing.pem", "could not read the file that --tls-ca names: No such file"),
         ("--tls-ca ca.pem --token-file ca.pem", "ca.pem holds no bearer token"),
         ("--tls-ca ca.pem --cert other.pem --key other.key", "the connection to the gateway broke"),
     ] {
@@ -478,6 +478,6 @@ async fn every_command_that_calls_can_prove_who_calls() {
             client.args(["targets", "--server", server]).args(flags).current_dir(secured.folder.path("")).output();
         String::from_utf8(output.unwrap().stderr).unwrap()
     };
-    assert!(plain("http://127.0.0.1:1", &["--tls-ca", "ca.pem"]).contains("is not spoken to in TLS"));
+    assert!(plain("http://127.0.0.1:1", &["--tls-ca", "ca.pem"]).contains("is a plaintext address"));
     assert!(plain("http://192.0.2.1:1", &["--token-file", "token"]).contains("others could read the token"));
 }
