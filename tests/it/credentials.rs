@@ -255,9 +255,13 @@ async fn a_key_that_is_wrong_is_skipped_by_name_and_the_others_work_whether_they
         named.key(|_| {}),
         Issuer::new("chain").key(|jwk| drop(jwk.insert("x5c".to_owned(), json!("MIIB")))),
         nameless.key(|jwk| drop(jwk.remove("kid"))),
-        empty.key(|jwk| jwk["kid"] = json!("")),
+        empty.key(|jwk| {
+            let nulls = ["alg", "use", "x5t", "key_ops", "x5c"].map(|member| (member.to_owned(), json!(null)));
+            jwk.extend(nulls.into_iter().chain([("kid".to_owned(), json!(""))]));
+        }),
         rsa.key(|jwk| jwk["n"] = json!("AQAB")),
         { "kty": "unheard-of", "kid": "new" },
+        Issuer::new("kindless").key(|jwk| jwk["kty"] = json!(null)),
         rsa.key(|jwk| drop(jwk.insert("d".to_owned(), json!("private-exponent")))),
     ] });
     folder.write("jwks.json", format!("\u{feff}{set}"));
@@ -280,6 +284,7 @@ async fn a_key_that_is_wrong_is_skipped_by_name_and_the_others_work_whether_they
         &["keys[1]", "no object"],
         &["keys[3], kid chain", "`x5c` is not a list of strings"],
         &["keys[6], kid r", "`n` has a wrong length"],
+        &["keys[8], kid kindless", "`kty` is missing"],
     ]) {
         assert!(parts.iter().all(|part| line.contains(part)), "{line}");
     }
