@@ -491,7 +491,7 @@ async fn a_peer_that_speaks_http1_is_told_what_is_spoken_here_and_any_other_is_c
         let mut answer = String::new();
         within(other.read_to_string(&mut answer)).await.unwrap();
         assert!(
-            answer.starts_with("HTTP/1.1 426 Upgrade Required\r\n") && answer.contains("gRPC over HTTP/2"),
+            answer.starts_with("HTTP/1.1 505 HTTP Version Not Supported\r\n") && answer.contains("gRPC over HTTP/2"),
             "{answer}"
         );
     }

@@ -120,7 +120,7 @@ async fn http1_in_tls_is_told_what_is_spoken_here() {
     other.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     let mut answer = String::new();
     within(other.read_to_string(&mut answer)).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 426 ") && answer.contains("gRPC over HTTP/2"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 505 ") && answer.contains("gRPC over HTTP/2"), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
