@@ -67,6 +67,7 @@ pub(super) struct Connections<S> {
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     handshakes: Seldom,
+    certificates: Seldom,
     attacks: Seldom,
     others: Seldom,
 }
@@ -88,7 +89,7 @@ where
         tokio::select! {
             outcome = handshake => match outcome {
                 Some(Ok(io)) => {
-                    let peer = tls::peer(io.get_ref().1);
+                    let peer = tls::peer(io.get_ref().1, &self.lines.certificates);
                     self.speak(io, &socket, peer).await;
                 }
                 Some(Err(error)) => self.failed_handshake(&socket, &Causes(&error)),

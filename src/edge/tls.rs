@@ -1,8 +1,8 @@
 use std::{
     fmt::Display,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant, UNIX_EPOCH},
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ use tokio_rustls::{
         server::{WebPkiClientVerifier, danger::ClientCertVerifier},
     },
 };
-use tracing::{debug, warn};
+use tracing::warn;
 use x509_parser::{
     certificate::X509Certificate,
     extensions::GeneralName,
@@ -23,15 +23,13 @@ use x509_parser::{
 
 use super::{
     credential::Credential,
+    seldom::Seldom,
     watched::{FileError, Watched},
 };
 use crate::{
     model::Principal,
     pem::{self, InvalidPair},
 };
-
-/// The least time between two warnings about certificates that prove nobody.
-const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The gateway's certificate, and whose certificates prove a caller; the `[edge.tls]` table of the configuration file. All
 /// files are PEM, and used anew when they change.
@@ -132,28 +130,18 @@ impl Tls {
 }
 
 /// Returns who is at the other end, by its certificate: its SPIFFE ID, or else its first DNS name. A certificate with neither,
-/// or with a SPIFFE ID against the rules, proves nobody.
-pub(super) fn peer(connection: &ServerConnection) -> Option<Credential> {
+/// or with a SPIFFE ID against the rules, proves nobody; why it does not is logged.
+pub(super) fn peer(connection: &ServerConnection, lines: &Seldom) -> Option<Credential> {
     let certificate = connection.peer_certificates()?.first()?;
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let seconds = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
     let principal = principal(&certificate).unwrap_or_else(|reason| {
-        report(reason, &certificate.raw_serial_as_string());
+        if let Some(left_out) = lines.left_out() {
+            warn!(reason, serial = certificate.raw_serial_as_string(), left_out, "a client certificate proves nobody");
+        }
         None
     })?;
     Some(Credential { principal, expires: UNIX_EPOCH.checked_add(Duration::from_secs(seconds)) })
-}
-
-/// Logs that a certificate proves nobody: as a warning once a while, since its holder could fill the log by connecting.
-fn report(reason: &'static str, serial: &str) {
-    static REPORTED: Mutex<Option<Instant>> = Mutex::new(None);
-    let mut reported = REPORTED.lock().unwrap_or_else(PoisonError::into_inner);
-    if reported.is_none_or(|reported| reported.elapsed() > REPORT_INTERVAL) {
-        *reported = Some(Instant::now());
-        warn!(reason, serial, "a client certificate proves nobody");
-    } else {
-        debug!(reason, serial, "a client certificate proves nobody");
-    }
 }
 
 /// The tag of a URI among the names of a certificate (RFC 5280, section 4.2.1.6).
