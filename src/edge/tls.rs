@@ -23,7 +23,7 @@ use x509_parser::{
 
 use super::{
     credential::Credential,
-    seldom::Seldom,
+    log_limiter::LogLimiter,
     watched::{FileError, Watched},
 };
 use crate::{
@@ -131,12 +131,12 @@ impl Tls {
 
 /// Returns who is at the other end, by its certificate: its SPIFFE ID, or else its first DNS name. A certificate with neither,
 /// or with a SPIFFE ID against the rules, proves nobody; why it does not is logged.
-pub(super) fn peer(connection: &ServerConnection, lines: &Seldom) -> Option<Credential> {
+pub(super) fn peer(connection: &ServerConnection, limiter: &LogLimiter) -> Option<Credential> {
     let certificate = connection.peer_certificates()?.first()?;
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let seconds = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
     let principal = principal(&certificate).unwrap_or_else(|reason| {
-        if let Some(left_out) = lines.left_out() {
+        if let Some(left_out) = limiter.admit() {
             warn!(reason, serial = certificate.raw_serial_as_string(), left_out, "a client certificate proves nobody");
         }
         None
