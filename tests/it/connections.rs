@@ -101,8 +101,9 @@ async fn there_are_no_more_connections_than_may_be_and_the_next_one_is_told_at_o
 
 #[tokio::test]
 async fn who_does_not_greet_in_time_is_shown_out() {
-    let quick = |config: &mut ssm_gateway::config::Config| config.edge.request_timeout = Duration::from_millis(300);
+    let quick = |config: &mut ssm_gateway::config::Config| config.edge.request_timeout = Duration::from_secs(1);
     let (gateway, _simulator) = simulated_with(1, quick).await;
+    let started = Instant::now();
     let mut silent = Raw::silent(gateway.addr).await;
     let mut greeting = Raw::silent(gateway.addr).await;
     greeting.send(PREFACE).await.unwrap();
@@ -115,9 +116,8 @@ async fn who_does_not_greet_in_time_is_shown_out() {
             time::sleep(Duration::from_millis(50)).await;
         }
     };
-    let started = Instant::now();
     tokio::join!(silent.closed(), greeting.closed(), within(drip));
-    assert!(started.elapsed() >= Duration::from_millis(300), "{:?}", started.elapsed());
+    assert!(started.elapsed() >= Duration::from_secs(1), "{:?}", started.elapsed());
     describe(&gateway).await;
 }
 
@@ -126,13 +126,14 @@ async fn a_tls_handshake_that_is_not_finished_is_given_up() {
     let (simulator, secured) = (simulator::Config::default().start().await.unwrap(), Secured::new());
     let mut config = config(&simulator.url());
     secured.configure(&mut config);
-    config.edge.handshake_timeout = Duration::from_millis(300);
+    config.edge.handshake_timeout = Duration::from_secs(2);
     config.allow = vec![crate::proofs::allow("*", &[], &[])];
     let gateway = Gateway::serving(config, async |addr| secured.endpoint(addr.port(), Some("a")).connect().await).await;
+    let started = Instant::now();
     let mut half = Raw::silent(gateway.addr).await;
     half.send(&[22, 3, 1, 2, 0, 1]).await.unwrap();
-    let closed = half.closed().await;
-    assert!(closed >= Duration::from_millis(250), "{closed:?}");
+    half.closed().await;
+    assert!(started.elapsed() >= Duration::from_secs(2), "{:?}", started.elapsed());
     let mut plain = Raw::greeting(gateway.addr, &[]).await;
     // HTTP/2 without TLS is no handshake.
     plain.closed().await;
@@ -147,8 +148,8 @@ async fn a_connection_that_is_old_is_told_to_go_and_its_calls_may_finish_for_a_w
     })
     .await;
     simulator.set_faults(failing(FailureKind::Hang));
-    let mut stuck = Raw::greeting(gateway.addr, &[]).await;
     let started = Instant::now();
+    let mut stuck = Raw::greeting(gateway.addr, &[]).await;
     stuck.send(&call(1, STREAM)).await.unwrap();
     assert!(stuck.next_of(GOAWAY).await.is_some());
     let told = started.elapsed();
@@ -273,11 +274,13 @@ async fn a_client_whose_deadlines_pass_keeps_its_connection_and_the_long_stream_
     let mut raw = Raw::greeting(gateway.addr, &[]).await;
     raw.send(&call(1, STREAM)).await.unwrap();
     let mut from = 1;
-    for _ in 0..6 {
-        raw.send(&calls(from, 200, "400m")).await.unwrap();
-        until(|| gateway.limits.calls() == 201).await;
+    for _ in 0..3 {
+        let begun = Instant::now();
+        raw.send(&calls(from, 200, "1S")).await.unwrap();
+        // Where the machine is slow the gateway may have ended the first before the last are begun.
+        until(|| gateway.limits.calls() == 201 || begun.elapsed() > Duration::from_secs(1)).await;
         // A little earlier than the gateway's own clock says.
-        time::sleep(Duration::from_millis(350)).await;
+        time::sleep(Duration::from_millis(800)).await;
         raw.send(&resets(from, 200)).await.unwrap();
         until(|| gateway.limits.calls() == 1).await;
         from += 200;
@@ -523,7 +526,7 @@ async fn a_peer_that_speaks_http1_is_told_what_is_spoken_here_and_any_other_is_c
 async fn what_strangers_do_writes_few_lines_that_say_who_they_are() {
     let (simulator, folder) = (simulator::Config::default().start().await.unwrap(), Folder::new());
     let program = Program::in_front_of(&simulator, &folder, "", "127.0.0.1:0", "");
-    let mut addresses = Vec::new();
+    let (started, mut addresses) = (Instant::now(), Vec::new());
     for _ in 0..60 {
         let mut raw = Raw::greeting(program.addr, &[]).await;
         addresses.push(raw.0.local_addr().unwrap().to_string());
@@ -540,7 +543,8 @@ async fn what_strangers_do_writes_few_lines_that_say_who_they_are() {
     }
     let log = program.stop();
     let lines: Vec<&str> = log.lines().filter(|line| line.contains("WARN")).collect();
-    assert!((1..=20).contains(&lines.len()), "{log}");
+    let intervals = usize::try_from(started.elapsed().as_secs() / 10).unwrap() + 1;
+    assert!((1..=10 * intervals).contains(&lines.len()), "{log}");
     assert!(lines.iter().all(|line| line.contains("a connection was cut")), "{log}");
     assert!(addresses.iter().any(|address| lines.iter().any(|line| line.contains(address))), "{log}");
 }

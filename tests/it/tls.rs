@@ -331,7 +331,7 @@ async fn rotate(lasts: Duration, least_calls: usize, least_shown: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn certificates_are_renewed_without_a_failed_handshake_or_a_dropped_call() {
-    within(rotate(Duration::from_secs(2), 20, 5)).await;
+    within(Box::pin(rotate(Duration::from_secs(2), 20, 5))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
