@@ -156,7 +156,7 @@ fn principal(certificate: &X509Certificate<'_>) -> Result<Option<Principal>, &'s
     });
     let names = names.map(Vec::as_slice).unwrap_or_default();
     if names.iter().any(|name| matches!(name, GeneralName::Invalid(tag, _) if tag.0 == URI_TAG)) {
-        return Err("a URI of it is not text");
+        return Err("one of its URIs is not text");
     }
     let uris: Vec<&str> =
         names.iter().filter_map(|name| if let GeneralName::URI(uri) = name { Some(*uri) } else { None }).collect();
@@ -202,7 +202,7 @@ mod tests {
             &[(uri, b"https://acme/\xff"), (uri, id)],
             &[(uri, b"spiffe://acme/\xff"), (dns, b"a.internal")],
         ] {
-            assert_eq!(proven(names), Err("a URI of it is not text"), "{names:?}");
+            assert_eq!(proven(names), Err("one of its URIs is not text"), "{names:?}");
         }
     }
 }
