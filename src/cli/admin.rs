@@ -55,7 +55,7 @@ impl Admin {
             self.failed("what listens there gives no answer in HTTP/1.1: is it the address of [admin]?")
         })?;
         let status = answer.status();
-        if status == StatusCode::UPGRADE_REQUIRED {
+        if status == StatusCode::HTTP_VERSION_NOT_SUPPORTED {
             return Err(self.failed("what listens there speaks gRPC: is it the address of [admin]?"));
         }
         let body = answer.into_body().collect().await.map_err(|error| self.failed(error))?.to_bytes();

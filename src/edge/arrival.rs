@@ -10,7 +10,7 @@ use pin_project_lite::pin_project;
 use tonic::Code;
 use tower::{BoxError, Layer, Service};
 
-use super::{error_info::refusal, patience::Patience};
+use super::{error_info::refusal, peer_timeout::PeerTimeout};
 
 /// The one service whose callers send more than a message, as long as they like.
 const REFLECTION: &str = "/grpc.reflection.";
@@ -32,7 +32,7 @@ pin_project! {
     pub struct ArrivingBody<R> {
         #[pin]
         inner: R,
-        patience: Option<Patience>,
+        peer_timeout: Option<PeerTimeout>,
     }
 }
 
@@ -58,8 +58,8 @@ where
 
     fn call(&mut self, request: Request<R>) -> S::Future {
         let is_bounded = !request.uri().path().starts_with(REFLECTION);
-        let patience = is_bounded.then(|| Patience::new(self.timeout));
-        self.inner.call(request.map(|inner| ArrivingBody { inner, patience }))
+        let peer_timeout = is_bounded.then(|| PeerTimeout::new(self.timeout));
+        self.inner.call(request.map(|inner| ArrivingBody { inner, peer_timeout }))
     }
 }
 
@@ -76,9 +76,9 @@ where
         if let Poll::Ready(frame) = this.inner.poll_frame(cx) {
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
-        let Some(patience) = this.patience else { return Poll::Pending };
-        ready!(patience.poll(cx));
-        *this.patience = None;
+        let Some(peer_timeout) = this.peer_timeout else { return Poll::Pending };
+        ready!(peer_timeout.poll(cx));
+        *this.peer_timeout = None;
         let message = "the message of the call did not arrive in time";
         Poll::Ready(Some(Err(refusal(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", message, None).into())))
     }

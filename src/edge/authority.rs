@@ -8,9 +8,9 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
-    conduct::{Conduct, Cut},
     greeting::PREFACE,
     hpack::Rewriter,
+    peer_conduct::{Cut, PeerConduct},
 };
 
 const HEADER: usize = 9;
@@ -33,7 +33,7 @@ pub(super) struct AnyAuthority<IO> {
     rewriter: Rewriter,
     /// How large a list of headers h2 takes, and how long the block may be that it is written in.
     max_size: usize,
-    conduct: Arc<Conduct>,
+    conduct: Arc<PeerConduct>,
     /// What was read and is not a whole frame of headers yet.
     input: Vec<u8>,
     /// What may be handed out, and how much of it was.
@@ -55,7 +55,7 @@ struct Block {
 
 impl<IO> AnyAuthority<IO> {
     /// Reads over `io` with the preface, lists of headers up to `max_size`.
-    pub(super) fn new(io: IO, max_size: u32, conduct: Arc<Conduct>) -> Self {
+    pub(super) fn new(io: IO, max_size: u32, conduct: Arc<PeerConduct>) -> Self {
         Self {
             io,
             rewriter: Rewriter::new(),

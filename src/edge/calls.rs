@@ -10,7 +10,7 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use super::{call_end::CallEnd, conduct::Conduct};
+use super::{call_end::CallEnd, peer_conduct::PeerConduct};
 
 /// Runs the calls of one connection, each in a task of its own, which may outlive the connection for a moment. hyper hands over
 /// the whole of a call (headers, body, trailers) right after it called the service for it, from the same task: so the service
@@ -21,7 +21,7 @@ pub(super) struct Calls(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     tasks: TaskTracker,
-    conduct: Arc<Conduct>,
+    conduct: Arc<PeerConduct>,
     next: Mutex<Option<Arc<CallEnd>>>,
 }
 
@@ -45,7 +45,7 @@ enum Overdue {
 }
 
 impl Calls {
-    pub(super) fn new(tasks: &TaskTracker, conduct: &Arc<Conduct>) -> Self {
+    pub(super) fn new(tasks: &TaskTracker, conduct: &Arc<PeerConduct>) -> Self {
         Self(Arc::new(Shared { tasks: tasks.clone(), conduct: Arc::clone(conduct), next: Mutex::default() }))
     }
 
@@ -120,7 +120,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn calls() -> Calls {
-        Calls::new(&TaskTracker::new(), &Arc::new(Conduct::default()))
+        Calls::new(&TaskTracker::new(), &Arc::new(PeerConduct::default()))
     }
 
     fn bound(end: &CallEnd) {

@@ -26,13 +26,13 @@ use super::{
     Config,
     authority::AnyAuthority,
     calls::Calls,
-    conduct::{Conduct, Cut},
     credential::Credential,
     frames::{Frames, max_unseen_resets},
     greeting::{self, Greeting},
+    log_limiter::LogLimiter,
     metrics::Metrics,
-    patience::patiently,
-    seldom::Seldom,
+    peer_conduct::{Cut, PeerConduct},
+    peer_timeout::within_peer_timeout,
     socket::{Socket, Turns},
     stage::{Stage, Stages},
     tls::{self, Tls},
@@ -60,15 +60,16 @@ pub(super) struct Connections<S> {
     pub(super) config: Config,
     pub(super) stages: Stages,
     pub(super) metrics: Metrics,
-    pub(super) lines: Lines,
+    pub(super) log_limiters: LogLimiters,
 }
 
 /// How often lines are written that strangers can cause, by kind.
 #[derive(Debug, Default)]
-pub(super) struct Lines {
-    handshakes: Seldom,
-    attacks: Seldom,
-    others: Seldom,
+pub(super) struct LogLimiters {
+    handshakes: LogLimiter,
+    certificates: LogLimiter,
+    attacks: LogLimiter,
+    others: LogLimiter,
 }
 
 impl<S, B> Connections<S>
@@ -84,11 +85,11 @@ where
             return self.speak(socket.clone(), &socket, None).await;
         };
         let accepted = socket.turns(tls.acceptor().accept(socket.clone()));
-        let handshake = patiently(self.config.handshake_timeout, accepted);
+        let handshake = within_peer_timeout(self.config.handshake_timeout, accepted);
         tokio::select! {
             outcome = handshake => match outcome {
                 Some(Ok(io)) => {
-                    let peer = tls::peer(io.get_ref().1);
+                    let peer = tls::peer(io.get_ref().1, &self.log_limiters.certificates);
                     self.speak(io, &socket, peer).await;
                 }
                 Some(Err(error)) => self.failed_handshake(&socket, &Causes(&error)),
@@ -105,7 +106,7 @@ where
             return debug!(peer, "a connection ended without a word");
         }
         self.metrics.failed_handshake();
-        if let Some(left_out) = self.lines.handshakes.left_out() {
+        if let Some(left_out) = self.log_limiters.handshakes.admit() {
             info!(peer, %error, left_out, "a TLS handshake failed");
         }
     }
@@ -115,10 +116,10 @@ where
         self.metrics.cut(why);
         let (peer, reason) = (socket.peer(), why.as_str());
         if matches!(why, Cut::Slow | Cut::NotHttp2) {
-            if let Some(left_out) = self.lines.others.left_out() {
+            if let Some(left_out) = self.log_limiters.others.admit() {
                 info!(peer, reason, left_out, "a connection was cut");
             }
-        } else if let Some(left_out) = self.lines.attacks.left_out() {
+        } else if let Some(left_out) = self.log_limiters.attacks.admit() {
             warn!(peer, reason, left_out, "a connection was cut");
         }
     }
@@ -136,7 +137,7 @@ where
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let greeting = socket.turns(patiently(self.config.request_timeout, greeting::read(&mut io)));
+        let greeting = socket.turns(within_peer_timeout(self.config.request_timeout, greeting::read(&mut io)));
         let greeting = tokio::select! {
             greeting = greeting => greeting,
             () = self.stages.reached(Stage::GoingAway) => return,
@@ -160,7 +161,7 @@ where
     {
         let Config { request_timeout, max_concurrent_streams, .. } = self.config;
         let age = self.age(peer.as_ref());
-        let conduct = Arc::new(Conduct::default());
+        let conduct = Arc::new(PeerConduct::default());
         let calls = Calls::new(&self.calls, &conduct);
         let http = http(&self.config, calls.clone());
         let service = self.service.clone();

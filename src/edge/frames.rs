@@ -14,9 +14,9 @@ use tokio::{
 };
 
 use super::{
-    conduct::{Conduct, Cut},
     greeting::PREFACE,
-    patience::Patience,
+    peer_conduct::{Cut, PeerConduct},
+    peer_timeout::PeerTimeout,
 };
 
 const HEADER: usize = 9;
@@ -29,7 +29,7 @@ const ENHANCE_YOUR_CALM: u8 = 11;
 
 /// A connection that fails where its peer takes too long for what it has begun: the settings, a frame, or the frames of one
 /// block of headers. HTTP/2 libraries wait for these without bound, and a ping does not find them out. Nor do they mind calls
-/// that are given up again and again (CVE-2023-44487): those that were begun are judged by [`Conduct`], those that were not by
+/// that are given up again and again (CVE-2023-44487): those that were begun are judged by [`PeerConduct`], those that were not by
 /// how many there are in a second. A connection that is cut ends with GOAWAY.
 #[derive(Debug)]
 pub(super) struct Frames<IO> {
@@ -38,10 +38,10 @@ pub(super) struct Frames<IO> {
     preface: usize,
     unit: Unit,
     resets: Resets,
-    conduct: Arc<Conduct>,
+    conduct: Arc<PeerConduct>,
     timeout: Duration,
-    patience: Patience,
-    /// Whether the patience is running out: something is not finished.
+    peer_timeout: PeerTimeout,
+    /// Whether the time-out is running: something is not finished.
     is_waiting: bool,
     /// Whether all that was written is whole frames.
     is_flushed: bool,
@@ -81,7 +81,7 @@ pub(super) fn max_unseen_resets(max_calls: u32) -> u32 {
 impl<IO> Frames<IO> {
     /// Watches a connection whose preface was read, and whose peer must finish each frame within `timeout`, and may have so
     /// many calls at a time.
-    pub(super) fn new(io: IO, timeout: Duration, max_calls: u32, conduct: Arc<Conduct>) -> Self {
+    pub(super) fn new(io: IO, timeout: Duration, max_calls: u32, conduct: Arc<PeerConduct>) -> Self {
         Self {
             io,
             preface: PREFACE.len(),
@@ -89,7 +89,7 @@ impl<IO> Frames<IO> {
             resets: Resets::new(max_calls),
             conduct,
             timeout,
-            patience: Patience::new(timeout),
+            peer_timeout: PeerTimeout::new(timeout),
             is_waiting: true,
             is_flushed: true,
         }
@@ -103,7 +103,7 @@ impl<IO> Frames<IO> {
         if self.unit.is_finished() {
             self.is_waiting = false;
         } else if has_finished || !self.is_waiting {
-            self.patience.restart(self.timeout);
+            self.peer_timeout.restart(self.timeout);
             self.is_waiting = true;
         }
     }
@@ -225,7 +225,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Frames<IO> {
             // Nothing is late that is there and was not read.
             Poll::Pending => {
                 self.unit.seen = self.unit.last;
-                if self.is_waiting && self.patience.poll(cx).is_ready() {
+                if self.is_waiting && self.peer_timeout.poll(cx).is_ready() {
                     self.conduct.cut(Cut::Slow);
                 }
             }

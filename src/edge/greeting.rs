@@ -48,12 +48,13 @@ pub(super) async fn read<IO: AsyncRead + Unpin>(io: &mut IO) -> io::Result<Greet
     }
 }
 
-/// Answers a request of HTTP/1.1 with what is spoken here.
+/// Answers a request of HTTP/1.1 with what is spoken here: 505, which names other protocols in its text. A 426 must offer an
+/// upgrade, and there is none: RFC 9113 has given up h2c, and HTTP/2 is spoken from the first byte on.
 pub(super) async fn refuse_http1<IO: AsyncRead + AsyncWrite + Unpin>(io: &mut IO) {
     let text = "This port speaks gRPC over HTTP/2 (with prior knowledge, or by ALPN h2 in TLS), not HTTP/1.1.\n\
         Probes by HTTP/1.1 belong to the admin address: /livez and /readyz.\n";
     let answer = format!(
-        "HTTP/1.1 426 Upgrade Required\r\nUpgrade: h2c\r\nConnection: Upgrade, close\r\nContent-Type: text/plain\r\n\
+        "HTTP/1.1 505 HTTP Version Not Supported\r\nConnection: close\r\nContent-Type: text/plain\r\n\
         Content-Length: {}\r\n\r\n{text}",
         text.len()
     );

@@ -95,7 +95,9 @@ fn key(jwk: &Value, allowed: &[Algorithm]) -> Result<Key, Skipped> {
         ("OKP", Some("Ed25519")) => (&[Algorithm::EdDSA][..], DecodingKey::from_ed_der(&bytes(jwk, "x", 32..33)?)),
         ("EC" | "OKP", None) => return Err(invalid("`crv` is missing")),
         ("oct", _) => {
-            return Err(Skipped::Foreign("it is a secret that is shared, and who can check with it can sign"));
+            return Err(Skipped::Foreign(
+                "symmetric keys (kty oct) are not accepted: who can verify with one can also sign",
+            ));
         }
         _ => return Err(Skipped::Foreign("its kind or curve is not known")),
     };
@@ -121,8 +123,10 @@ pub(super) fn algorithm(name: &str) -> Option<Algorithm> {
 
 fn check_types(jwk: &Map<String, Value>) -> Result<(), Skipped> {
     let is_text_list = |value: &Value| value.as_array().is_some_and(|list| list.iter().all(Value::is_string));
-    let is_wrong =
-        |member: &str, is_right: &dyn Fn(&Value) -> bool| jwk.get(member).is_some_and(|value| !is_right(value));
+    // A member that is null is as good as absent: some issuers write all members that they know.
+    let is_wrong = |member: &str, is_right: &dyn Fn(&Value) -> bool| {
+        jwk.get(member).is_some_and(|value| !value.is_null() && !is_right(value))
+    };
     if let Some(member) = TEXTS.iter().find(|member| is_wrong(member, &Value::is_string)) {
         return Err(Skipped::Invalid(format!("`{member}` is not a string")));
     }

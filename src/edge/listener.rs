@@ -15,9 +15,9 @@ use tracing::warn;
 
 use super::{
     Address, Config,
-    connection::{Connections, Lines},
+    connection::{Connections, LogLimiters},
+    log_limiter::LogLimiter,
     metrics::Metrics,
-    seldom::Seldom,
     socket::{Socket, Stream},
     stage::{Stage, Stages},
     tls::Tls,
@@ -133,9 +133,9 @@ impl Listener {
             config,
             stages: stages.clone(),
             metrics: metrics.clone(),
-            lines: Lines::default(),
+            log_limiters: LogLimiters::default(),
         });
-        let turned_away = Seldom::default();
+        let turned_away = LogLimiter::default();
         let accepting = async {
             loop {
                 let stream = socket.accept(keepalive).await;
@@ -148,7 +148,7 @@ impl Listener {
                     continue;
                 }
                 metrics.turned_away();
-                if let Some(left_out) = turned_away.left_out() {
+                if let Some(left_out) = turned_away.admit() {
                     warn!(max, left_out, "there are as many connections as may be: further ones are closed at once");
                 }
             }

@@ -8,13 +8,13 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use flate2::read::GzDecoder;
+use flate2::bufread::GzDecoder;
 use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::BodyExt as _;
 use prost::Message;
 use tonic::{Code, Status, body::Body, metadata::MetadataValue};
 
-use super::{malformed, refusal, timeout};
+use super::{malformed, refusal, timeout, timeout::single};
 
 /// The largest window of zstd that a caller may have used, as a power of two: what RFC 8878 asks every decoder for. zstd itself would
 /// take sixteen times as much memory for a few bytes.
@@ -52,7 +52,8 @@ impl<R: Message + Default> Messages<R> {
     /// Checks the headers of a request and begins to read its body.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT if `grpc-timeout` is no time, UNIMPLEMENTED if `grpc-encoding` is not known here.
+    /// INVALID_ARGUMENT if `grpc-timeout` is no time or there are two of it or of `grpc-encoding`, UNIMPLEMENTED if `grpc-encoding` is
+    /// not known here.
     pub(crate) fn new(request: Request<Body>, max_size: usize) -> Result<Self, Status> {
         // `Lifetime` ends a call at its deadline and ignores a deadline that is no time: that one is refused here, with all else that
         // callers get wrong.
@@ -116,9 +117,15 @@ impl<R: Message + Default> Messages<R> {
 
 /// Returns how to decompress messages, if they may be compressed.
 fn decompress(headers: &HeaderMap) -> Result<Option<Decompress>, Status> {
-    match headers.get("grpc-encoding").map(HeaderValue::as_bytes) {
+    match single(headers, "grpc-encoding")?.map(HeaderValue::as_bytes) {
         None | Some(b"identity") => Ok(None),
-        Some(b"gzip") => Ok(Some(|message, most| up_to(most, GzDecoder::new(message)))),
+        Some(b"gzip") => Ok(Some(|message, most| {
+            let mut decoder = GzDecoder::new(message);
+            let bytes = up_to(most, &mut decoder)?;
+            // The decoder stops at the end of what was compressed, and reads nothing behind that.
+            let is_whole = bytes.len() > most || decoder.get_ref().is_empty();
+            if is_whole { Ok(bytes) } else { Err(io::ErrorKind::InvalidData.into()) }
+        })),
         Some(b"zstd") => Ok(Some(|message, most| {
             let mut decoder = zstd::Decoder::with_buffer(message)?;
             decoder.window_log_max(MAX_WINDOW_LOG)?;
@@ -234,6 +241,28 @@ mod tests {
         assert_eq!(refused.metadata().get("grpc-accept-encoding").unwrap(), "gzip,zstd,identity");
         for encoding in ["identity", "gzip", "zstd"] {
             assert_eq!(read(&[&frame(1, &SEVEN)], encoding).unwrap_err().code(), Code::InvalidArgument, "{encoding}");
+        }
+    }
+
+    #[test]
+    fn what_follows_a_compressed_message_is_not_ignored() {
+        for behind in [&[0][..], &gzipped(&SEVEN)] {
+            let status = read(&[&frame(1, &[&gzipped(&SEVEN), behind].concat())], "gzip").unwrap_err();
+            assert_eq!(status.code(), Code::InvalidArgument, "{behind:?}");
+        }
+        let trailing = frame(1, &[&zstd::encode_all(&SEVEN[..], 0).unwrap()[..], &[0]].concat());
+        assert_eq!(read(&[&trailing], "zstd").unwrap_err().code(), Code::InvalidArgument);
+    }
+
+    #[test]
+    fn a_header_that_says_how_to_read_a_call_comes_once() {
+        for (name, values) in [("grpc-timeout", ["1S", "1S"]), ("grpc-encoding", ["identity", "gzip"])] {
+            let request = Request::builder().header(name, values[0]).header(name, values[1]);
+            let request = request.body(Body::new(Full::new(Bytes::from(frame(0, &SEVEN))))).unwrap();
+            let outcome = message::<DescribeInstanceInformationRequest>(request, 100).now_or_never().unwrap();
+            let status = outcome.unwrap_err();
+            assert_eq!(status.code(), Code::InvalidArgument, "{name}");
+            assert_eq!(status.get_details_error_info().unwrap().reason, "MALFORMED_REQUEST");
         }
     }
 

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use tonic::Status;
 
 use super::malformed;
@@ -8,13 +8,25 @@ use super::malformed;
 /// Returns the time that the caller allows: `grpc-timeout`, at most eight digits and a unit.
 ///
 /// # Errors
-/// INVALID_ARGUMENT if the header is no time. Other servers ignore it then, and the caller's deadline is lost.
+/// INVALID_ARGUMENT if the header is no time, or there are two. Other servers ignore it then, and the caller's deadline is lost.
 pub(crate) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Status> {
-    let Some(header) = headers.get("grpc-timeout") else { return Ok(None) };
+    let Some(header) = single(headers, "grpc-timeout")? else { return Ok(None) };
     let timeout = header.to_str().ok().and_then(parse);
     timeout
         .map(Some)
         .ok_or_else(|| malformed("the grpc-timeout of the call is not up to 8 digits and one of H M S m u n"))
+}
+
+/// Returns the header of this name.
+///
+/// # Errors
+/// INVALID_ARGUMENT if there is more than one.
+pub(super) fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a HeaderValue>, Status> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (value, None) => Ok(value),
+        _ => Err(malformed(format!("the call has more than one {name} header"))),
+    }
 }
 
 fn parse(text: &str) -> Option<Duration> {
@@ -36,7 +48,6 @@ fn parse(text: &str) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
     use proptest::prelude::*;
     use tonic::Code;
 

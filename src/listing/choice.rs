@@ -13,7 +13,7 @@ pub(super) struct Candidate {
     pub(super) age: Option<Duration>,
     /// How long it is fresh for readers who do not say.
     pub(super) ttl: Duration,
-    /// Whether its walk goes on right now, or as soon as a hold-off that a reader waits out is over.
+    /// Whether its walk goes on right now.
     pub(super) is_advancing: bool,
     /// How much of it is there.
     pub(super) extent: Extent,
@@ -45,12 +45,13 @@ pub(super) enum Choice {
 /// Chooses among the candidates, newest first. `max_stale` is what holds for readers who do not say.
 ///
 /// A walk that advances is joined by readers without a `max_age` whatever its age: one longer than its TTL would be
-/// overtaken by copies of itself for ever. Stale data is given while fresher is on its way, or sent for, but never to a
+/// overtaken by copies of itself for ever. While upstream `is_held` off no walk advances in earnest, and the age of a walk is
+/// bounded as that of any other listing: it would grow for as long as upstream throttles. Stale data is given while fresher is on its way, or sent for, but never to a
 /// reader who demands to ask now. While upstream `is_held` off, pages that are missing stay missing: a complete listing
 /// within the reader's bounds goes before a newer one that would fail the reader half-way.
 pub(super) fn choose(candidates: &[Candidate], freshness: Freshness, max_stale: Duration, is_held: bool) -> Choice {
     let is_joined = |candidate: &Candidate| {
-        let is_carried_on = freshness.max_age.is_none() && candidate.is_advancing && candidate.is_open;
+        let is_carried_on = freshness.max_age.is_none() && candidate.is_advancing && candidate.is_open && !is_held;
         candidate.is_fresh(freshness.max_age) || is_carried_on
     };
     let is_left = |candidate: &Candidate| !candidate.is_answering() && !candidate.is_advancing;
@@ -176,6 +177,15 @@ mod tests {
         assert_eq!(chosen(&[advancing], None, None), Choice::Join(0));
         assert_eq!(chosen(&[advancing], Some(60), None), START);
         assert_eq!(chosen(&[waiting(1), advancing], None, None), Choice::Join(0), "the newest first");
+    }
+
+    #[test]
+    fn while_upstream_is_held_off_an_advancing_walk_is_joined_only_within_the_bounds_of_stale_data() {
+        let advancing = |age| Candidate { is_advancing: true, ..paused(age) };
+        assert_eq!(chosen_while_held(&[advancing(59)], None, None), Choice::Join(0));
+        assert_eq!(chosen_while_held(&[advancing(60)], None, None), START);
+        assert_eq!(chosen_while_held(&[advancing(89)], None, Some(30)), Choice::JoinAndRefresh(0));
+        assert_eq!(chosen_while_held(&[advancing(90)], None, Some(30)), START);
     }
 
     #[test]

@@ -165,10 +165,7 @@ impl Listing {
         let is_without_nodes = extent == Extent::Everything && state.pages.is_empty();
         let is_outdated = is_without_nodes && age.is_some_and(|age| age >= config.negative_ttl);
         let is_open = !is_broken && !state.is_windowed && !is_outdated;
-        // Only while it is held off: a reader whose connection takes nothing does not ask again afterwards.
-        let is_held = || state.end.is_none() && self.shared.held(now).is_some();
-        let is_advancing = state.is_advancing || is_held() && state.is_waited_for();
-        Candidate { is_open, age, ttl: self.ttl, is_advancing, extent }
+        Candidate { is_open, age, ttl: self.ttl, is_advancing: state.is_advancing, extent }
     }
 
     /// Where a reader goes on who stands before this record of this page, or behind all pages there are.
@@ -311,12 +308,6 @@ impl State {
     /// How often a fetch failed so far.
     pub(super) fn failures(&self) -> u64 {
         self.failures
-    }
-
-    /// Whether a reader waits for a page that is still to come.
-    fn is_waited_for(&self) -> bool {
-        let pages = self.len();
-        self.readers.iter().any(|(_, reader)| reader.waits_for.is_some_and(|page| page >= pages))
     }
 
     /// Returns the last failure for a reader that has waited since there were so many, if there was another.

@@ -1,6 +1,7 @@
 //! Connections: how they come, how long they stay, and who is shown out.
 
 use std::{
+    cell::Cell,
     fs,
     net::SocketAddr,
     process::Command,
@@ -13,7 +14,7 @@ use ssm_gateway::{
     simulator::{self, FailureKind},
 };
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{self, AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpStream, UnixListener, UnixStream},
     time,
 };
@@ -24,8 +25,8 @@ use crate::{
     program::{Program, SSM_GATEWAY},
     proofs::{Folder, Secured},
     raw::{
-        CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PREFACE, RST_STREAM, Raw, SETTINGS, STREAM, call,
-        call_with, field, frame, headers, reset,
+        CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, Raw, SETTINGS, STREAM,
+        call, call_with, field, frame, headers, reset,
     },
     support::{Client, Gateway, config, failing, simulated, simulated_with, simulator_of, until, within},
 };
@@ -100,8 +101,9 @@ async fn there_are_no_more_connections_than_may_be_and_the_next_one_is_told_at_o
 
 #[tokio::test]
 async fn who_does_not_greet_in_time_is_shown_out() {
-    let quick = |config: &mut ssm_gateway::config::Config| config.edge.request_timeout = Duration::from_millis(300);
+    let quick = |config: &mut ssm_gateway::config::Config| config.edge.request_timeout = Duration::from_secs(1);
     let (gateway, _simulator) = simulated_with(1, quick).await;
+    let started = Instant::now();
     let mut silent = Raw::silent(gateway.addr).await;
     let mut greeting = Raw::silent(gateway.addr).await;
     greeting.send(PREFACE).await.unwrap();
@@ -114,9 +116,8 @@ async fn who_does_not_greet_in_time_is_shown_out() {
             time::sleep(Duration::from_millis(50)).await;
         }
     };
-    let started = Instant::now();
     tokio::join!(silent.closed(), greeting.closed(), within(drip));
-    assert!(started.elapsed() >= Duration::from_millis(300), "{:?}", started.elapsed());
+    assert!(started.elapsed() >= Duration::from_secs(1), "{:?}", started.elapsed());
     describe(&gateway).await;
 }
 
@@ -125,13 +126,14 @@ async fn a_tls_handshake_that_is_not_finished_is_given_up() {
     let (simulator, secured) = (simulator::Config::default().start().await.unwrap(), Secured::new());
     let mut config = config(&simulator.url());
     secured.configure(&mut config);
-    config.edge.handshake_timeout = Duration::from_millis(300);
+    config.edge.handshake_timeout = Duration::from_secs(2);
     config.allow = vec![crate::proofs::allow("*", &[], &[])];
     let gateway = Gateway::serving(config, async |addr| secured.endpoint(addr.port(), Some("a")).connect().await).await;
+    let started = Instant::now();
     let mut half = Raw::silent(gateway.addr).await;
     half.send(&[22, 3, 1, 2, 0, 1]).await.unwrap();
-    let closed = half.closed().await;
-    assert!(closed >= Duration::from_millis(250), "{closed:?}");
+    half.closed().await;
+    assert!(started.elapsed() >= Duration::from_secs(2), "{:?}", started.elapsed());
     let mut plain = Raw::greeting(gateway.addr, &[]).await;
     // HTTP/2 without TLS is no handshake.
     plain.closed().await;
@@ -146,8 +148,8 @@ async fn a_connection_that_is_old_is_told_to_go_and_its_calls_may_finish_for_a_w
     })
     .await;
     simulator.set_faults(failing(FailureKind::Hang));
-    let mut stuck = Raw::greeting(gateway.addr, &[]).await;
     let started = Instant::now();
+    let mut stuck = Raw::greeting(gateway.addr, &[]).await;
     stuck.send(&call(1, STREAM)).await.unwrap();
     assert!(stuck.next_of(GOAWAY).await.is_some());
     let told = started.elapsed();
@@ -160,15 +162,24 @@ async fn a_connection_that_is_old_is_told_to_go_and_its_calls_may_finish_for_a_w
 async fn a_peer_that_is_gone_is_noticed() {
     let (gateway, _simulator) = simulated_with(1, |config| {
         config.edge.keepalive_interval = Duration::from_millis(100);
-        config.edge.keepalive_timeout = Duration::from_secs(1);
+        config.edge.keepalive_timeout = Duration::from_secs(4);
     })
     .await;
-    let mut gone = Raw::greeting(gateway.addr, &[]).await;
-    // It answers nothing, not even pings.
-    gone.closed().await;
     let mut there = Raw::greeting(gateway.addr, &[]).await;
-    let answering = time::timeout(Duration::from_millis(1500), there.next_of(GOAWAY)).await;
-    assert!(answering.is_err(), "who answers them stays");
+    let mut gone = Raw::greeting(gateway.addr, &[]).await;
+    let is_gone = Cell::new(false);
+    let going = async {
+        // It answers nothing, not even pings.
+        gone.closed().await;
+        is_gone.set(true);
+    };
+    let staying = async {
+        while !is_gone.get() {
+            assert!(there.next_of(PING).await.is_some(), "who answers them stays");
+        }
+        assert!(there.next_of(PING).await.is_some(), "longer than who does not");
+    };
+    tokio::join!(going, staying);
 }
 
 /// The settings that the gateway sent.
@@ -263,11 +274,13 @@ async fn a_client_whose_deadlines_pass_keeps_its_connection_and_the_long_stream_
     let mut raw = Raw::greeting(gateway.addr, &[]).await;
     raw.send(&call(1, STREAM)).await.unwrap();
     let mut from = 1;
-    for _ in 0..6 {
-        raw.send(&calls(from, 200, "400m")).await.unwrap();
-        until(|| gateway.limits.calls() == 201).await;
+    for _ in 0..3 {
+        let begun = Instant::now();
+        raw.send(&calls(from, 200, "1S")).await.unwrap();
+        // Where the machine is slow the gateway may have ended the first before the last are begun.
+        until(|| gateway.limits.calls() == 201 || begun.elapsed() > Duration::from_secs(1)).await;
         // A little earlier than the gateway's own clock says.
-        time::sleep(Duration::from_millis(350)).await;
+        time::sleep(Duration::from_millis(800)).await;
         raw.send(&resets(from, 200)).await.unwrap();
         until(|| gateway.limits.calls() == 1).await;
         from += 200;
@@ -285,14 +298,21 @@ async fn a_client_whose_deadlines_pass_keeps_its_connection_and_the_long_stream_
 async fn who_gives_up_all_calls_too_soon_is_sent_away_and_counted() {
     let (gateway, simulator) = simulated(1).await;
     simulator.set_faults(failing(FailureKind::Hang));
-    let mut raw = Raw::greeting(gateway.addr, &[]).await;
-    for round in 0..5 {
-        raw.send(&calls(100 * round, 100, "1H")).await.unwrap();
-        until(|| gateway.limits.calls() == 100).await;
-        raw.send(&resets(100 * round, 100)).await.unwrap();
-        until(|| gateway.limits.calls() == 0).await;
-    }
-    let goaway = raw.next_of(GOAWAY).await.unwrap().payload;
+    let (reading, mut writing) = Raw::greeting(gateway.addr, &[]).await.0.into_split();
+    let mut raw = Raw(io::join(reading, io::sink()));
+    // Five times, or more often where the machine is slow and calls come of age.
+    let giving_up = async {
+        for round in 0.. {
+            let _cut = writing.write_all(&calls(100 * round, 100, "1H")).await;
+            until(|| gateway.limits.calls() == 100).await;
+            let _cut = writing.write_all(&resets(100 * round, 100)).await;
+            until(|| gateway.limits.calls() == 0).await;
+        }
+    };
+    let goaway = tokio::select! {
+        goaway = raw.next_of(GOAWAY) => goaway.unwrap().payload,
+        () = giving_up => panic!("it is served for ever"),
+    };
     assert_eq!(goaway[4..8], 11u32.to_be_bytes(), "ENHANCE_YOUR_CALM");
     assert_eq!(String::from_utf8_lossy(&goaway[8..]), "too many calls were given up");
     raw.closed().await;
@@ -405,7 +425,8 @@ impl Attacker {
 async fn attacked(lasts: Duration, is_measured: bool) {
     let (gateway, simulator) = simulated_with(60, |config| {
         config.listing.ttl = Duration::from_hours(1);
-        config.edge.request_timeout = Duration::from_millis(1500);
+        // It holds for those who are served, too.
+        config.edge.request_timeout = Duration::from_millis(if is_measured { 1500 } else { 5000 });
     })
     .await;
     describe(&gateway).await;
@@ -491,7 +512,7 @@ async fn a_peer_that_speaks_http1_is_told_what_is_spoken_here_and_any_other_is_c
         let mut answer = String::new();
         within(other.read_to_string(&mut answer)).await.unwrap();
         assert!(
-            answer.starts_with("HTTP/1.1 426 Upgrade Required\r\n") && answer.contains("gRPC over HTTP/2"),
+            answer.starts_with("HTTP/1.1 505 HTTP Version Not Supported\r\n") && answer.contains("gRPC over HTTP/2"),
             "{answer}"
         );
     }
@@ -505,7 +526,7 @@ async fn a_peer_that_speaks_http1_is_told_what_is_spoken_here_and_any_other_is_c
 async fn what_strangers_do_writes_few_lines_that_say_who_they_are() {
     let (simulator, folder) = (simulator::Config::default().start().await.unwrap(), Folder::new());
     let program = Program::in_front_of(&simulator, &folder, "", "127.0.0.1:0", "");
-    let mut addresses = Vec::new();
+    let (started, mut addresses) = (Instant::now(), Vec::new());
     for _ in 0..60 {
         let mut raw = Raw::greeting(program.addr, &[]).await;
         addresses.push(raw.0.local_addr().unwrap().to_string());
@@ -522,7 +543,8 @@ async fn what_strangers_do_writes_few_lines_that_say_who_they_are() {
     }
     let log = program.stop();
     let lines: Vec<&str> = log.lines().filter(|line| line.contains("WARN")).collect();
-    assert!((1..=20).contains(&lines.len()), "{log}");
+    let intervals = usize::try_from(started.elapsed().as_secs() / 10).unwrap() + 1;
+    assert!((1..=10 * intervals).contains(&lines.len()), "{log}");
     assert!(lines.iter().all(|line| line.contains("a connection was cut")), "{log}");
     assert!(addresses.iter().any(|address| lines.iter().any(|line| line.contains(address))), "{log}");
 }

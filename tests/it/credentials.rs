@@ -172,29 +172,33 @@ async fn a_jwt_that_somebody_else_signed_proves_nothing() {
     assert_eq!(cause(call_with(&gateway, &confused).await), "unknown");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_issuers_keys_are_used_anew_when_they_change_and_bad_ones_are_not() {
-    let (gateway, _simulator, folder, old) = guarded().await;
-    let (new, newer) = (Issuer::new("two"), Issuer::new("three"));
-    let becomes_known = async |issuer: &Issuer| {
-        within(async {
-            while call_with(&gateway, &issuer.token("alice", |_, _| {})).await.is_err() {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        })
-        .await;
+    let (folder, old, new, newer) = (Folder::new(), Issuer::new("one"), Issuer::new("two"), Issuer::new("three"));
+    folder.write("jwks.json", old.jwks());
+    let (client, mut program, _simulator) = guarded_program(&folder).await;
+    let call_by = async |issuer: &Issuer| {
+        let request = with_token(DescribeInstanceInformationRequest::default(), &issuer.token("alice", |_, _| {}));
+        within(client.clone().describe_instance_information(request)).await.map(drop)
     };
     folder.write("jwks.json", new.jwks());
-    becomes_known(&new).await;
-    assert_eq!(cause(call_with(&gateway, &old.token("alice", |_, _| {})).await), "unknown");
+    program.until("are used from now on");
+    call_by(&new).await.unwrap();
+    assert_eq!(cause(call_by(&old).await), "unknown");
     let of_no_use = json!({ "keys": [{ "kty": "oct", "k": "AAAA" }, newer.key(|jwk| jwk["x"] = json!("AAAA"))] });
-    for bad in ["", "{", r#"{"keys":[]}"#, &of_no_use.to_string()] {
+    for (bad, reason) in [
+        ("", "it is no JSON: line 1, column 0"),
+        ("{", "it is no JSON: line 1, column 1"),
+        (r#"{"keys":[]}"#, "it holds no key that can be used"),
+        (&of_no_use.to_string(), "symmetric keys (kty oct) are not accepted"),
+    ] {
         folder.write("jwks.json", bad);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        assert!(call_with(&gateway, &new.token("alice", |_, _| {})).await.is_ok(), "{bad:?}");
+        program.until(reason);
+        call_by(&new).await.unwrap();
     }
     folder.write("jwks.json", newer.jwks());
-    becomes_known(&newer).await;
+    program.until("are used from now on");
+    call_by(&newer).await.unwrap();
 }
 
 #[tokio::test]
@@ -235,7 +239,7 @@ async fn ed25519_is_the_algorithm_of_both_its_names() {
 /// The program, which admits the holders of JWTs by the set in `jwks.json` and logs at debug, and a caller of it.
 async fn guarded_program(folder: &Folder) -> (Client, Program, Simulator) {
     let config = format!(
-        "[auth.jwt]\njwks = '{}'\nissuer = 'https://issuer'\naudiences = ['ssm-gateway']\n[[allow]]\nprincipal = '*'\n\
+        "[edge]\nreload_interval = '5ms'\n[auth.jwt]\njwks = '{}'\nissuer = 'https://issuer'\naudiences = ['ssm-gateway']\n[[allow]]\nprincipal = '*'\n\
          [log]\nfilter = 'debug'\n",
         folder.path("jwks.json").display()
     );
@@ -255,9 +259,13 @@ async fn a_key_that_is_wrong_is_skipped_by_name_and_the_others_work_whether_they
         named.key(|_| {}),
         Issuer::new("chain").key(|jwk| drop(jwk.insert("x5c".to_owned(), json!("MIIB")))),
         nameless.key(|jwk| drop(jwk.remove("kid"))),
-        empty.key(|jwk| jwk["kid"] = json!("")),
+        empty.key(|jwk| {
+            let nulls = ["alg", "use", "x5t", "key_ops", "x5c"].map(|member| (member.to_owned(), json!(null)));
+            jwk.extend(nulls.into_iter().chain([("kid".to_owned(), json!(""))]));
+        }),
         rsa.key(|jwk| jwk["n"] = json!("AQAB")),
         { "kty": "unheard-of", "kid": "new" },
+        Issuer::new("kindless").key(|jwk| jwk["kty"] = json!(null)),
         rsa.key(|jwk| drop(jwk.insert("d".to_owned(), json!("private-exponent")))),
     ] });
     folder.write("jwks.json", format!("\u{feff}{set}"));
@@ -280,10 +288,11 @@ async fn a_key_that_is_wrong_is_skipped_by_name_and_the_others_work_whether_they
         &["keys[1]", "no object"],
         &["keys[3], kid chain", "`x5c` is not a list of strings"],
         &["keys[6], kid r", "`n` has a wrong length"],
+        &["keys[8], kid kindless", "`kty` is missing"],
     ]) {
         assert!(parts.iter().all(|part| line.contains(part)), "{line}");
     }
-    assert_eq!(skipped.len(), 4, "{log}");
+    assert_eq!(skipped.len(), 5, "{log}");
     assert!(!log.contains("private-exponent"));
 }
 
@@ -330,7 +339,7 @@ async fn a_stream_ends_when_its_callers_credential_expires() {
     let (gateway, simulator, _folder, issuer) = guarded().await;
     assert!(call_with(&gateway, "ci-secret").await.is_ok());
     simulator.set_faults(failing(FailureKind::Hang));
-    let token = issuer.token("alice", |_, claims| claims["exp"] = json!(in_seconds(2)));
+    let token = issuer.token("alice", |_, claims| claims["exp"] = json!(in_seconds(6)));
     let request = with_token(StreamInstanceInformationRequest::default(), &token);
     let mut pages = within(gateway.client.clone().stream_instance_information(request)).await.unwrap().into_inner();
     assert_eq!(within(pages.message()).await.unwrap().unwrap().instance_information_list.len(), 50);

@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use ssm_gateway::{
+    config::Config,
     proto::{DescribeInstanceInformationRequest, StreamInstanceInformationRequest},
     service::SERVICE_NAME,
     simulator::{self, FailureKind, Faults},
 };
-use tokio::{net::TcpStream, time};
+use tokio::net::TcpStream;
 use tonic::{Code, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 use tonic_types::StatusExt as _;
@@ -16,7 +17,7 @@ use crate::{
     program::Program,
     proofs::Folder,
     raw::{GOAWAY, Raw, STREAM, call},
-    support::{Gateway, failing, simulated, simulated_with, simulator_of, until, within},
+    support::{Gateway, failing, simulated_with, simulator_of, until, within},
 };
 
 async fn health(gateway: &Gateway) -> HealthClient<Channel> {
@@ -25,7 +26,8 @@ async fn health(gateway: &Gateway) -> HealthClient<Channel> {
 
 #[tokio::test]
 async fn a_drain_lets_calls_in_flight_finish_and_takes_no_more() {
-    let (gateway, simulator) = simulated(120).await;
+    let longest = |config: &mut Config| config.edge.drain_timeout = Duration::from_hours(1);
+    let (gateway, simulator) = simulated_with(120, longest).await;
     simulator.set_faults(Faults { latency: Duration::from_millis(100), ..Faults::default() });
     let mut client = gateway.client.clone();
     let call = client.stream_instance_information(StreamInstanceInformationRequest::default());
@@ -34,7 +36,6 @@ async fn a_drain_lets_calls_in_flight_finish_and_takes_no_more() {
     let request = HealthCheckRequest { service: SERVICE_NAME.to_owned() };
     let mut watch = within(watch.watch(request)).await.unwrap().into_inner();
     assert_eq!(within(watch.message()).await.unwrap().unwrap().status(), ServingStatus::Serving);
-    let started = Instant::now();
     gateway.stop();
     assert_eq!(within(watch.message()).await.unwrap().unwrap().status(), ServingStatus::NotServing);
     let ended = within(watch.message()).await.unwrap_err();
@@ -45,9 +46,8 @@ async fn a_drain_lets_calls_in_flight_finish_and_takes_no_more() {
     }
     assert_eq!(nodes, 120);
     let addr = gateway.addr;
-    // The clients are still there, and idle.
+    // The clients are still there, and idle: nothing is waited for.
     gateway.stopped().await;
-    assert!(started.elapsed() < Duration::from_secs(7), "nothing was waited for");
     assert!(TcpStream::connect(addr).await.is_err());
     drop((watch, pages));
 }
@@ -166,10 +166,8 @@ async fn a_second_signal_ends_the_drain_at_once() {
     let (mut program, _simulator, mut raw) = waiting_program().await;
     program.signal("TERM");
     program.until("draining");
-    time::sleep(Duration::from_millis(50)).await;
     assert!(raw.next_of(GOAWAY).await.is_some(), "the first one waits");
-    let started = Instant::now();
     program.signal("TERM");
     let log = within(tokio::task::spawn_blocking(|| program.stopped())).await.unwrap();
-    assert!(log.contains("stopping at once") && started.elapsed() < Duration::from_secs(4), "{log}");
+    assert!(log.contains("stopping at once"), "{log}");
 }

@@ -21,9 +21,9 @@ fn settings() -> Vec<u8> {
     frame_of(0, 4, 0, 6)
 }
 
-fn watched() -> (DuplexStream, Frames<DuplexStream>, Arc<Conduct>) {
+fn watched() -> (DuplexStream, Frames<DuplexStream>, Arc<PeerConduct>) {
     let (peer, io) = tokio::io::duplex(1 << 20);
-    let conduct = Arc::new(Conduct::default());
+    let conduct = Arc::new(PeerConduct::default());
     (peer, Frames::new(io, 5 * SECOND / 2, 100, Arc::clone(&conduct)), conduct)
 }
 

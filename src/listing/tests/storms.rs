@@ -49,35 +49,24 @@ async fn a_complete_listing_goes_before_a_newer_one_that_stands_still_for_who_ac
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_walk_that_waits_out_a_hold_off_is_joined_whatever_its_age_by_who_says_no_age() {
+async fn while_throttling_lasts_a_walk_is_joined_within_its_bounds_however_many_streams_wait_for_it() {
     let fake = Fake::of_sizes(&[5; 8]);
     let listings = listings(&fake, |config| config.stall_timeout = Duration::MAX);
     let mut stream = open(&listings).streaming();
     stream.read(5).await.unwrap();
-    time::sleep(70 * SECOND).await;
-    fake.fail([throttle(Some(10 * SECOND))]);
+    time::sleep(50 * SECOND).await;
+    fake.fail((0..4).map(|_| throttle(Some(10 * SECOND))));
     let stream = tokio::spawn(async move { read_all(&mut stream, 5).await.unwrap().len() });
-    time::sleep(SECOND).await;
-    let mut joining = open(&listings);
-    let page = joining.read(5).await.unwrap();
+    time::sleep(5 * SECOND).await;
+    let mut joining = open(&listings).streaming();
+    assert_eq!(walk(&joining.read(5).await.unwrap()), 1);
+    let joining = tokio::spawn(async move { read_all(&mut joining, 5).await.unwrap().len() });
+    time::sleep(10 * SECOND).await;
+    let page = open_for(&listings, None, Some(30)).read(5).await.unwrap();
     assert_eq!((walk(&page), page.provenance.came, page.provenance.is_stale), (1, Came::Hit, true));
+    assert!(open(&listings).read(5).await.unwrap_err().retry_after.is_some(), "older than its TTL");
     assert!(open_for(&listings, Some(60), None).read(5).await.is_err());
-    assert_eq!(stream.await.unwrap(), 35);
-    assert_eq!((read_all(&mut joining, 5).await.unwrap().len(), fake.asked()), (35, 8 + 1));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_walk_whose_reader_does_not_ask_again_advances_no_longer_than_the_hold_off() {
-    let fake = Fake::of_sizes(&[5; 2]);
-    let listings = listings(&fake, |config| config.stall_timeout = Duration::MAX);
-    let mut stuck = open(&listings);
-    stuck.read(5).await.unwrap();
-    time::advance(70 * SECOND).await;
-    fake.fail([throttle(None)]);
-    assert!(stuck.read(5).await.is_err());
-    assert_eq!(walk(&open(&listings).read(5).await.unwrap()), 1);
-    time::advance(SECOND).await;
-    assert_eq!(walk(&open(&listings).read(5).await.unwrap()), 2);
+    assert_eq!((stream.await.unwrap(), joining.await.unwrap(), fake.asked()), (35, 35, 8 + 4));
 }
 
 /// Reads a whole listing as a client does that waits as advised: by unary calls, or by streams that it takes up again.

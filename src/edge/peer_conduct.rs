@@ -14,7 +14,7 @@ const LEAST: u64 = 500;
 
 /// How a peer behaves on one connection, and why the connection was cut, if it was.
 #[derive(Debug, Default)]
-pub(super) struct Conduct {
+pub(super) struct PeerConduct {
     ended: AtomicU64,
     premature: AtomicU64,
     cut: OnceLock<Cut>,
@@ -51,7 +51,7 @@ impl Cut {
     }
 }
 
-impl Conduct {
+impl PeerConduct {
     /// Counts a call that has ended, and whether its caller gave it up prematurely. Cuts a connection on which at least [`LEAST`]
     /// calls, and more than half, were.
     pub(super) fn ended(&self, is_premature: bool) {
@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn a_connection_is_cut_when_most_of_many_calls_were_given_up_prematurely() {
         let conduct = |good: u64, premature: u64| {
-            let conduct = Conduct::default();
+            let conduct = PeerConduct::default();
             (0..good).for_each(|_| conduct.ended(false));
             (0..premature).for_each(|_| conduct.ended(true));
             conduct.why_cut()

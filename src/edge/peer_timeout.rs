@@ -13,14 +13,14 @@ const LATE: Duration = Duration::from_millis(100);
 /// A time-out for what a peer sends, which does not count the time in which the gateway did not run and so did not read: a
 /// timer that fires late gives the peer as much time again, once. Look for what the peer sent before a poll.
 #[derive(Debug)]
-pub(super) struct Patience {
+pub(super) struct PeerTimeout {
     due: Instant,
     is_extended: bool,
     /// Wakes up at `due` or before. There is none before something has to be waited for.
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
-impl Patience {
+impl PeerTimeout {
     pub(super) fn new(timeout: Duration) -> Self {
         Self { due: Instant::now() + timeout, is_extended: false, sleep: None }
     }
@@ -48,11 +48,11 @@ impl Patience {
 }
 
 /// Awaits what a peer sends; none if the peer takes too long.
-pub(super) async fn patiently<F: Future>(timeout: Duration, what: F) -> Option<F::Output> {
-    let (mut what, mut patience) = (std::pin::pin!(what), Patience::new(timeout));
+pub(super) async fn within_peer_timeout<F: Future>(timeout: Duration, what: F) -> Option<F::Output> {
+    let (mut what, mut peer_timeout) = (std::pin::pin!(what), PeerTimeout::new(timeout));
     std::future::poll_fn(|cx| match what.as_mut().poll(cx) {
         Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
-        Poll::Pending => patience.poll(cx).map(|()| None),
+        Poll::Pending => peer_timeout.poll(cx).map(|()| None),
     })
     .await
 }
@@ -65,26 +65,26 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    async fn wait(patience: &mut Patience) {
-        std::future::poll_fn(|cx| patience.poll(cx)).await;
+    async fn wait(peer_timeout: &mut PeerTimeout) {
+        std::future::poll_fn(|cx| peer_timeout.poll(cx)).await;
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_timer_that_fires_in_time_ends_the_patience_and_one_that_fires_late_extends_it_once() {
-        let (started, mut patience) = (Instant::now(), Patience::new(SECOND));
-        wait(&mut patience).await;
+    async fn a_timer_that_fires_in_time_is_the_time_out_and_one_that_fires_late_extends_it_once() {
+        let (started, mut peer_timeout) = (Instant::now(), PeerTimeout::new(SECOND));
+        wait(&mut peer_timeout).await;
         assert_eq!(started.elapsed(), SECOND);
-        patience.restart(SECOND);
+        peer_timeout.restart(SECOND);
         // The gateway does not run for three seconds, two of them after the end.
         time::advance(3 * SECOND).await;
-        assert!(poll!(std::pin::pin!(wait(&mut patience))).is_pending());
-        wait(&mut patience).await;
+        assert!(poll!(std::pin::pin!(wait(&mut peer_timeout))).is_pending());
+        wait(&mut peer_timeout).await;
         assert_eq!(started.elapsed(), 6 * SECOND);
-        patience.restart(SECOND);
+        peer_timeout.restart(SECOND);
         for _ in 0..2 {
             time::advance(3 * SECOND).await;
-            let _is_over = poll!(std::pin::pin!(wait(&mut patience)));
+            let _is_over = poll!(std::pin::pin!(wait(&mut peer_timeout)));
         }
-        assert!(poll!(std::pin::pin!(wait(&mut patience))).is_ready());
+        assert!(poll!(std::pin::pin!(wait(&mut peer_timeout))).is_ready());
     }
 }

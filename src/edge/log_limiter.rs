@@ -9,9 +9,9 @@ use tokio::time::Instant;
 const LINES: u64 = 10;
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Limits how often a line is written that strangers can cause.
+/// Limits how many log lines of a kind are written that strangers can cause.
 #[derive(Debug, Default)]
-pub(super) struct Seldom(Mutex<State>);
+pub(super) struct LogLimiter(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -19,9 +19,9 @@ struct State {
     lines: u64,
 }
 
-impl Seldom {
-    /// Returns how many lines were left out before the one that may be written now; none if this one is left out, too.
-    pub(super) fn left_out(&self) -> Option<u64> {
+impl LogLimiter {
+    /// Counts a line. Returns how many were left out before it if it may be written now, and none if it is left out, too.
+    pub(super) fn admit(&self) -> Option<u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let mut left_out = 0;
@@ -42,8 +42,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn ten_lines_are_written_in_ten_seconds_and_the_next_one_says_how_many_were_not() {
-        let seldom = Seldom::default();
-        let written = |count: u64| (0..count).filter_map(|_| seldom.left_out()).collect::<Vec<_>>();
+        let limiter = LogLimiter::default();
+        let written = |count: u64| (0..count).filter_map(|_| limiter.admit()).collect::<Vec<_>>();
         assert_eq!(written(540), [0; 10]);
         time::advance(INTERVAL).await;
         assert_eq!(written(3), [530, 0, 0]);
