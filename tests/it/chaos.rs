@@ -181,11 +181,12 @@ async fn chaos(time: Duration, callers: u64) {
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    for caller in calling {
-        caller.await.unwrap();
-    }
+    // Before the callers' end: where every page is empty, a walk goes on for as long as that lasts.
     for region in REGIONS {
         simulator.set_faults_of(Scope::new(HOME, region), Faults::default());
+    }
+    for caller in calling {
+        caller.await.unwrap();
     }
     assert_eq!(counted() - before, world.calls.load(Relaxed), "every call was counted once");
     println!("{} calls, {} upstream", world.calls.load(Relaxed), fetches(&gateway.listings));
