@@ -31,7 +31,7 @@ impl Health {
     /// Answers whether a service is served.
     ///
     /// # Errors
-    /// `NOT_FOUND` if the gateway has no such service; what [`message`] refuses.
+    /// `NOT_FOUND` if the gateway has no such service; and what a request that is not one message is refused with.
     pub async fn check(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let HealthCheckRequest { service } = message(request, MAX_REQUEST).await?;
         match self.status(&service) {
@@ -45,7 +45,7 @@ impl Health {
     /// Answers whether a service is served, and again when that changes, until the gateway goes away.
     ///
     /// # Errors
-    /// What [`message`] refuses.
+    /// What a request that is not one message is refused with.
     pub async fn watch(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let HealthCheckRequest { service } = message(request, MAX_REQUEST).await?;
         let (now, stages) = (self.status(&service), self.stages.clone());
