@@ -18,7 +18,6 @@ use tokio::{
     net::{TcpStream, UnixListener, UnixStream},
     time,
 };
-use tonic::transport::Endpoint;
 
 use crate::{
     http::metrics,
@@ -45,11 +44,10 @@ async fn a_unix_socket_serves_like_a_port_and_what_was_left_behind_is_replaced()
     drop(UnixListener::bind(&path).unwrap());
     let mut config = config(&simulator.url());
     config.edge.listen = Address::Unix(path.clone());
-    let url = format!("unix:{}", path.display());
-    let connect = async |_| Endpoint::from_shared(url.clone()).unwrap().connect().await;
-    let gateway = Gateway::serving(config.clone(), connect).await;
+    let gateway = Gateway::on_unix_socket(config.clone(), &path).await;
     let answer = gateway.describe(DescribeInstanceInformationRequest::default()).await.unwrap();
     assert_eq!(answer.instance_information_list.len(), 7);
+    let url = format!("unix:{}", path.display());
     let output = Command::new(SSM_GATEWAY).args(["list", "--server", &url, "--output", "csv"]).output().unwrap();
     assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 8);
     let taken = ssm_gateway::app::App::build(config).await.unwrap_err().to_string();
@@ -65,11 +63,7 @@ async fn a_unix_socket_serves_like_a_port_and_what_was_left_behind_is_replaced()
 async fn over_a_unix_socket_any_authority_is_served() {
     let (simulator, folder) = (simulator_of(7).await, Folder::new());
     let path = folder.path("gateway.sock");
-    let mut config = config(&simulator.url());
-    config.edge.listen = Address::Unix(path.clone());
-    let url = format!("unix:{}", path.display());
-    let connect = async |_| Endpoint::from_shared(url.clone()).unwrap().connect().await;
-    let _gateway = Gateway::serving(config, connect).await;
+    let _gateway = Gateway::on_unix_socket(config(&simulator.url()), &path).await;
     let bare = path.to_str().unwrap();
     let encoded = bare.replace('/', "%2F");
     let mut raw = Raw(within(UnixStream::connect(&path)).await.unwrap());

@@ -9,9 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ssm_gateway::edge::Address;
-use tonic::transport::Endpoint;
-
 use crate::{
     program::SSM_GATEWAY,
     proofs::Folder,
@@ -40,12 +37,8 @@ async fn boto3_and_a_caller_of_the_gateway_see_the_same_nodes_value_by_value() {
 async fn grpcio_and_grpcurl_are_served_over_a_unix_socket() {
     let (simulator, folder) = (simulator_of(120).await, Folder::new());
     let path = folder.path("gateway.sock");
-    let mut config = config(&simulator.url());
-    config.edge.listen = Address::Unix(path.clone());
-    let url = format!("unix:{}", path.display());
-    let connect = async |_| Endpoint::from_shared(url.clone()).unwrap().connect().await;
-    let _gateway = Gateway::serving(config, connect).await;
-    check("differential_check.py", &[&simulator.url(), &url]);
+    let _gateway = Gateway::on_unix_socket(config(&simulator.url()), &path).await;
+    check("differential_check.py", &[&simulator.url(), &format!("unix:{}", path.display())]);
     let mut grpcurl = Command::new(tool(VERSIONS[0]));
     let listed = run(grpcurl.args(["-plaintext", "-unix"]).arg(&path).arg("list"));
     assert!(listed.contains("ssm_gateway.v1.InstanceInformationService"), "{listed}");

@@ -22,7 +22,10 @@ use ssm_gateway::{
     simulator::{self, Failure, FailureKind, Faults, Simulator},
 };
 use tokio::{sync::mpsc, task::JoinHandle, time};
-use tonic::{Status, Streaming, transport::Channel};
+use tonic::{
+    Status, Streaming,
+    transport::{Channel, Endpoint},
+};
 
 /// The longest that a test waits for anything; far longer than it takes.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
@@ -52,6 +55,13 @@ impl Gateway {
     pub(crate) async fn plain(config: Config) -> Self {
         Self::serving(config, async |addr| Channel::from_shared(format!("http://{addr}")).unwrap().connect().await)
             .await
+    }
+
+    /// With this configuration, on a Unix socket at this path.
+    pub(crate) async fn on_unix_socket(mut config: Config, path: &Path) -> Self {
+        config.edge.listen = Address::Unix(path.to_owned());
+        let url = format!("unix:{}", path.display());
+        Self::serving(config, async |_| Endpoint::from_shared(url).unwrap().connect().await).await
     }
 
     /// With this configuration, and a client over the channel that `connect` opens.
