@@ -16,7 +16,7 @@ use crate::{
     upstream::Pace,
 };
 
-/// What counts by itself, and where it is read: the edge, by these methods.
+/// Returns the edge's metrics, a series for each method of `descriptors`, and a registry that they are registered with.
 pub(super) fn counting(descriptors: &DescriptorPool) -> Result<(edge::Metrics, Registry), Error> {
     let (edge, registry) = (edge::Metrics::new(methods(descriptors))?, Registry::new());
     edge.register(&registry)?;

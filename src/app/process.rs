@@ -6,7 +6,7 @@ use std::fs;
 /// Go client relies on the same.
 const TICKS: f64 = 100.0;
 
-/// What is known of this process; on another system than Linux, nothing.
+/// Figures of this process; absent on systems other than Linux.
 #[derive(Debug, Default)]
 pub(super) struct Process {
     pub(super) cpu_seconds: Option<f64>,

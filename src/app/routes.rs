@@ -21,7 +21,7 @@ use crate::{
     service::{SERVICE_NAME, Service, Serving, TARGET_SERVICE_NAME},
 };
 
-/// What health is told of: the server, and each service.
+/// The services whose health is reported; the empty name is the whole server.
 const SERVICES: &[&str] = &["", SERVICE_NAME, TARGET_SERVICE_NAME];
 
 /// Every method of the gateway, without its layers.

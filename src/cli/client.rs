@@ -22,7 +22,7 @@ use crate::{
     pem::{self, InvalidPair},
 };
 
-/// How long to wait for a connection, and then for TLS.
+/// The longest wait for a connection, and then again for TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The gateway to ask, and how to prove who asks.
@@ -95,7 +95,7 @@ impl Server {
 
     /// Returns what came of a call: what the gateway answered, or why the connection broke.
     pub(super) fn failed(&self, status: Status) -> CliError {
-        // What tonic makes of an answer in HTTP/2 that is none in gRPC.
+        // tonic reports an HTTP/2 answer that is not gRPC by this message.
         if let Some((_, http)) = status.message().split_once("grpc-status header missing, mapped from ") {
             let why = format!("what answers there is no gateway ({http}): is the address right?");
             return CliError::Connect(self.gateway.clone(), why);
@@ -134,7 +134,7 @@ pub(super) fn is_local(host: &str) -> bool {
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
-/// What proves who asks, from the file with a bearer token that the flag names.
+/// Reads the bearer token from the file that `flag` names, and returns the `authorization` header for it.
 pub(super) fn authorization(flag: &'static str, file: &Path) -> Result<MetadataValue<Ascii>, CliError> {
     let token = String::from_utf8(read(flag, file)?).unwrap_or_default();
     let value = format!("Bearer {}", token.trim()).parse::<MetadataValue<Ascii>>();

@@ -18,7 +18,8 @@ pub(super) fn harmless(text: &str) -> String {
     text.replace(is_steering, "\u{fffd}")
 }
 
-/// Escapes every steering character of a JSON text as `\uXXXX`: it is the same JSON still, since outside of strings there are none.
+/// Escapes every steering character of a JSON text of ours as `\uXXXX`. The JSON means the same: such characters stand in its
+/// strings alone.
 pub(super) fn harmless_json(json: &str) -> String {
     let mut harmless = String::with_capacity(json.len());
     for letter in json.chars() {
