@@ -4,7 +4,8 @@
 use std::{
     collections::BTreeSet,
     fs,
-    net::{SocketAddr, TcpListener},
+    io::{self, BufRead, BufReader},
+    net::SocketAddr,
     process::{Command, Stdio},
     time::Duration,
 };
@@ -59,17 +60,21 @@ impl Prometheus {
                 targets.join(", ")
             ),
         );
-        let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let child = Command::new(tool("bin/prometheus"))
+        let mut child = Command::new(tool("bin/prometheus"))
             .arg(format!("--config.file={}", config.display()))
             .arg(format!("--storage.tsdb.path={}", folder.path("data").display()))
-            .arg(format!("--web.listen-address={addr}"))
-            .stderr(Stdio::null())
+            .arg("--web.listen-address=127.0.0.1:0")
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let prometheus = Self { addr, _child: Running(child), _folder: folder };
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let child = Running(child);
+        let addr = address_in(&mut log);
+        // Nobody reads what it logs from here on, and a full pipe would stop it.
+        std::thread::spawn(move || io::copy(&mut log, &mut io::sink()));
+        let prometheus = Self { addr, _child: child, _folder: folder };
         within(async {
-            while tokio::net::TcpStream::connect(addr).await.is_err() || get(addr, "/-/ready").await.0 != 200 {
+            while get(addr, "/-/ready").await.0 != 200 {
                 time::sleep(Duration::from_millis(20)).await;
             }
         })
@@ -94,6 +99,18 @@ impl Prometheus {
         let alerts = self.ask("/api/v1/alerts").await["alerts"].as_array().unwrap().clone();
         alerts.iter().map(|alert| alert["labels"]["alertname"].as_str().unwrap().to_owned()).collect()
     }
+}
+
+/// The address at which Prometheus logs that it listens.
+fn address_in(log: &mut impl BufRead) -> SocketAddr {
+    let mut read = String::new();
+    while log.read_line(&mut read).unwrap() > 0 {
+        let line = read.lines().last().unwrap();
+        if line.contains("Listening on") {
+            return line.rsplit("address=").next().unwrap().parse().unwrap();
+        }
+    }
+    panic!("Prometheus does not listen: {read}");
 }
 
 fn rules() -> String {

@@ -3,10 +3,9 @@
 
 use std::{
     fs,
-    net::{TcpListener, TcpStream},
+    io::{BufRead, BufReader},
     path::Path,
     process::{Command, Stdio},
-    time::{Duration, Instant},
 };
 
 use crate::{
@@ -52,16 +51,12 @@ struct Ministack {
 
 impl Ministack {
     fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut command = Command::new(tool("venv/bin/python"));
         command.arg(root().join("tests/peers/ministack_run.py"));
-        command.envs([("BIND_HOST", "127.0.0.1"), ("GATEWAY_PORT", &port.to_string())]);
-        let child = Running(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-        let started = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(started.elapsed() < Duration::from_mins(1), "ministack does not listen");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        let mut child = Running(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+        let mut port = String::new();
+        BufReader::new(child.0.stdout.as_mut().unwrap()).read_line(&mut port).unwrap();
+        let port: u16 = port.trim().parse().expect("ministack prints its port");
         Self { url: format!("http://127.0.0.1:{port}"), _child: child }
     }
 }

@@ -1,7 +1,21 @@
-"""Runs ministack with every running EC2 instance taken for a managed node. Its environment sets address and port."""
+"""Serves ministack on a free port of loopback, with every running EC2 instance taken for a managed node.
 
-import ministack.services.ec2 as ec2
-from ministack.app import main
+Prints the port once it is bound, so that nobody else can take it between the choice and the start.
+"""
+
+import asyncio
+import os
+import socket
+
+listener = socket.create_server(("127.0.0.1", 0))
+port = listener.getsockname()[1]
+# ministack reads its port when it is imported.
+os.environ["GATEWAY_PORT"] = str(port)
+
+from hypercorn.asyncio import serve  # noqa: E402
+from hypercorn.config import Config  # noqa: E402
+from ministack.app import app  # noqa: E402
+from ministack.services import ec2  # noqa: E402
 
 
 def is_running(instance_id):
@@ -10,4 +24,7 @@ def is_running(instance_id):
 
 
 ec2.instance_is_managed = is_running
-main()
+config = Config()
+config.bind = [f"fd://{listener.fileno()}"]
+print(port, flush=True)
+asyncio.run(serve(app, config))
