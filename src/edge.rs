@@ -10,7 +10,6 @@ mod call_end;
 mod calls;
 mod connection;
 mod credential;
-mod error_info;
 mod frames;
 mod greeting;
 mod header_list;
@@ -47,7 +46,6 @@ pub use self::{
     arrival::ArrivalLayer,
     authenticate::AuthenticateLayer,
     credential::{Authenticator, Config as AuthConfig, Token},
-    error_info::with_error_info,
     header_list::HeaderListLayer,
     health::Health,
     jwt::{Config as JwtConfig, SigningAlgorithm},

@@ -1,16 +1,18 @@
-//! gRPC on the wire, the same for every method: what a path names, how requests are read and answers written, how a call is
-//! refused.
+//! What gRPC is to the gateway, the same for every method: the method that a path names, how a request is read and an answer
+//! written, and every reason for which a call fails.
 
-mod refusal;
+mod failure;
+mod reason;
 mod request;
 mod response;
 mod route;
 mod timeout;
 
+pub use self::{failure::Failure, request::RequestBody, response::Body};
 pub(crate) use self::{
-    refusal::{GATEWAY, malformed, name, no_such_method, refusal, refusal_with},
+    reason::{Reason, code_name},
     request::{Messages, message},
-    response::{answer, answers},
+    response::{PREFIX, answer, answers, response},
     route::Route,
     timeout::timeout,
 };

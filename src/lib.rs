@@ -13,7 +13,7 @@
 //! | [`listing`] | one walk upstream for any number of readers: freshness, failures, memory, cursors |
 //! | [`service`] | the RPCs and the status mapping |
 //! | [`edge`] | listener, TLS and drain; who calls, how much, how long; what is told of every call |
-//! | `grpc` | requests, answers and refusals on the wire, the same for every method |
+//! | [`grpc`] | requests, answers and failures, the same for every method |
 //! | `reflection` | the contract as gRPC's reflection describes it |
 //! | [`telemetry`] | logs and traces |
 //! | [`admin`] | what those who look after it ask: metrics, probes, how it is |
@@ -27,7 +27,7 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod edge;
-mod grpc;
+pub mod grpc;
 pub mod listing;
 pub mod model;
 pub mod pem;

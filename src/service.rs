@@ -4,7 +4,6 @@ mod answer;
 mod caller;
 mod compress;
 mod describe;
-mod failure;
 mod provenance;
 mod status;
 mod stream;
@@ -15,12 +14,11 @@ use std::sync::Arc;
 
 use http::{Request, Response};
 use serde::{Deserialize, Serialize};
-use tonic::{Status, body::Body};
 
 use self::{caller::Caller, compress::Compression, describe::describe, stream::stream, targets::list_targets};
 pub use self::{compress::Encoding, stream::page_head};
 use crate::{
-    grpc::message,
+    grpc::{Body, Failure, RequestBody, message},
     listing::Listings,
     model::{Method, Policy, TargetName},
 };
@@ -79,8 +77,8 @@ impl Service {
     /// Answers a call of this method.
     ///
     /// # Errors
-    /// A status with an `ErrorInfo`, where the call fails before the first message of its answer.
-    pub async fn answer(&self, method: Method, request: Request<Body>) -> Result<Response<Body>, Status> {
+    /// [`Failure`], if the call fails before the first message of its answer.
+    pub async fn answer(&self, method: Method, request: Request<RequestBody>) -> Result<Response<Body>, Failure> {
         let serving = &*self.0;
         let max = serving.config.max_request_size;
         let compression = Compression::of(&serving.config, request.headers());

@@ -1,4 +1,4 @@
-use std::{fs, io, os::unix::fs::FileTypeExt as _, path::Path, sync::Arc, time::Duration};
+use std::{convert::Infallible, fs, io, os::unix::fs::FileTypeExt as _, path::Path, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use http_body::Body;
@@ -9,7 +9,6 @@ use tokio::{
     time,
 };
 use tokio_util::task::TaskTracker;
-use tonic::Status;
 use tower::Service;
 use tracing::warn;
 
@@ -120,7 +119,7 @@ impl Listener {
         S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
         S::Future: Send + 'static,
         S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-        B: Body<Data = bytes::Bytes, Error = Status> + Send + 'static,
+        B: Body<Data = bytes::Bytes, Error = Infallible> + Send + 'static,
     {
         let Self { socket, addr, tls, config } = self;
         let (drain_delay, drain_timeout) = (config.drain_delay, config.drain_timeout);

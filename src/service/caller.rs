@@ -1,13 +1,12 @@
 use std::time::Duration;
 
 use http::Extensions;
-use tonic::Code;
 
-use super::{
-    compress::Compression,
-    failure::{Failure, GATEWAY},
+use super::compress::Compression;
+use crate::{
+    grpc::{Failure, Reason},
+    model::{CallNotes, Denied, Method, Policy, Principal, TargetName},
 };
-use crate::model::{CallNotes, Denied, Method, Policy, Principal, TargetName};
 
 /// Who calls a method, what the policy lets it ask, and what is noted of the call.
 #[derive(Debug)]
@@ -59,23 +58,24 @@ impl<'a> Caller<'a> {
     fn denied(&self, denied: Denied, called: &str) -> Failure {
         let Self { principal, method, .. } = self;
         let target = if called.is_empty() { "the default target".to_owned() } else { format!("target {called:?}") };
-        let (cause, message) = match denied {
-            Denied::Principal => ("principal", format!("no rule of the gateway allows {principal} anything")),
-            Denied::Method => ("method", format!("no rule of the gateway allows {principal} to call {method}")),
-            Denied::Target => {
-                ("target", format!("no rule of the gateway allows {principal} to call {method} for {target}"))
+        match denied {
+            Denied::Principal => {
+                Failure::new(Reason::PrincipalNotAllowed, format!("no rule of the gateway allows {principal} anything"))
             }
+            Denied::Method => Failure::new(
+                Reason::MethodNotAllowed,
+                format!("no rule of the gateway allows {principal} to call {method}"),
+            ),
+            Denied::Target => Failure::new(
+                Reason::TargetNotAllowed,
+                format!("no rule of the gateway allows {principal} to call {method} for {target}"),
+            ),
             Denied::MaxAge(least) => {
-                let least = humantime::format_duration(least);
+                let least = humantime::format_duration(least).to_string();
                 let message = format!("{principal} may not ask for a max_age below {least} of {target}");
-                let failure = failure("max_age", message).with("min_max_age", Some(&least.to_string()));
-                return failure.at_field("read_options.max_age");
+                let failure = Failure::new(Reason::MaxAgeNotAllowed, message).with("min_max_age", Some(&least));
+                failure.at_field("read_options.max_age")
             }
-        };
-        failure(cause, message)
+        }
     }
-}
-
-fn failure(cause: &str, message: String) -> Failure {
-    Failure::new(Code::PermissionDenied, GATEWAY, "CALLER_NOT_ALLOWED", message).with("cause", Some(cause))
 }

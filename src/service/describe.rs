@@ -1,5 +1,4 @@
 use http::Response;
-use tonic::{Status, body::Body};
 
 use super::{
     Serving,
@@ -9,6 +8,7 @@ use super::{
     validate::{self, Constraints},
 };
 use crate::{
+    grpc::{Body, Failure},
     model::{Freshness, Query},
     proto::DescribeInstanceInformationRequest,
 };
@@ -21,7 +21,7 @@ pub(super) async fn describe(
     serving: &Serving,
     caller: &Caller<'_>,
     request: DescribeInstanceInformationRequest,
-) -> Result<Response<Body>, Status> {
+) -> Result<Response<Body>, Failure> {
     let Asked { query, freshness, limit, cursor } = validated(serving, caller, request)?;
     let mut reader = serving
         .listings
@@ -48,7 +48,7 @@ fn validated(
     serving: &Serving,
     caller: &Caller<'_>,
     request: DescribeInstanceInformationRequest,
-) -> Result<Asked, Status> {
+) -> Result<Asked, Failure> {
     caller.may_call()?;
     let target = validate::target(&request.target, serving.default_target.as_ref())?;
     let freshness = validate::freshness(request.read_options)?;

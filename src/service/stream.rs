@@ -8,18 +8,17 @@ use futures_util::{
     stream::{self, BoxStream},
 };
 use http::Response;
-use tonic::{Status, body::Body};
 
 use super::{
     Serving,
     answer::{self, Answer, Answers},
     caller::Caller,
     compress::Compression,
-    failure::Failure,
     provenance, status,
     validate::{self, Constraints},
 };
 use crate::{
+    grpc::{Body, Failure, Reason},
     listing::{Provenance, Reader, Taken, Target},
     model::{CallNotes, Query, Records, TargetName},
     proto::{StreamInstanceInformationRequest, StreamInstanceInformationResponse},
@@ -35,7 +34,7 @@ pub(super) async fn stream(
     serving: &Serving,
     caller: &Caller<'_>,
     request: StreamInstanceInformationRequest,
-) -> Result<Response<Body>, Status> {
+) -> Result<Response<Body>, Failure> {
     let (mut walks, taken) = walks(serving, caller, request)?;
     if walks.len() > 1 {
         return merged(walks, taken, caller.compression).await;
@@ -54,8 +53,8 @@ pub(super) async fn stream(
 }
 
 /// Not to be seen: a call that means no target was refused.
-fn no_target() -> Status {
-    Status::internal("the call means no target")
+fn no_target() -> Failure {
+    Failure::new(Reason::Internal, "the call means no target")
 }
 
 /// What is asked of each target, and the clock that they share.
@@ -63,7 +62,7 @@ fn walks(
     serving: &Serving,
     caller: &Caller<'_>,
     request: StreamInstanceInformationRequest,
-) -> Result<(Vec<Walk>, Arc<Taken>), Status> {
+) -> Result<(Vec<Walk>, Arc<Taken>), Failure> {
     let Serving { listings, default_target, config, .. } = serving;
     caller.may_call()?;
     let freshness = validate::freshness(request.read_options)?;
@@ -103,7 +102,7 @@ async fn merged(
     walks: Vec<Walk>,
     taken: Arc<Taken>,
     compression: Option<Compression>,
-) -> Result<Response<Body>, Status> {
+) -> Result<Response<Body>, Failure> {
     let targets = walks.len();
     let mut messages = stream::iter(walks).map(Walk::messages).flatten_unordered(WIDTH).boxed();
     let mut failed = Vec::new();
@@ -112,7 +111,7 @@ async fn merged(
             Some(Ok(answer)) => break answer,
             Some(Err(failure)) => failed.push(failure),
             None => {
-                return Err(failed.into_iter().next().map_or_else(no_target, |(failure, _)| failure.into()));
+                return Err(failed.into_iter().next().map_or_else(no_target, |(failure, _)| failure));
             }
         }
     };
@@ -122,7 +121,7 @@ async fn merged(
         match rest.next().await? {
             Ok(answer) => Some((Ok(answer), (rest, failures))),
             Err((_, answer)) if failures + 1 < targets => Some((Ok(answer), (rest, failures + 1))),
-            Err((failure, _)) => Some((Err(failure.into()), (rest, failures + 1))),
+            Err((failure, _)) => Some((Err(failure), (rest, failures + 1))),
         }
     });
     Ok(first.into_http(Some(Answers { stream: rest.boxed(), taken }), compression))
@@ -181,7 +180,7 @@ impl Walk {
                     let message = StreamInstanceInformationResponse {
                         target: walk.query.target().to_string(),
                         resume_token: String::from_utf8_lossy(&walk.token).into_owned(),
-                        unreachable: Some(failure.unreachable()),
+                        unreachable: Some(status::unreachable(&failure)),
                         ..Default::default()
                     };
                     Some((Err((failure, Answer::message(&message))), None))

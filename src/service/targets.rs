@@ -1,9 +1,8 @@
 use http::Response;
-use tonic::{Status, body::Body};
 
 use super::{Serving, caller::Caller};
 use crate::{
-    grpc,
+    grpc::{self, Body, Failure},
     listing::TargetState,
     proto::{self, ListTargetsRequest, ListTargetsResponse},
 };
@@ -13,7 +12,7 @@ pub(super) fn list_targets(
     serving: &Serving,
     caller: &Caller<'_>,
     ListTargetsRequest {}: ListTargetsRequest,
-) -> Result<Response<Body>, Status> {
+) -> Result<Response<Body>, Failure> {
     let Serving { listings, default_target, .. } = serving;
     caller.may_call()?;
     let targets = listings.targets().filter(|target| caller.sees(target.name())).map(|target| proto::Target {

@@ -10,12 +10,9 @@ use std::{
 
 use tonic::Code;
 
-use super::{
-    caller::Caller,
-    failure::{AWS, Failure, GATEWAY},
-    status,
-};
+use super::{caller::Caller, status};
 use crate::{
+    grpc::{Failure, Reason},
     listing::{InvalidCursor, Listings, belongs_to},
     model::{Filter, Filters, Freshness, Query, TargetName},
     proto::{InstanceInformationFilter, InstanceInformationStringFilter, ReadOptions},
@@ -190,7 +187,7 @@ pub(super) fn targets(
         if meant.peek().is_none() {
             // Only who may ask about all that it could mean is told that it means nothing.
             caller.may_ask(pattern, pattern, None)?;
-            return Err(Failure::unknown_target(pattern));
+            return Err(status::unknown_target(pattern));
         }
         targets.extend(meant.map(|&target| target.clone()));
     }
@@ -267,10 +264,10 @@ pub(super) fn freshness(options: Option<ReadOptions>) -> Result<Freshness, Failu
 
 /// A refusal in AWS's words.
 fn validation(message: impl Into<String>) -> Failure {
-    Failure::new(Code::InvalidArgument, AWS, "VALIDATION", message)
+    Failure::of_aws(Code::InvalidArgument, "VALIDATION", message)
 }
 
 /// A refusal of what is the gateway's own.
 fn refused(field: &str, message: impl Into<String>) -> Failure {
-    Failure::new(Code::InvalidArgument, GATEWAY, "INVALID_ARGUMENT", message).at_field(field)
+    Failure::new(Reason::InvalidArgument, message).at_field(field)
 }
