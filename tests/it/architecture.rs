@@ -33,7 +33,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("aws_sdk_sts", &["upstream"]),
     ("aws_config", &["upstream"]),
     ("aws_smithy", &["upstream"]),
-    ("tonic::Status", &["grpc", "reflection", "service", "edge", "app", "cli"]),
+    ("tonic::Status", &["grpc", "cli"]),
     ("axum", &["admin", "simulator"]),
     ("opentelemetry", &["edge", "listing", "telemetry"]),
     ("prometheus", &["app", "edge", "listing"]),
