@@ -1,7 +1,7 @@
 //! The RPCs: each one validates, asks a listing, and converts. Errors become a status here, once.
 
 mod answer;
-mod caller;
+mod call_context;
 mod compress;
 mod describe;
 mod provenance;
@@ -15,7 +15,9 @@ use std::sync::Arc;
 use http::{Request, Response};
 use serde::{Deserialize, Serialize};
 
-use self::{caller::Caller, compress::Compression, describe::describe, stream::stream, targets::list_targets};
+use self::{
+    call_context::CallContext, compress::Compression, describe::describe, stream::stream, targets::list_targets,
+};
 pub use self::{compress::Encoding, stream::page_head};
 use crate::{
     grpc::{Body, Failure, RequestBody, message},
@@ -82,11 +84,11 @@ impl Service {
         let serving = &*self.0;
         let max = serving.config.max_request_size;
         let compression = Compression::of(&serving.config, request.headers());
-        let caller = Caller::new(&serving.policy, request.extensions(), method).taking(compression);
+        let call = CallContext::new(serving, request.extensions(), method, compression)?;
         match method {
-            Method::DescribeInstanceInformation => describe(serving, &caller, message(request, max).await?).await,
-            Method::StreamInstanceInformation => stream(serving, &caller, message(request, max).await?).await,
-            Method::ListTargets => list_targets(serving, &caller, message(request, max).await?),
+            Method::DescribeInstanceInformation => describe(serving, &call, message(request, max).await?).await,
+            Method::StreamInstanceInformation => stream(serving, &call, message(request, max).await?).await,
+            Method::ListTargets => Ok(list_targets(serving, &call, message(request, max).await?)),
         }
     }
 }

@@ -160,7 +160,7 @@ impl Metrics {
 
     /// Counts a failure for a reason of the gateway's own; those that AWS worded are counted with its fetches.
     pub(super) fn failed(&self, failure: &Failure) {
-        if let Some(reason) = failure.own_reason() {
+        if let Some(reason) = failure.own_reason().filter(|reason| reason.is_refusal()) {
             self.0.refused.with_label_values(&labels(reason)).inc();
         }
     }

@@ -88,6 +88,12 @@ impl Reason {
         self.row().2
     }
 
+    /// Returns whether a failure counts as a refusal. A method that does not exist is what AWS's load balancers probe for by
+    /// default, and their sign of a healthy gateway.
+    pub(crate) fn is_refusal(self) -> bool {
+        self != Self::UnknownMethod
+    }
+
     fn row(self) -> (Code, &'static str, Option<&'static str>) {
         match self {
             Self::AwsAccessDenied => (Code::PermissionDenied, "AWS_ACCESS_DENIED", None),

@@ -12,14 +12,14 @@ use http::Response;
 use super::{
     Serving,
     answer::{self, Answer, Answers},
-    caller::Caller,
+    call_context::CallContext,
     compress::Compression,
     provenance, status,
     validate::{self, Constraints},
 };
 use crate::{
     grpc::{Body, Failure, Reason},
-    listing::{Provenance, Reader, Taken, Target},
+    listing::{Provenance, Reader, Taken},
     model::{CallNotes, Query, Records, TargetName},
     proto::{StreamInstanceInformationRequest, StreamInstanceInformationResponse},
 };
@@ -32,12 +32,12 @@ const WIDTH: usize = 64;
 /// Answers page after page, the first of which is awaited: an error before it must come without headers.
 pub(super) async fn stream(
     serving: &Serving,
-    caller: &Caller<'_>,
+    call: &CallContext<'_>,
     request: StreamInstanceInformationRequest,
 ) -> Result<Response<Body>, Failure> {
-    let (mut walks, taken) = walks(serving, caller, request)?;
+    let (mut walks, taken) = walks(serving, call, request)?;
     if walks.len() > 1 {
-        return merged(walks, taken, caller.compression).await;
+        return merged(walks, taken, call.compression).await;
     }
     // In a box, since it moves in and out of the stream with every message.
     let mut walk = Box::new(walks.pop().ok_or_else(no_target)?);
@@ -49,7 +49,7 @@ pub(super) async fn stream(
                 if walk.reader.is_at_end() { Ok(None) } else { Ok(Some((walk.next().await?, walk))) }
             },
         );
-    Ok(first.into_http(Some(Answers { stream: rest.boxed(), taken }), caller.compression))
+    Ok(first.into_http(Some(Answers { stream: rest.boxed(), taken }), call.compression))
 }
 
 /// Not to be seen: a call that means no target was refused.
@@ -60,22 +60,12 @@ fn no_target() -> Failure {
 /// What is asked of each target, and the clock that they share.
 fn walks(
     serving: &Serving,
-    caller: &Caller<'_>,
+    call: &CallContext<'_>,
     request: StreamInstanceInformationRequest,
 ) -> Result<(Vec<Walk>, Arc<Taken>), Failure> {
-    let Serving { listings, default_target, config, .. } = serving;
-    caller.may_call()?;
+    let Serving { listings, config, .. } = serving;
     let freshness = validate::freshness(request.read_options)?;
-    let seen: Vec<&TargetName> = listings.targets().map(Target::name).filter(|name| caller.sees(name)).collect();
-    let targets = validate::targets(&request.targets, &seen, default_target.as_ref(), caller)?;
-    let is_named = request.targets.iter().any(|target| !target.is_empty());
-    for target in &targets {
-        caller.may_ask(target.as_str(), if is_named { target.as_str() } else { "" }, freshness.max_age)?;
-    }
-    caller.notes.note(|noted| {
-        noted.targets = targets.len();
-        noted.target = targets.first().filter(|_| targets.len() == 1).cloned();
-    });
+    let targets = call.targets(&request.targets, freshness.max_age)?;
     let limit = validate::page_size(request.page_size)?;
     let mut constraints = Constraints::new(config.max_filters);
     let filters = constraints.filters(request.filters)?;
@@ -91,7 +81,7 @@ fn walks(
             .open(&query, freshness, cursor.as_deref())
             .map_err(|error| status::unopened(error, &query, &field.unwrap_or_default()))?;
         let token = cursor.unwrap_or_default().into();
-        let notes = caller.notes.clone();
+        let notes = call.notes.clone();
         walks.push(Walk { reader: reader.streaming().taking(&clock), query, limit, token, notes });
     }
     Ok((walks, clock))
