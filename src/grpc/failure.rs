@@ -198,3 +198,56 @@ impl From<Failure> for Status {
         failure.status()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(failure: &Failure) -> Status {
+        let mut headers = HeaderMap::new();
+        failure.write(&mut headers);
+        Status::from_header_map(&headers).unwrap()
+    }
+
+    #[test]
+    fn every_reason_is_written_with_its_code_and_its_cause() {
+        for reason in Reason::ALL {
+            let status = written(&Failure::new(reason, "no"));
+            let info = status.get_details_error_info().unwrap();
+            assert_eq!((status.code(), &*info.reason, &*info.domain), (reason.code(), reason.as_str(), "ssm-gateway"));
+            assert_eq!(info.metadata.get("cause").map(String::as_str), reason.cause());
+        }
+    }
+
+    #[test]
+    fn what_aws_worded_is_of_its_domain_and_details_are_written_as_they_are_given() {
+        let failure = Failure::of_aws(Code::InvalidArgument, "VALIDATION", "no such key").at_field("filters[0].key");
+        let status = written(&failure);
+        assert_eq!(status.get_details_error_info().unwrap().domain, "ssm.amazonaws.com");
+        let violation = &status.get_details_bad_request().unwrap().field_violations[0];
+        assert_eq!((&*violation.field, &*violation.description), ("filters[0].key", "no such key"));
+        let status = written(&Failure::new(Reason::UnknownTarget, "nobody").of_unknown_target("a"));
+        let resource = status.get_details_resource_info().unwrap();
+        assert_eq!((&*resource.resource_type, &*resource.resource_name), ("target", "a"));
+        let status = written(&Failure::new(Reason::CallerQuota, "too often").beyond_quota("token:a", "once a second"));
+        assert_eq!(status.get_details_quota_failure().unwrap().violations[0].subject, "token:a");
+    }
+
+    #[test]
+    fn callers_are_pushed_back_for_a_little_longer_than_the_advice_or_for_good() {
+        let pushback = |failure: &Failure| -> Option<i64> {
+            Some(written(failure).metadata().get("grpc-retry-pushback-ms")?.to_str().unwrap().parse().unwrap())
+        };
+        let advised = Failure::new(Reason::CallerQuota, "").retry_after(Some(Duration::from_secs(2)));
+        assert!((2000..=3000).contains(&pushback(&advised).unwrap()));
+        assert_eq!(written(&advised).get_details_retry_info().unwrap().retry_delay, Some(Duration::from_secs(2)));
+        assert_eq!(pushback(&Failure::new(Reason::MessageTooLarge, "")), Some(-1));
+        assert_eq!(pushback(&Failure::new(Reason::Draining, "").retry_after(Some(Duration::from_secs(1)))), None);
+    }
+
+    #[test]
+    fn a_message_is_cut_at_a_character() {
+        let failure = Failure::new(Reason::Internal, "ä".repeat(MAX_MESSAGE));
+        assert_eq!(failure.message().len(), MAX_MESSAGE);
+    }
+}
