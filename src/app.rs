@@ -3,6 +3,7 @@
 mod metrics;
 mod process;
 mod routes;
+mod source;
 mod view;
 
 use std::{
@@ -33,6 +34,7 @@ use self::{
 };
 use crate::{
     admin::{self, Admin},
+    aws::{self, CredentialsCache},
     config::{Config, ConfigError},
     edge::{
         Address, ArrivalLayer, AuthenticateLayer, Authenticator, CatchPanicLayer, FileError, HeaderListLayer,
@@ -42,7 +44,6 @@ use crate::{
     listing::{self, Listings, Target},
     model::{Causes, TargetName},
     service,
-    upstream::{self, CredentialsCache},
 };
 
 /// A gateway that is bound and ready to serve.
@@ -95,7 +96,7 @@ pub enum AppError {
     Config(#[from] ConfigError),
     /// The target's client could not be made.
     #[error("target {0}: {1}")]
-    Upstream(TargetName, upstream::BuildError),
+    Upstream(TargetName, aws::BuildError),
     /// It cannot listen.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -248,14 +249,13 @@ async fn targets(config: &Config, credentials: &CredentialsCache) -> Result<Vec<
 
 async fn target(
     name: TargetName,
-    upstream: upstream::Config,
+    upstream: aws::Config,
     listing: listing::Config,
     credentials: &CredentialsCache,
 ) -> Result<Arc<Target>, AppError> {
-    let upstream = Box::pin(upstream.build(name.clone(), credentials))
-        .await
-        .map_err(|error| AppError::Upstream(name.clone(), error))?;
-    Ok(Arc::new(Target::new(name, Arc::new(upstream), listing.ttl, listing.max_stale)))
+    let (identity, source) =
+        source::build(&name, upstream, credentials).await.map_err(|error| AppError::Upstream(name.clone(), error))?;
+    Ok(Arc::new(Target::new(name, identity, source, listing.ttl, listing.max_stale)))
 }
 
 async fn authenticator(config: &Config) -> Result<Authenticator, AppError> {

@@ -16,9 +16,9 @@ use serde::{Deserialize, Serialize};
 
 use self::check::Wrong;
 use crate::{
-    admin, edge, listing,
+    admin, aws, edge, listing,
     model::{Allow, FileName, Policy, Shown, TargetName},
-    service, telemetry, upstream,
+    service, telemetry,
 };
 
 /// All of the configuration, a TOML table a component.
@@ -38,7 +38,7 @@ pub struct Config {
     /// What requests and answers may be.
     pub service: service::Config,
     /// How SSM is reached, for all targets that do not say.
-    pub upstream: upstream::Config,
+    pub upstream: aws::Config,
     /// The bounds of listings.
     pub listing: listing::Config,
     /// The targets; where there are none, `upstream` is one, named `default`.
@@ -55,33 +55,33 @@ pub struct Config {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Target {
-    /// See [`upstream::Config::region`].
+    /// See [`aws::Config::region`].
     pub region: Option<String>,
-    /// See [`upstream::Config::endpoint_url`].
+    /// See [`aws::Config::endpoint_url`].
     pub endpoint_url: Option<String>,
-    /// See [`upstream::Config::sts_endpoint_url`].
+    /// See [`aws::Config::sts_endpoint_url`].
     pub sts_endpoint_url: Option<String>,
-    /// See [`upstream::Config::profile`].
+    /// See [`aws::Config::profile`].
     pub profile: Option<String>,
-    /// See [`upstream::Config::role_arn`].
+    /// See [`aws::Config::role_arn`].
     pub role_arn: Option<String>,
-    /// See [`upstream::Config::external_id`].
+    /// See [`aws::Config::external_id`].
     pub external_id: Option<String>,
-    /// See [`upstream::Config::session_name`].
+    /// See [`aws::Config::session_name`].
     pub session_name: Option<String>,
-    /// See [`upstream::Config::ca_bundle`].
+    /// See [`aws::Config::ca_bundle`].
     pub ca_bundle: Option<PathBuf>,
     /// Whether the gateway is ready only once this target has answered.
     pub required: bool,
-    /// See [`upstream::Config::requests_per_second`].
+    /// See [`aws::Config::requests_per_second`].
     pub requests_per_second: Option<f64>,
-    /// See [`upstream::Config::connect_timeout`].
+    /// See [`aws::Config::connect_timeout`].
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Option<Duration>,
-    /// See [`upstream::Config::attempt_timeout`].
+    /// See [`aws::Config::attempt_timeout`].
     #[serde(with = "humantime_serde")]
     pub attempt_timeout: Option<Duration>,
-    /// See [`upstream::Config::fetch_timeout`].
+    /// See [`aws::Config::fetch_timeout`].
     #[serde(with = "humantime_serde")]
     pub fetch_timeout: Option<Duration>,
     /// See [`listing::Config::ttl`].
@@ -215,7 +215,7 @@ impl Config {
 
     /// Every target with all that it inherits.
     #[must_use]
-    pub fn targets(&self) -> BTreeMap<TargetName, (upstream::Config, listing::Config)> {
+    pub fn targets(&self) -> BTreeMap<TargetName, (aws::Config, listing::Config)> {
         let inherit = |target: &Target| (target.upstream(&self.upstream), target.listing(&self.listing));
         if self.targets.is_empty() {
             return [(TargetName::default_target(), inherit(&Target::default()))].into();
@@ -243,9 +243,9 @@ impl Config {
 }
 
 impl Target {
-    fn upstream(&self, inherited: &upstream::Config) -> upstream::Config {
+    fn upstream(&self, inherited: &aws::Config) -> aws::Config {
         let or = |own: &Option<String>, inherited: &Option<String>| own.clone().or_else(|| inherited.clone());
-        upstream::Config {
+        aws::Config {
             region: or(&self.region, &inherited.region),
             endpoint_url: or(&self.endpoint_url, &inherited.endpoint_url),
             sts_endpoint_url: or(&self.sts_endpoint_url, &inherited.sts_endpoint_url),

@@ -1,7 +1,7 @@
 //! ssm-gateway: one gRPC service between a company's services and AWS Systems Manager's `DescribeInstanceInformation`.
 //!
-//! A call comes in at the [`edge`], is validated and answered by the [`service`], which reads a [`listing`], which walks
-//! an [`upstream`] - AWS's SSM as one target sees it. On its way down a call becomes a query of the [`model`], once; on its
+//! A call comes in at the [`edge`], is validated and answered by the [`service`], which reads a [`listing`], which fetches
+//! pages from a [`source`], behind which [`aws`] asks SSM as one target sees it. On its way down a call becomes a query of the [`model`], once; on its
 //! way up an answer of AWS becomes encoded records, once, which are sent as they are.
 //!
 //! | module | what it is |
@@ -9,7 +9,8 @@
 //! | [`model`] | query, target, freshness, records: plain values |
 //! | [`pem`] | certificates and keys in PEM, read strictly |
 //! | [`proto`] | the public contract, generated |
-//! | [`upstream`] | the port that listings ask, and the SSM adapter behind it |
+//! | [`source`] | the port that listings fetch pages through, and its decorators: pace, retries, traces |
+//! | [`aws`] | the adapter behind it: SSM, credentials, conversion, errors |
 //! | [`listing`] | one walk upstream for any number of readers: freshness, failures, memory, cursors |
 //! | [`service`] | the RPCs and the status mapping |
 //! | [`edge`] | listener, TLS and drain; who calls, how much, how long; what is told of every call |
@@ -24,6 +25,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod aws;
 pub mod cli;
 pub mod config;
 pub mod edge;
@@ -35,5 +37,5 @@ pub mod proto;
 mod reflection;
 pub mod service;
 pub mod simulator;
+pub mod source;
 pub mod telemetry;
-pub mod upstream;

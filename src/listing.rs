@@ -7,7 +7,6 @@
 mod charge;
 mod choice;
 mod cursor;
-mod fetch_span;
 mod hold_off;
 mod index;
 mod inside;
@@ -42,7 +41,7 @@ pub use self::{
 };
 use crate::{
     model::{Records, TargetName},
-    upstream::UpstreamError,
+    source::UpstreamError,
 };
 
 /// How listings are shared, kept and bounded; the `[listing]` table of the configuration file.
@@ -125,9 +124,6 @@ impl Config {
     }
 }
 
-/// Tells the time that callers know. Ages and waits go by tokio's clock.
-pub type Wall = fn() -> SystemTime;
-
 /// Writes what goes before the records of a page that is just what one fetch brought: some head of the service's, which
 /// knows the message, and then the text of the cursor, as it is. Called once a page, not once a reader.
 pub type Head = fn(target: &TargetName, as_of: SystemTime, cursor: &str, records: &Records) -> Vec<u8>;
@@ -175,7 +171,7 @@ pub enum ListingError {
 impl ListingError {
     /// Whether the request alone is at fault: waiting does not help, and neither does older data.
     fn is_refusal(&self) -> bool {
-        matches!(self, Self::Upstream(UpstreamError::InvalidRequest(_)))
+        matches!(self, Self::Upstream(UpstreamError::InvalidRequest(_) | UpstreamError::InvalidToken(_)))
     }
 
     /// Whether a stream that has begun may wait for it to be over.

@@ -15,14 +15,15 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use prost::Message as _;
 use ssm_gateway::{
+    aws::{self, CredentialsCache, Ssm},
     config::Config,
     edge::{AuthConfig, AuthenticateLayer, JwtConfig, SigningAlgorithm},
     listing::{self, Listings, Target, belongs_to},
-    model::{Filters, Freshness, Method, Policy, Query, RecordsBuilder, TargetName},
+    model::{Filters, Freshness, Method, Policy, Query, RecordsBuilder, Scope, TargetName},
     pem::{self, InvalidPem},
     proto::{InstanceInformation, StreamInstanceInformationResponse},
     service::{self, Service, Serving},
-    upstream::{self, CredentialsCache, Priority, Ssm, Upstream, UpstreamError, UpstreamPage},
+    source::{FetchError, Identity, Origin, Priority, Request as PageRequest, Sent, Source, UpstreamPage},
 };
 use tokio::{net::TcpListener, runtime::Runtime, time};
 use tonic::{Code, Status};
@@ -45,33 +46,18 @@ fn within<T>(what: impl Future<Output = T>) -> T {
 #[derive(Debug)]
 struct Pages;
 
-impl Upstream for Pages {
-    fn region(&self) -> &'static str {
-        "nowhere"
-    }
-
-    fn scope(&self) -> ssm_gateway::model::Scope {
-        ssm_gateway::model::Scope::of([])
-    }
-
-    fn turn(&self, _: Priority) -> BoxFuture<'_, Result<(), UpstreamError>> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn fetch<'a>(
-        &'a self,
-        _: &'a Filters,
-        token: Option<&'a str>,
-    ) -> BoxFuture<'a, Result<UpstreamPage, UpstreamError>> {
+impl Source for Pages {
+    fn page<'a>(&'a self, request: PageRequest<'a>) -> BoxFuture<'a, Result<UpstreamPage, FetchError>> {
         Box::pin(async move {
-            let page = token.and_then(|token| token.parse().ok()).unwrap_or(0u8);
+            let page = request.token.and_then(|token| token.parse().ok()).unwrap_or(0u8);
             let mut records = RecordsBuilder::default();
             for node in 0..2 {
                 let instance_id = Some(format!("i-{page}{node}"));
                 records.push(&InstanceInformation { instance_id, ..Default::default() }.encode_to_vec());
             }
             let next_token = (page < 2).then(|| (page + 1).to_string());
-            Ok(UpstreamPage { records: records.build(), next_token, request_id: None })
+            let (sent, origin) = (Sent::now(wall), Origin::default());
+            Ok(UpstreamPage { records: records.build(), next_token, sent, origin })
         })
     }
 }
@@ -82,7 +68,9 @@ fn wall() -> SystemTime {
 }
 
 static LISTINGS: LazyLock<Listings> = LazyLock::new(|| {
-    let target = Target::new(TargetName::default_target(), Arc::new(Pages), Duration::from_hours(1), Duration::ZERO);
+    let identity = Identity { region: "nowhere".to_owned(), scope: Scope::of([]), signed_by: String::new() };
+    let (name, ttl) = (TargetName::default_target(), Duration::from_hours(1));
+    let target = Target::new(name, identity, Arc::new(Pages), ttl, Duration::ZERO);
     listing::Config::default().build([target], service::page_head, wall)
 });
 
@@ -246,18 +234,20 @@ pub fn answer(bytes: &[u8]) {
             });
             format!("http://{addr}")
         });
-        let config = upstream::Config {
+        let config = aws::Config {
             region: Some("us-east-1".to_owned()),
             endpoint_url: Some(url),
             simulated_credentials: true,
             requests_per_second: 1e9,
             retries: 0,
-            ..upstream::Config::default()
+            ..aws::Config::default()
         };
         within(config.build(TargetName::default_target(), &CredentialsCache::default())).unwrap()
     });
     *ANSWER.lock().unwrap() = Bytes::copy_from_slice(bytes);
-    match within(SSM.fetch(&Filters::Current(Vec::new()), None)) {
+    let (filters, priority) = (Filters::Current(Vec::new()), Priority::Interactive);
+    let request = PageRequest { filters: &filters, token: None, number: 0, priority, not_before: None };
+    match within(SSM.page(request)) {
         Ok(page) => {
             let (records, token) = (page.records.len(), page.next_token);
             assert!(token.is_none_or(|token| !token.is_empty()));

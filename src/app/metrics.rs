@@ -13,7 +13,7 @@ use super::{process::Process, view::View};
 use crate::{
     edge::{self, Stage},
     listing::{Durations, ListingState, ListingStatus, Listings, Outcome, Target, TargetState},
-    upstream::Pace,
+    source::Pace,
 };
 
 /// Returns the edge's metrics, a series for each method of `descriptors`, and a registry that they are registered with.

@@ -17,7 +17,7 @@ use crate::{
     edge::{LimitsLayer, Stage},
     listing::{Counts, Durations, LastError, ListingError, ListingStatus, Listings, Outcome, Target},
     model::{Filters, Freshness, Principal, Query},
-    upstream::UpstreamError,
+    source::UpstreamError,
 };
 
 /// When to ask a required target again that failed without advice.

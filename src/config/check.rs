@@ -6,9 +6,8 @@ use toml::Value;
 
 use super::{Config, Target};
 use crate::{
-    listing,
+    aws, listing,
     model::{Principal, Shown},
-    upstream,
 };
 
 /// The longest that anything may last: clocks end somewhere beyond.
@@ -224,7 +223,7 @@ fn upstreams(config: &Config) -> Result<(), Wrong> {
     let upstream = &config.upstream;
     require(upstream.longest_line > 0, &["upstream", "longest_line"], POSITIVE)?;
     require(upstream.max_answer_size > 0, &["upstream", "max_answer_size"], POSITIVE)?;
-    let is_written = |upstream: &upstream::Config, table: &[&str]| {
+    let is_written = |upstream: &aws::Config, table: &[&str]| {
         upstream.check().map_err(|error| wrong(&[table, &[error.key()]].concat(), format!("is wrong: {error}")))
     };
     is_written(upstream, &["upstream"])?;

@@ -8,7 +8,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{Config, ListingError, ReadError, lock};
-use crate::upstream::MAX_ADVICE;
+use crate::source::MAX_ADVICE;
 
 /// The time in which upstream is not asked, and the error that is told meanwhile.
 #[derive(Debug, Default)]
@@ -126,7 +126,7 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
-    use crate::upstream::{AwsError, UpstreamError};
+    use crate::source::{AwsError, UpstreamError};
 
     const SECOND: Duration = Duration::from_secs(1);
 

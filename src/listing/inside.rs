@@ -63,6 +63,7 @@ impl Inside {
         taken: &Arc<Taken>,
     ) -> Result<Self, ReadError> {
         let now = Instant::now();
+        let not_before = now.checked_sub(freshness.max_age.unwrap_or(target.ttl));
         let mut index = store.index();
         let starts = index.starts(target, query);
         let shared = starts.first().map(|listing| Arc::clone(&listing.shared)).or_else(|| index.shared(target, query));
@@ -78,11 +79,13 @@ impl Inside {
             (Choice::JoinAndRefresh(_), None, Some(stale)) => {
                 // At least as far as the first page: this reader reads that now.
                 let fresh = index.start(target, query, stale.reached().max(1));
+                fresh.require(not_before);
                 Walk::start(&fresh, &mut lock(&fresh.state), store);
             }
             _ => {}
         }
         let listing = chosen.unwrap_or_else(|| index.start(target, query, 0));
+        listing.require(not_before);
         index.touch(&listing);
         let inside = Self::at_start(Seat::take(&listing, taken));
         drop(index);

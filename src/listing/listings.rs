@@ -14,8 +14,8 @@ use tokio_util::{
 };
 use tracing::warn;
 
-use super::{Config, Counts, Head, Target, Wall, index::Index, lock};
-use crate::model::TargetName;
+use super::{Config, Counts, Head, Target, index::Index, lock};
+use crate::{model::TargetName, source::Wall};
 
 /// All listings. Cheap to clone; when the last clone and the last reader are gone, walks are cancelled.
 #[derive(Debug, Clone)]

@@ -144,7 +144,7 @@ impl Metrics {
         self.readers.counts()
     }
 
-    /// How long its fetches took, by what came of them: `answered`, or the [kind](crate::upstream::UpstreamError::kind) of failure.
+    /// How long its fetches took, by what came of them: `answered`, or the [kind](crate::source::UpstreamError::kind) of failure.
     #[must_use]
     pub fn fetches(&self) -> BTreeMap<&'static str, Durations> {
         lock(&self.fetches).clone()

@@ -4,25 +4,27 @@ use std::{
     collections::{HashSet, VecDeque},
     hash::BuildHasher as _,
     sync::{Arc, Mutex, atomic::AtomicUsize},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use slab::Slab;
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    Config, ListingError, ReadError, Wall,
+    Config, ListingError, ReadError,
     charge::Charge,
     choice::{Candidate, Extent},
     cursor::{Cursor, Place},
-    fetch_span::Origin,
     hold_off::Held,
     lock,
     metrics::Counter,
     position::Position,
     shared::Shared,
 };
-use crate::model::Records;
+use crate::{
+    model::Records,
+    source::{Origin, Priority, Sent},
+};
 
 /// How many bytes an error takes at most: upstream cuts AWS's words.
 const ERROR: usize = 2048;
@@ -65,19 +67,15 @@ pub(super) struct KeptPage {
     pub(super) origin: Origin,
 }
 
-/// When a fetch was sent: by the clock that measures ages, and by the one that callers know.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Sent {
-    pub(super) at: Instant,
-    pub(super) as_of: SystemTime,
-}
-
 /// What changes in a listing.
 #[derive(Debug)]
 pub(super) struct State {
-    /// When the first fetch was sent; none after that failed: the next is as good as the first.
+    /// When the first page was sent, or its fetch while that is under way; none after that failed: the next is as good as the
+    /// first.
     pub(super) started: Option<Instant>,
-    /// When the last successful fetch was sent, and what it was.
+    /// When pages must have been sent at the earliest, for those who joined.
+    pub(super) not_before: Option<Instant>,
+    /// When the last page was sent, and what it was.
     pub(super) last: Option<(Sent, Origin)>,
     /// The pages that are kept, and how many before them are not any more.
     pub(super) pages: VecDeque<Arc<KeptPage>>,
@@ -121,6 +119,7 @@ impl Listing {
     ) -> Self {
         let mut state = State {
             started: None,
+            not_before: None,
             last: None,
             pages: VecDeque::new(),
             trimmed: 0,
@@ -192,7 +191,13 @@ impl Listing {
         Cursor::At(Place { listing: self.id, token, pages_before: number, offset: 0, last_id: None })
     }
 
-    /// When the last successful fetch was sent, and what it was.
+    /// Has pages fetched that were not sent before this.
+    pub(super) fn require(&self, not_before: Option<Instant>) {
+        let mut state = lock(&self.state);
+        state.not_before = state.not_before.max(not_before);
+    }
+
+    /// When the last page was sent, and what it was.
     pub(super) fn last(&self) -> Option<(Sent, Origin)> {
         lock(&self.state).last.clone()
     }
@@ -262,6 +267,11 @@ impl State {
         self.end.is_none() && self.len() < wanted
     }
 
+    /// For whom the next page is fetched.
+    pub(super) fn priority(&self) -> Priority {
+        if self.readers.is_empty() { Priority::Background } else { Priority::Interactive }
+    }
+
     /// Hands out the page at this index, if it is kept.
     pub(super) fn hand_out(&mut self, index: usize) -> Option<Arc<KeptPage>> {
         let page = self.page(index).map(Arc::clone)?;
@@ -273,6 +283,13 @@ impl State {
     pub(super) fn follow(&mut self, step: &Step) -> bool {
         let hash = self.followed.hasher().hash_one(&step.token);
         self.followed.insert(hash)
+    }
+
+    /// Notes when a page was sent, and what it was. The age of the listing is that of its first page, whoever fetched it.
+    pub(super) fn arrived(&mut self, sent: Sent, origin: Origin) {
+        if self.last.replace((sent, origin)).is_none() {
+            self.started = Some(sent.at);
+        }
     }
 
     /// Adds a page; one too many turns the listing into a window.
@@ -349,12 +366,6 @@ impl State {
     fn live_readers(&self, now: Instant, stall_timeout: Duration) -> impl Iterator<Item = &Position> {
         let pages = self.len();
         self.readers.iter().map(|(_, reader)| reader).filter(move |reader| reader.idle(pages, now) <= stall_timeout)
-    }
-}
-
-impl Sent {
-    pub(super) fn now(wall: Wall) -> Self {
-        Self { at: Instant::now(), as_of: wall() }
     }
 }
 

@@ -8,10 +8,13 @@ use super::{
     cursor::{self, Cursor},
     inside::{Inside, Run},
     listings::Store,
-    pages::{KeptPage, Sent},
+    pages::KeptPage,
     position::Taken,
 };
-use crate::model::{Freshness, Query};
+use crate::{
+    model::{Freshness, Query},
+    source::Sent,
+};
 
 /// Reads a listing onwards, in pages of any size.
 #[derive(Debug)]

@@ -8,14 +8,15 @@ use tokio::{sync::Notify, time::Instant};
 use super::{Config, ListingError, Metrics, hold_off::HoldOff, lock};
 use crate::{
     model::{Query, TargetName},
-    upstream::{Pace, Upstream, UpstreamError},
+    source::{Identity, Pace, Source, UpstreamError},
 };
 
 /// A target, as listings of its queries share it.
 #[derive(Debug)]
 pub struct Target {
     pub(super) name: TargetName,
-    pub(super) upstream: Arc<dyn Upstream>,
+    identity: Identity,
+    pub(super) source: Arc<dyn Source>,
     /// How long its listings are fresh for callers who do not say.
     pub(super) ttl: Duration,
     /// How far past that they may be given, marked stale, to callers who do not say.
@@ -84,11 +85,18 @@ pub struct LastError {
 }
 
 impl Target {
-    /// A target with what holds for callers who do not say how fresh an answer must be.
-    pub fn new(name: TargetName, upstream: Arc<dyn Upstream>, ttl: Duration, max_stale: Duration) -> Self {
+    /// Builds a target that `source` is asked for, with what holds for callers who do not say how fresh an answer must be.
+    pub fn new(
+        name: TargetName,
+        identity: Identity,
+        source: Arc<dyn Source>,
+        ttl: Duration,
+        max_stale: Duration,
+    ) -> Self {
         Self {
             name,
-            upstream,
+            identity,
+            source,
             ttl,
             max_stale,
             hold_off: HoldOff::default(),
@@ -105,17 +113,17 @@ impl Target {
 
     /// Sixteen bytes that stand for a query of this target: cursors of it carry them, in every process that is configured alike.
     pub fn fingerprint(&self, query: &Query) -> [u8; 16] {
-        query.fingerprint(self.upstream.scope())
+        query.fingerprint(self.identity.scope)
     }
 
     /// Whose credentials ask, for people.
-    pub fn signed_by(&self) -> String {
-        self.upstream.signed_by()
+    pub fn signed_by(&self) -> &str {
+        &self.identity.signed_by
     }
 
     /// The AWS region.
     pub fn region(&self) -> &str {
-        self.upstream.region()
+        &self.identity.region
     }
 
     /// How it is now.
@@ -133,7 +141,7 @@ impl Target {
 
     /// How fast it is asked.
     pub fn pace(&self) -> Pace {
-        self.upstream.pace()
+        self.source.pace()
     }
 
     /// What its walks and readers did so far.
@@ -170,7 +178,10 @@ impl Target {
                 UpstreamError::AccessDenied(_) | UpstreamError::Credentials(..) | UpstreamError::ClockSkew(..),
             ) => (TargetState::Denied, false),
             ListingError::Upstream(
-                UpstreamError::Unavailable(..) | UpstreamError::Misconfigured(_) | UpstreamError::Protocol(_),
+                UpstreamError::Unavailable(..)
+                | UpstreamError::CredentialsUnavailable(..)
+                | UpstreamError::Misconfigured(_)
+                | UpstreamError::Protocol(_),
             ) => (TargetState::Unavailable, false),
             ListingError::Upstream(UpstreamError::Overloaded) => return,
             _ => (TargetState::Ready, true),
@@ -187,37 +198,28 @@ impl Target {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::future::BoxFuture;
+
     use super::*;
-    use crate::upstream::AwsError;
+    use crate::{
+        model::Scope,
+        source::{AwsError, FetchError, Request, UpstreamPage},
+    };
 
     #[derive(Debug)]
     struct Nowhere;
 
-    impl Upstream for Nowhere {
-        fn region(&self) -> &'static str {
-            "nowhere"
-        }
-
-        fn scope(&self) -> crate::model::Scope {
-            crate::model::Scope::of([])
-        }
-
-        fn turn(&self, _: crate::upstream::Priority) -> futures_util::future::BoxFuture<'_, Result<(), UpstreamError>> {
-            unreachable!("nobody asks")
-        }
-
-        fn fetch<'a>(
-            &'a self,
-            _: &'a crate::model::Filters,
-            _: Option<&'a str>,
-        ) -> futures_util::future::BoxFuture<'a, Result<crate::upstream::UpstreamPage, UpstreamError>> {
+    impl Source for Nowhere {
+        fn page<'a>(&'a self, _: Request<'a>) -> BoxFuture<'a, Result<UpstreamPage, FetchError>> {
             unreachable!("nobody asks")
         }
     }
 
     #[test]
     fn a_target_is_as_it_last_answered_or_failed() {
-        let target = Target::new(TargetName::default_target(), Arc::new(Nowhere), Duration::ZERO, Duration::ZERO);
+        let identity = Identity { region: "nowhere".to_owned(), scope: Scope::of([]), signed_by: String::new() };
+        let (name, source) = (TargetName::default_target(), Arc::new(Nowhere));
+        let target = Target::new(name, identity, source, Duration::ZERO, Duration::ZERO);
         assert_eq!((target.state(), target.last_answered()), (TargetState::Unused, None));
         let now = SystemTime::now();
         let aws = AwsError::default;

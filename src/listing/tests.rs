@@ -1,4 +1,4 @@
-//! The rules of DESIGN.md, over an upstream under the test's hand and the paused clock.
+//! The rules of DESIGN.md, over a source under the test's hand and the paused clock.
 
 mod cursors;
 mod failures;
@@ -24,9 +24,9 @@ use tokio::time::{self, Instant};
 
 use super::{Came, Config, InvalidCursor, Listings, OpenError, Outcome, Page, ReadError, Reader, Target, lock};
 use crate::{
-    model::{Filter, Filters, Freshness, Query, Records, RecordsBuilder, TargetName},
+    model::{Filter, Filters, Freshness, Query, Records, RecordsBuilder, Scope, TargetName},
     proto::{InstanceInformation, StreamInstanceInformationResponse},
-    upstream::{AwsError, Priority, Upstream, UpstreamError, UpstreamPage},
+    source::{AwsError, FetchError, Identity, Origin, Priority, Request, Sent, Source, UpstreamError, UpstreamPage},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -46,9 +46,11 @@ struct Fake {
     walks: Mutex<usize>,
     in_flight: Mutex<InFlight>,
     repeats_tokens: Mutex<bool>,
-    /// Whether nobody gets a turn any more, and who asked for one.
+    /// Whether nobody is admitted any more, and who asked to be.
     is_jammed: Mutex<bool>,
-    turns: Mutex<Vec<Priority>>,
+    queued: Mutex<Vec<Priority>>,
+    /// For whom pages were fetched, and when they must have been sent at the earliest.
+    requests: Mutex<Vec<(Priority, Option<Instant>)>>,
     latency: Mutex<Duration>,
     /// How much is in each node, in turn, beside its names.
     padding: Mutex<Vec<usize>>,
@@ -74,7 +76,8 @@ impl Fake {
             in_flight: Mutex::default(),
             repeats_tokens: Mutex::default(),
             is_jammed: Mutex::default(),
-            turns: Mutex::default(),
+            queued: Mutex::default(),
+            requests: Mutex::default(),
             latency: Mutex::new(LATENCY),
             // About as large as real ones.
             padding: Mutex::new(vec![200]),
@@ -95,7 +98,7 @@ impl Fake {
         lock(&self.failures).extend((0..times).map(|_| None));
     }
 
-    fn answer(&self, token: Option<&str>) -> UpstreamPage {
+    fn answer(&self, token: Option<&str>, sent: Sent) -> UpstreamPage {
         let (walk, index) = match token {
             None => {
                 *lock(&self.walks) += 1;
@@ -115,29 +118,21 @@ impl Fake {
         }
         let next = if *lock(&self.repeats_tokens) { index.max(1) } else { index + 1 };
         let next_token = (index + 1 < pages.len()).then(|| format!("{walk}/{next}"));
-        UpstreamPage { records: records.build(), next_token, request_id: Some(format!("aws-{walk}-{index}")) }
+        let origin = Origin::new(Some(&format!("aws-{walk}-{index}")));
+        UpstreamPage { records: records.build(), next_token, sent, origin }
     }
 }
 
-impl Upstream for Fake {
-    fn region(&self) -> &'static str {
-        "nowhere"
-    }
-
-    fn scope(&self) -> crate::model::Scope {
-        crate::model::Scope::of([])
-    }
-
-    fn turn(&self, priority: Priority) -> BoxFuture<'_, Result<(), UpstreamError>> {
-        lock(&self.turns).push(priority);
+impl Source for Fake {
+    fn admit(&self, priority: Priority) -> BoxFuture<'_, Result<(), UpstreamError>> {
+        lock(&self.queued).push(priority);
         if *lock(&self.is_jammed) { future::pending().boxed() } else { async { Ok(()) }.boxed() }
     }
 
-    fn fetch<'a>(
-        &'a self,
-        _: &'a Filters,
-        token: Option<&'a str>,
-    ) -> BoxFuture<'a, Result<UpstreamPage, UpstreamError>> {
+    fn page<'a>(&'a self, request: Request<'a>) -> BoxFuture<'a, Result<UpstreamPage, FetchError>> {
+        let Request { token, priority, not_before, .. } = request;
+        let sent = Sent::now(wall);
+        lock(&self.requests).push((priority, not_before));
         lock(&self.asked).push((token.map(str::to_owned), Instant::now()));
         let every = *lock(&self.throttles_every);
         if every > 0 && self.asked().is_multiple_of(every) {
@@ -155,7 +150,7 @@ impl Upstream for Fake {
             }
             lock(&self.in_flight).now -= 1;
             let failure = lock(&self.failures).pop_front().flatten();
-            failure.map_or_else(|| Ok(self.answer(token)), Err)
+            failure.map_or_else(|| Ok(self.answer(token, sent)), |error| Err(error.into()))
         }
         .boxed()
     }
@@ -180,8 +175,9 @@ fn wall() -> SystemTime {
 }
 
 /// The one target of the tests.
-fn target(config: &Config, upstream: Arc<dyn Upstream>) -> Target {
-    Target::new(TargetName::default_target(), upstream, config.ttl, config.max_stale)
+fn target(config: &Config, source: Arc<dyn Source>) -> Target {
+    let identity = Identity { region: "nowhere".to_owned(), scope: Scope::of([]), signed_by: String::new() };
+    Target::new(TargetName::default_target(), identity, source, config.ttl, config.max_stale)
 }
 
 fn head(_: &TargetName, _: SystemTime, cursor: &str, _: &Records) -> Vec<u8> {
@@ -257,6 +253,10 @@ async fn read_all(reader: &mut Reader, limit: usize) -> Result<Vec<String>, Read
 fn throttle(retry_after: Option<Duration>) -> UpstreamError {
     let code = Some("ThrottlingException".to_owned());
     UpstreamError::Throttled(AwsError { code, retry_after, ..AwsError::default() })
+}
+
+fn invalid_token() -> UpstreamError {
+    UpstreamError::InvalidToken(AwsError { code: Some("InvalidNextToken".to_owned()), ..AwsError::default() })
 }
 
 fn refusal(code: &str) -> UpstreamError {

@@ -9,15 +9,14 @@ use tracing::warn;
 use super::{
     ListingError,
     cursor::Cursor,
-    fetch_span::{FetchSpan, Origin},
     listings::Store,
     lock,
-    pages::{End, KeptPage, Listing, Sent, State, Step},
+    pages::{End, KeptPage, Listing, State, Step},
     shared::Shared,
 };
 use crate::{
-    model::{Causes, Records},
-    upstream::{AwsError, Priority, UpstreamError, UpstreamPage},
+    model::Causes,
+    source::{FetchError, Origin, Priority, Request, Sent, UpstreamError, UpstreamPage},
 };
 
 /// The task that walks while anyone wants more. Dropped before it is over, by a panic or because the gateway stops, it
@@ -28,6 +27,16 @@ pub(super) struct Walk {
     store: Arc<Store>,
     has_failed: bool,
     is_over: bool,
+}
+
+/// A fetch that is sent.
+#[derive(Debug)]
+struct Fetch {
+    step: Step,
+    /// When it was admitted: what it brings was sent then, or earlier by somebody else.
+    sent: Sent,
+    priority: Priority,
+    not_before: Option<Instant>,
 }
 
 impl Walk {
@@ -44,22 +53,18 @@ impl Walk {
 
     async fn run(mut self) {
         let mut turn = self.turn().await;
-        while let Some((step, sent)) = self.paced().await {
+        while let Some(fetch) = self.admitted().await {
             let Shared { target, query, .. } = &*self.listing.shared;
-            let span = FetchSpan::start(&target.name, target.region(), step.number);
-            let outcome = target.upstream.fetch(query.filters(), step.token.as_deref()).await;
-            target.metrics.fetched(outcome.as_ref().map_or_else(UpstreamError::kind, |_| "answered"), sent.at);
+            let Fetch { step, sent, priority, not_before } = &fetch;
+            let (token, number) = (step.token.as_deref(), step.number);
+            let request =
+                Request { filters: query.filters(), token, number, priority: *priority, not_before: *not_before };
+            let outcome = target.source.page(request).await;
+            target.metrics.fetched(outcome.as_ref().map_or_else(|failed| failed.error.kind(), |_| "answered"), sent.at);
             self.has_failed = outcome.is_err();
             match outcome {
-                Ok(page) => {
-                    let origin = span.end(page.request_id.as_deref(), None);
-                    self.append(step, sent, page, origin);
-                }
-                Err(error) => {
-                    let request_id = error.aws().and_then(|aws| aws.request_id.as_deref());
-                    let origin = span.end(request_id, Some(&error));
-                    self.fail(&step, sent, error, Some(origin));
-                }
+                Ok(page) => self.append(fetch, page),
+                Err(FetchError { error, origin }) => self.fail(&fetch.step, fetch.sent, error, Some(origin)),
             }
             self.listing.news.notify_waiters();
             self.store.make_room();
@@ -89,19 +94,19 @@ impl Walk {
         self.listing.first.token.is_some()
     }
 
-    /// The step to fetch, once the target may be asked for it; gives up waiting for that when nobody wants it any more.
-    async fn paced(&mut self) -> Option<(Step, Sent)> {
+    /// Returns what to fetch, once the target may be asked for it; gives up waiting for that when nobody wants it any more.
+    async fn admitted(&mut self) -> Option<Fetch> {
         let since = Instant::now();
         while let Some(priority) = self.priority() {
             let target = Arc::clone(&self.listing.shared.target);
-            let turn = tokio::select! {
+            let admitted = tokio::select! {
                 biased;
-                turn = target.upstream.turn(priority) => turn,
+                admitted = target.source.admit(priority) => admitted,
                 () = self.outlast(priority) => continue,
             };
             target.metrics.waited(since);
-            if let Err(error) = turn {
-                // A refresh that gets no turn is nobody's failure.
+            if let Err(error) = admitted {
+                // A refresh that is not admitted is nobody's failure.
                 if priority == Priority::Interactive {
                     self.fail(&Step::default(), Sent::now(self.store.wall), error, None);
                 }
@@ -116,8 +121,7 @@ impl Walk {
     fn priority(&self) -> Option<Priority> {
         let state = self.state();
         let may_go_on = !self.has_failed && state.is_wanted() && self.listing.shared.held(Instant::now()).is_none();
-        let priority = if state.readers.is_empty() { Priority::Background } else { Priority::Interactive };
-        may_go_on.then_some(priority)
+        may_go_on.then(|| state.priority())
     }
 
     /// Waits until the next step is not, or not any more, for somebody of this priority.
@@ -136,9 +140,9 @@ impl Walk {
         }
     }
 
-    /// The step to fetch, if it is wanted and upstream may be asked; else the walk pauses, and this task is over. After a
-    /// failure it is for those who were told to ask again.
-    fn next(&mut self) -> Option<(Step, Sent)> {
+    /// Returns what to fetch, if it is wanted and upstream may be asked; else the walk pauses, and this task is over. After a
+    /// failure the walk goes on for whoever asks again.
+    fn next(&mut self) -> Option<Fetch> {
         let listing = Arc::clone(&self.listing);
         let mut state = lock(&listing.state);
         let sent = Sent::now(self.store.wall);
@@ -147,7 +151,8 @@ impl Walk {
                 self.give_up(&mut state, ListingError::PageCap(self.store.config.page_cap), sent.at);
             } else if listing.shared.try_enter(sent.at, &self.store.config) {
                 state.started.get_or_insert(sent.at);
-                return Some((state.next.clone(), sent));
+                let priority = state.priority();
+                return Some(Fetch { step: state.next.clone(), sent, priority, not_before: state.not_before });
             }
         }
         // Under the same lock as the look at what is wanted: whoever wants more from now on starts another task.
@@ -159,14 +164,17 @@ impl Walk {
     }
 
     /// Takes in the page that a fetch brought, unless the listing was evicted meanwhile.
-    fn append(&self, step: Step, sent: Sent, page: UpstreamPage, origin: Origin) {
+    fn append(&self, Fetch { step, sent, .. }: Fetch, page: UpstreamPage) {
         let (listing, store) = (&self.listing, &self.store);
-        listing.shared.hold_off.succeed(sent.at);
-        listing.shared.target.hold_off.succeed(sent.at);
+        for hold_off in [&listing.shared.hold_off, &listing.shared.target.hold_off] {
+            hold_off.succeed(page.sent.at);
+            // A page that was sent earlier than it was asked for, by somebody else, says nothing of what failed since.
+            hold_off.leave(sent.at);
+        }
         listing.shared.target.answered((store.wall)());
-        let next = page.next_token.map(|token| Step { token: Some(Arc::from(token)), number: step.number + 1 });
-        let last = (sent, origin.clone());
-        let kept = (!page.records.is_empty()).then(|| self.kept(step, sent, &page.records, next.as_ref(), origin));
+        let next = page.next_token.as_deref().map(|token| Step { token: Some(token.into()), number: step.number + 1 });
+        let (sent, origin) = (page.sent, page.origin.clone());
+        let kept = (!page.records.is_empty()).then(|| self.kept(step, page, next.as_ref()));
         let mut state = self.state();
         if state.end.is_some() {
             return;
@@ -176,25 +184,26 @@ impl Walk {
             Some(next) if state.follow(&next) => state.next = next,
             Some(_) => return self.give_up(&mut state, ListingError::RepeatedToken, sent.at),
         }
-        state.last = Some(last);
+        state.arrived(sent, origin);
         if let Some(page) = kept {
             state.push(page, &store.config);
         }
     }
 
     /// Writes once, for all who take the whole page, the cursor behind it and what else goes before its records.
-    fn kept(&self, step: Step, sent: Sent, records: &Records, next: Option<&Step>, origin: Origin) -> KeptPage {
+    fn kept(&self, step: Step, page: UpstreamPage, next: Option<&Step>) -> KeptPage {
+        let UpstreamPage { records, sent, origin, .. } = page;
         let Shared { target, query, .. } = &*self.listing.shared;
         let cursor = next.map_or(Cursor::End(sent.as_of), |next| self.listing.before(next));
         let cursor = cursor.to_text(target.fingerprint(query), (self.store.wall)());
-        let head = (self.store.head)(query.target(), sent.as_of, &cursor, records);
+        let head = (self.store.head)(query.target(), sent.as_of, &cursor, &records);
         KeptPage { step, records: records.behind(&head), cursor_len: cursor.len(), sent, origin }
     }
 
     /// Takes in a failure. What AWS says of a token, or of one that a caller brought, is this walk's alone and not kept: it
     /// says nothing of the query, and is asked again each time.
     fn fail(&self, step: &Step, sent: Sent, error: UpstreamError, origin: Option<Origin>) {
-        let has_expired = step.token.is_some() && error.aws().is_some_and(AwsError::is_invalid_next_token);
+        let has_expired = step.token.is_some() && matches!(error, UpstreamError::InvalidToken(_));
         let error = if has_expired { ListingError::Expired(error) } else { ListingError::Upstream(error) };
         let error = Arc::new(error);
         self.listing.shared.target.failed(&error, (self.store.wall)());

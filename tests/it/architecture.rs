@@ -13,31 +13,35 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("pem", &[]),
     ("proto", &[]),
-    ("upstream", &["model", "pem", "proto"]),
-    ("listing", &["model", "upstream"]),
+    ("source", &["model"]),
+    ("aws", &["model", "pem", "proto", "source"]),
+    ("listing", &["model", "source"]),
     ("grpc", &["model"]),
     ("reflection", &["grpc"]),
-    ("service", &["model", "grpc", "listing", "proto", "upstream"]),
+    ("service", &["model", "grpc", "listing", "proto", "source"]),
     ("edge", &["model", "grpc", "pem"]),
     ("telemetry", &["model"]),
     ("admin", &["model"]),
     ("simulator", &[]),
-    ("config", &["admin", "edge", "listing", "model", "service", "telemetry", "upstream"]),
-    ("app", &["admin", "config", "edge", "grpc", "listing", "model", "proto", "reflection", "service", "upstream"]),
+    ("config", &["admin", "aws", "edge", "listing", "model", "service", "telemetry"]),
+    (
+        "app",
+        &["admin", "aws", "config", "edge", "grpc", "listing", "model", "proto", "reflection", "service", "source"],
+    ),
     ("cli", &["admin", "app", "config", "edge", "model", "pem", "proto", "simulator", "telemetry"]),
 ];
 
 /// A name from outside, and the modules that may know it.
 const OUTSIDE: &[(&str, &[&str])] = &[
-    ("aws_sdk_ssm", &["upstream"]),
-    ("aws_sdk_sts", &["upstream"]),
-    ("aws_config", &["upstream"]),
-    ("aws_smithy", &["upstream"]),
+    ("aws_sdk_ssm", &["aws"]),
+    ("aws_sdk_sts", &["aws"]),
+    ("aws_config", &["aws"]),
+    ("aws_smithy", &["aws"]),
     ("tonic::Status", &["grpc", "cli"]),
     ("axum", &["admin", "simulator"]),
-    ("opentelemetry", &["edge", "listing", "telemetry"]),
-    ("prometheus", &["app", "edge", "listing"]),
-    ("tokio_rustls", &["cli", "edge", "upstream"]),
+    ("opentelemetry", &["edge", "source", "telemetry"]),
+    ("prometheus", &["app", "edge"]),
+    ("tokio_rustls", &["aws", "cli", "edge"]),
     ("jsonwebtoken", &["edge"]),
 ];
 
@@ -142,6 +146,6 @@ fn no_file_is_longer_than_four_hundred_lines() {
 
 #[test]
 fn the_checks_see_what_they_look_for() {
-    let found = uses("use crate::{model::{Query, Filters}, proto}; let x = crate::upstream::Ssm;");
-    assert_eq!(found, ["model", "proto", "upstream"].map(str::to_owned).into());
+    let found = uses("use crate::{model::{Query, Filters}, proto}; let x = crate::aws::Ssm;");
+    assert_eq!(found, ["aws", "model", "proto"].map(str::to_owned).into());
 }

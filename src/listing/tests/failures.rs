@@ -311,7 +311,7 @@ async fn a_token_that_aws_no_longer_takes_expires_the_listing_and_is_asked_again
     let (fake, listings) = world(&[1, 1]);
     let mut reader = open(&listings);
     let cursor = behind(&reader.read(1).await.unwrap());
-    fake.fail([refusal("InvalidNextToken"), refusal("InvalidNextToken")]);
+    fake.fail([invalid_token(), invalid_token()]);
     for _ in 0..2 {
         let error = resume(&listings, &cursor).read(1).await.unwrap_err();
         assert!(matches!(*error.error, ListingError::Expired(_)));
@@ -337,20 +337,8 @@ async fn a_failure_is_told_before_upstream_is_asked_again_even_without_a_hold_of
 #[derive(Debug)]
 struct Panics;
 
-impl Upstream for Panics {
-    fn region(&self) -> &'static str {
-        "nowhere"
-    }
-
-    fn scope(&self) -> crate::model::Scope {
-        crate::model::Scope::of([])
-    }
-
-    fn turn(&self, _: Priority) -> BoxFuture<'_, Result<(), UpstreamError>> {
-        async { Ok(()) }.boxed()
-    }
-
-    fn fetch<'a>(&'a self, _: &'a Filters, _: Option<&'a str>) -> BoxFuture<'a, Result<UpstreamPage, UpstreamError>> {
+impl Source for Panics {
+    fn page<'a>(&'a self, _: Request<'a>) -> BoxFuture<'a, Result<UpstreamPage, FetchError>> {
         async { panic!("on purpose") }.boxed()
     }
 }

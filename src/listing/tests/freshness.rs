@@ -2,6 +2,74 @@
 
 use super::*;
 
+/// A source whose pages somebody else fetched, so long ago.
+#[derive(Debug)]
+struct Aged(Arc<Fake>, Duration);
+
+impl Source for Aged {
+    fn page<'a>(&'a self, request: Request<'a>) -> BoxFuture<'a, Result<UpstreamPage, FetchError>> {
+        async move {
+            let page = self.0.page(request).await?;
+            Ok(UpstreamPage { sent: page.sent.before(self.1), ..page })
+        }
+        .boxed()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn age_freshness_and_as_of_are_those_of_the_page_and_not_of_the_walk() {
+    let fake = Fake::of_sizes(&[5, 5]);
+    let config = Config { jitter_percent: 0, ..Config::default() };
+    let source = Arc::new(Aged(Arc::clone(&fake), 30 * SECOND));
+    let listings = config.build([target(&config, source)], head, wall);
+    let before = wall();
+    let page = open(&listings).read(5).await.unwrap().provenance;
+    assert_eq!((page.age, page.as_of, page.is_stale), (30 * SECOND + LATENCY, before - 30 * SECOND, false));
+    assert!(
+        open_for(&listings, Some(20), None).read(5).await.unwrap().provenance.is_stale,
+        "and says so to whom it is"
+    );
+    assert_eq!(fake.asked(), 2, "it is no longer fresh for who accepts twenty seconds");
+    time::advance(297 * SECOND / 10).await;
+    assert_eq!(came(open(&listings)).await, (Came::Hit, false));
+    assert_eq!(listings.status()[0].age, Some(598 * SECOND / 10));
+    time::advance(2 * LATENCY).await;
+    assert_eq!(came(open(&listings)).await.0, Came::Miss, "its TTL began before it was asked for");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_that_somebody_else_fetched_says_nothing_of_what_failed_since() {
+    let fake = Fake::of_sizes(&[5]);
+    let config = Config { jitter_percent: 0, ..Config::default() };
+    let source = Arc::new(Aged(Arc::clone(&fake), 30 * SECOND));
+    let listings = config.build([target(&config, source)], head, wall);
+    for held in [1, 2, 4] {
+        fake.fail([throttle(None)]);
+        let failed = open_for(&listings, Some(0), None).read(5).await.unwrap_err();
+        assert_eq!(failed.retry_after, Some(held * SECOND));
+        time::advance(held * SECOND).await;
+        open_for(&listings, Some(0), None).read(5).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_is_asked_for_that_is_as_young_as_its_readers_need() {
+    let (fake, listings) = world(&[5]);
+    let (mut arrived, mut reading) = (Vec::new(), Vec::new());
+    // Two walks advance; the third waits, and is joined meanwhile.
+    for max_age in [20, 0, 0, 0] {
+        let mut reader = open_for(&listings, Some(max_age), None);
+        arrived.push(Instant::now());
+        reading.push(tokio::spawn(async move { reader.read(5).await.map(drop) }));
+        time::sleep(LATENCY / 8).await;
+    }
+    for reading in reading {
+        reading.await.unwrap().unwrap();
+    }
+    let not_before: Vec<_> = lock(&fake.requests).iter().filter_map(|(_, not_before)| *not_before).collect();
+    assert_eq!(not_before, [arrived[0] - 20 * SECOND, arrived[1], arrived[3]]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_listing_is_shared_until_its_ttl_and_longer_by_who_accepts_that() {
     let (fake, listings) = world(&[5]);

@@ -80,14 +80,16 @@ async fn what_somebody_waits_for_goes_before_what_nobody_does() {
     time::advance(70 * SECOND).await;
     open_for(&listings, None, Some(30)).read(5).await.unwrap();
     time::sleep(SECOND).await;
-    assert_eq!(*lock(&fake.turns), [Priority::Interactive, Priority::Background]);
+    assert_eq!(*lock(&fake.queued), [Priority::Interactive, Priority::Background]);
+    let requests = lock(&fake.requests).iter().map(|(priority, _)| *priority).collect::<Vec<_>>();
+    assert_eq!(requests, [Priority::Interactive, Priority::Background], "which holds for retries, too");
     *lock(&fake.is_jammed) = true;
     time::advance(70 * SECOND).await;
     open_for(&listings, None, Some(30)).read(5).await.unwrap();
     time::sleep(SECOND).await;
     assert!(time::timeout(SECOND, open(&listings).read(5)).await.is_err());
     assert_eq!(
-        lock(&fake.turns)[2..],
+        lock(&fake.queued)[2..],
         [Priority::Background, Priority::Interactive],
         "whom somebody joined in the line"
     );

@@ -1,5 +1,5 @@
 use super::*;
-use crate::upstream::{Config, environment::tests::environment, source::Process};
+use crate::aws::{Config, credential_source::Process, environment::tests::environment};
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -7,7 +7,7 @@ async fn by(command: &str) -> Arc<Credentials> {
     let config = Config { region: Some("eu-west-1".to_owned()), retries: 0, ..Config::default() };
     let settings = Settings::new(&config, &environment(&[], "", None).await).await.unwrap();
     let process = Process { profile: "a".to_owned(), command: command.to_owned() };
-    CredentialsCache::default().for_source(&Source::Process(process), &settings)
+    CredentialsCache::default().for_source(&CredentialSource::Process(process), &settings)
 }
 
 fn printing(id: &str) -> String {

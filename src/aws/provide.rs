@@ -10,13 +10,14 @@ use aws_credential_types::{
 };
 use tokio::time;
 
-use super::{UpstreamError, client::Settings, environment::Environment, source::Source};
+use super::{client::Settings, credential_source::CredentialSource, environment::Environment};
+use crate::source::UpstreamError;
 
 impl Settings {
     /// Asks a provider of the SDK's, built anew each time: what it would keep is kept in [`super::credentials`].
     pub(super) async fn ask<P: ProvideCredentials>(
         &self,
-        source: &Source,
+        source: &CredentialSource,
         build: impl FnOnce(&ProviderConfig) -> P,
     ) -> Result<Credentials, UpstreamError> {
         let (http, most) = (self.http(), self.attempt_timeout);
@@ -52,12 +53,12 @@ pub(super) fn of_environment() -> Result<Credentials, UpstreamError> {
 }
 
 /// Classifies a failure of the SDK's provider, whose own words are left out: they may repeat what it read.
-fn classify(source: &Source, error: &CredentialsError, status: Option<u16>) -> UpstreamError {
+fn classify(source: &CredentialSource, error: &CredentialsError, status: Option<u16>) -> UpstreamError {
     let unavailable = |why: String| UpstreamError::Unavailable(None, Some(format!("{source}: {why}").into()));
     match (error, status) {
         // Without an answer the SDK says so too, for the instance's metadata.
         (CredentialsError::CredentialsNotLoaded(_), Some(_)) => absent(format!("{source}: there are no credentials")),
-        (CredentialsError::CredentialsNotLoaded(_), None) if !matches!(source, Source::Instance) => {
+        (CredentialsError::CredentialsNotLoaded(_), None) if !matches!(source, CredentialSource::Instance) => {
             absent(format!("{source}: there are no credentials"))
         }
         (CredentialsError::InvalidConfiguration(_), _) => absent(format!("{source}: its configuration is wrong")),

@@ -20,35 +20,35 @@ const INCREASE: f64 = 0.015;
 /// The lowest rate, as a part of the highest.
 const LEAST: f64 = 0.02;
 
-/// The line of those who want to ask, and how fast it moves.
+/// A queue of fetches, each of which is admitted when the rate allows it.
 #[derive(Debug)]
-pub(super) struct Pacer {
-    /// How many may wait.
-    longest_line: usize,
+pub(crate) struct Pacer {
+    /// How many fetches may wait.
+    max_queued: usize,
     bucket: Mutex<Bucket>,
-    /// Held by the first of those with this priority.
+    /// Held by the first fetch of this priority.
     interactive: sync::Mutex<()>,
     background: sync::Mutex<()>,
-    line: watch::Sender<Line>,
+    queued: watch::Sender<Queued>,
 }
 
-/// How many wait.
+/// How many fetches of each priority wait.
 #[derive(Debug, Default, Clone, Copy)]
-struct Line {
+struct Queued {
     interactive: usize,
     background: usize,
 }
 
-/// A place in the line, until it is dropped.
-struct Waiting<'a> {
-    line: &'a watch::Sender<Line>,
+/// A place in the queue, until it is dropped.
+struct Place<'a> {
+    queued: &'a watch::Sender<Queued>,
     priority: Priority,
 }
 
-/// The line is too long already.
+/// The queue is too long already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too many wait for the target already")]
-pub(super) struct LineIsFull;
+pub(crate) struct QueueFull;
 
 #[derive(Debug)]
 struct Bucket {
@@ -64,11 +64,11 @@ struct Bucket {
 }
 
 impl Pacer {
-    /// At most so many calls a second; those of a second may come at once.
-    pub(super) fn new(per_second: f64, longest_line: usize) -> Self {
+    /// Admits at most so many calls a second; those of a second may come at once.
+    pub(crate) fn new(per_second: f64, max_queued: usize) -> Self {
         let (most, now) = (per_second, Instant::now());
         Self {
-            longest_line,
+            max_queued,
             bucket: Mutex::new(Bucket {
                 most,
                 rate: most,
@@ -79,16 +79,16 @@ impl Pacer {
             }),
             interactive: sync::Mutex::default(),
             background: sync::Mutex::default(),
-            line: watch::Sender::default(),
+            queued: watch::Sender::default(),
         }
     }
 
-    /// Waits for a turn to ask; those in the background wait for all others. Dropped, it leaves the line.
+    /// Waits to be admitted; background fetches wait for all others. Dropping the future leaves the queue.
     ///
     /// # Errors
-    /// [`LineIsFull`].
-    pub(super) async fn turn(&self, priority: Priority) -> Result<(), LineIsFull> {
-        let _waiting = self.line_up(priority)?;
+    /// [`QueueFull`], if so many wait already that another would wait too long.
+    pub(crate) async fn admit(&self, priority: Priority) -> Result<(), QueueFull> {
+        let _place = self.enqueue(priority)?;
         match priority {
             Priority::Interactive => {
                 let _first = self.interactive.lock().await;
@@ -98,10 +98,10 @@ impl Pacer {
             }
             Priority::Background => {
                 let _first = self.background.lock().await;
-                let mut line = self.line.subscribe();
+                let mut queued = self.queued.subscribe();
                 loop {
                     // The sender is ours: this cannot fail.
-                    drop(line.wait_for(|line| line.interactive == 0).await);
+                    drop(queued.wait_for(|queued| queued.interactive == 0).await);
                     let Err(until) = self.take() else { break };
                     time::sleep_until(until).await;
                 }
@@ -110,31 +110,31 @@ impl Pacer {
         Ok(())
     }
 
-    /// How fast the line moves, and how long it is.
+    /// Returns how fast fetches are admitted, and how many wait.
     pub(super) fn pace(&self) -> Pace {
-        let (line, bucket) = (*self.line.borrow(), self.bucket());
+        let (queued, bucket) = (*self.queued.borrow(), self.bucket());
         let rate = bucket.rate_at(Instant::now());
-        Pace { rate, max_rate: bucket.most, waiting: line.interactive + line.background, ..Pace::default() }
+        Pace { rate, max_rate: bucket.most, waiting: queued.interactive + queued.background, ..Pace::default() }
     }
 
-    /// Slows down after a call sent at `sent` was throttled; calls that were sent before it fell are one reason with it.
-    pub(super) fn throttled(&self, sent: Instant, advice: Option<Duration>) {
+    /// Slows down after a call sent at `sent` was throttled; calls that were sent before the rate fell are one reason with it.
+    pub(crate) fn throttled(&self, sent: Instant, advice: Option<Duration>) {
         self.bucket().throttled(sent, advice.unwrap_or_default(), Instant::now());
     }
 
-    fn line_up(&self, priority: Priority) -> Result<Waiting<'_>, LineIsFull> {
-        let is_let_in = self.line.send_if_modified(|line| {
-            let ahead = if priority == Priority::Interactive { 0 } else { line.background };
-            let is_short = line.interactive + ahead < self.longest_line;
-            if is_short {
-                *line.of(priority) += 1;
+    fn enqueue(&self, priority: Priority) -> Result<Place<'_>, QueueFull> {
+        let has_entered = self.queued.send_if_modified(|queued| {
+            let ahead = if priority == Priority::Interactive { 0 } else { queued.background };
+            let has_room = queued.interactive + ahead < self.max_queued;
+            if has_room {
+                *queued.of(priority) += 1;
             }
-            is_short
+            has_room
         });
-        is_let_in.then(|| Waiting { line: &self.line, priority }).ok_or(LineIsFull)
+        has_entered.then(|| Place { queued: &self.queued, priority }).ok_or(QueueFull)
     }
 
-    /// Takes a token, or tells when there may be one.
+    /// Takes a token, or returns when there may be one.
     fn take(&self) -> Result<(), Instant> {
         self.bucket().take(Instant::now())
     }
@@ -144,7 +144,7 @@ impl Pacer {
     }
 }
 
-impl Line {
+impl Queued {
     fn of(&mut self, priority: Priority) -> &mut usize {
         match priority {
             Priority::Interactive => &mut self.interactive,
@@ -153,9 +153,9 @@ impl Line {
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.line.send_modify(|line| *line.of(self.priority) -= 1);
+        self.queued.send_modify(|queued| *queued.of(self.priority) -= 1);
     }
 }
 
@@ -203,36 +203,36 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// How many turns there are in this time, all of them asked for at once.
-    async fn turns(pacer: &Pacer, within: Duration) -> usize {
+    /// Counts who is admitted in this time, one after the other.
+    async fn admitted(pacer: &Pacer, within: Duration) -> usize {
         let end = Instant::now() + within;
-        let mut turns = 0;
-        while time::timeout_at(end, pacer.turn(Priority::Interactive)).await.is_ok() {
-            turns += 1;
+        let mut count = 0;
+        while time::timeout_at(end, pacer.admit(Priority::Interactive)).await.is_ok() {
+            count += 1;
         }
-        turns
+        count
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_second_of_calls_may_come_at_once_and_then_so_many_a_second() {
         let pacer = Pacer::new(10.0, 100);
-        assert_eq!(turns(&pacer, Duration::from_millis(1)).await, 10);
-        assert!((98..=101).contains(&turns(&pacer, 10 * SECOND).await));
+        assert_eq!(admitted(&pacer, Duration::from_millis(1)).await, 10);
+        assert!((98..=101).contains(&admitted(&pacer, 10 * SECOND).await));
         time::advance(60 * SECOND).await;
-        assert_eq!(turns(&pacer, Duration::from_millis(1)).await, 10, "idle time is not saved up");
+        assert_eq!(admitted(&pacer, Duration::from_millis(1)).await, 10, "idle time is not saved up");
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_is_waited_for_goes_first() {
         let pacer = Arc::new(Pacer::new(1.0, 100));
-        turns(&pacer, Duration::from_millis(1)).await;
+        admitted(&pacer, Duration::from_millis(1)).await;
         let order = Arc::new(Mutex::new(Vec::new()));
         let tasks: Vec<_> = [Priority::Background, Priority::Background, Priority::Interactive, Priority::Interactive]
             .into_iter()
             .map(|priority| {
                 let (pacer, order) = (Arc::clone(&pacer), Arc::clone(&order));
                 tokio::spawn(async move {
-                    pacer.turn(priority).await.unwrap();
+                    pacer.admit(priority).await.unwrap();
                     order.lock().unwrap().push(priority);
                 })
             })
@@ -246,19 +246,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_line_is_bounded_and_who_goes_away_leaves_it() {
+    async fn the_queue_is_bounded_and_who_goes_away_leaves_it() {
         let pacer = Pacer::new(1.0, 2);
-        turns(&pacer, Duration::from_millis(1)).await;
+        admitted(&pacer, Duration::from_millis(1)).await;
         let mut waiting = [Priority::Background, Priority::Background, Priority::Interactive, Priority::Interactive]
-            .map(|priority| Box::pin(pacer.turn(priority)));
-        for turn in &mut waiting {
-            assert!(futures_util::poll!(turn).is_pending(), "the background is in nobody's way");
+            .map(|priority| Box::pin(pacer.admit(priority)));
+        for admitted in &mut waiting {
+            assert!(futures_util::poll!(admitted).is_pending(), "the background is in nobody's way");
         }
         for priority in [Priority::Interactive, Priority::Background] {
-            assert_eq!(pacer.turn(priority).await, Err(LineIsFull));
+            assert_eq!(pacer.admit(priority).await, Err(QueueFull));
         }
         drop(waiting);
-        assert_eq!(pacer.turn(Priority::Background).await, Ok(()));
+        assert_eq!(pacer.admit(Priority::Background).await, Ok(()));
     }
 
     #[tokio::test(start_paused = true)]
@@ -269,8 +269,8 @@ mod tests {
         for _ in 0..5 {
             pacer.throttled(sent, Some(3 * SECOND));
         }
-        assert_eq!(turns(&pacer, SECOND * 29 / 10).await, 0);
-        let seven = turns(&pacer, 10 * SECOND).await;
+        assert_eq!(admitted(&pacer, SECOND * 29 / 10).await, 0);
+        let seven = admitted(&pacer, 10 * SECOND).await;
         assert!((70..=90).contains(&seven), "{seven}");
     }
 
@@ -296,7 +296,7 @@ mod tests {
     async fn storm(pacer: &Pacer, limit: &mut Limit, time: Duration) -> (u32, u32) {
         let end = Instant::now() + time;
         let (mut calls, mut throttled) = (0, 0);
-        while time::timeout_at(end, pacer.turn(Priority::Interactive)).await.is_ok() {
+        while time::timeout_at(end, pacer.admit(Priority::Interactive)).await.is_ok() {
             calls += 1;
             if !limit.lets_through() {
                 throttled += 1;

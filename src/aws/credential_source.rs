@@ -8,7 +8,7 @@ use super::{config::BuildError, environment::Environment};
 
 /// The one place that credentials are taken from, before any role is assumed with them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Source {
+pub(super) enum CredentialSource {
     /// Made up, as the simulator takes them.
     Simulated,
     /// `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`.
@@ -53,7 +53,7 @@ pub(super) struct Role {
 }
 
 /// Names the place and no secret.
-impl fmt::Display for Source {
+impl fmt::Display for CredentialSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Simulated => f.write_str("the simulator"),
@@ -86,9 +86,9 @@ impl Role {
 }
 
 /// A source, and the roles to assume one after the other with what it gives.
-pub(super) type Chain = (Source, Vec<Role>);
+pub(super) type Chain = (CredentialSource, Vec<Role>);
 
-impl Source {
+impl CredentialSource {
     /// Decides on a target's source. An explicit profile, which the gateway's own configuration names, wins over everything, as
     /// with AWS's CLI; else the SDK's order holds: the environment's keys, the selected profile, a web identity, the container,
     /// the instance.
@@ -172,29 +172,29 @@ fn of_profile(environment: &Environment, name: &str) -> Result<Option<Chain>, Bu
 }
 
 /// What a profile takes credentials from that assumes no role, by the SDK's order.
-fn base(profile: &Profile) -> Result<Option<Source>, BuildError> {
+fn base(profile: &Profile) -> Result<Option<CredentialSource>, BuildError> {
     let get = |key| profile.get(key).filter(|value| !value.trim().is_empty());
     let name = profile.name().to_owned();
     if let Some(source) = get("credential_source") {
         return Ok(Some(match source {
-            "Environment" => Source::Environment,
-            "EcsContainer" => Source::Container,
-            "Ec2InstanceMetadata" => Source::Instance,
+            "Environment" => CredentialSource::Environment,
+            "EcsContainer" => CredentialSource::Container,
+            "Ec2InstanceMetadata" => CredentialSource::Instance,
             _ => return Err(BuildError::ProfileWithoutCredentials(name)),
         }));
     }
     if let (Some(token_file), Some(arn)) = (get("web_identity_token_file"), get("role_arn")) {
         let role = Role::of_profile(profile, arn);
-        return Ok(Some(Source::WebIdentity(WebIdentity { token_file: token_file.to_owned(), role })));
+        return Ok(Some(CredentialSource::WebIdentity(WebIdentity { token_file: token_file.to_owned(), role })));
     }
     if ["sso_session", "sso_account_id", "sso_start_url", "login_session"].into_iter().any(|key| get(key).is_some()) {
-        return Ok(Some(Source::Sdk(name)));
+        return Ok(Some(CredentialSource::Sdk(name)));
     }
     if let Some(command) = get("credential_process") {
-        return Ok(Some(Source::Process(Process { profile: name, command: command.to_owned() })));
+        return Ok(Some(CredentialSource::Process(Process { profile: name, command: command.to_owned() })));
     }
     match (get("aws_access_key_id"), get("aws_secret_access_key")) {
-        (Some(_), Some(_)) => Ok(Some(Source::Keys(name))),
+        (Some(_), Some(_)) => Ok(Some(CredentialSource::Keys(name))),
         (None, None) => Ok(None),
         _ => Err(BuildError::HalfPair(
             "a profile has one of aws_access_key_id and aws_secret_access_key without the other",
@@ -205,7 +205,7 @@ fn base(profile: &Profile) -> Result<Option<Source>, BuildError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::environment::tests::environment;
+    use crate::aws::environment::tests::environment;
 
     const FILE: &str = "
 [default]
@@ -259,37 +259,37 @@ credential_process = /opt/creds
     const DISABLED: (&str, &str) = ("AWS_EC2_METADATA_DISABLED", "true");
 
     async fn found(variables: &[&[(&str, &str)]], file: &str, explicit: Option<&str>) -> Result<Chain, BuildError> {
-        Source::find(&environment(&variables.concat(), file, explicit).await, explicit)
+        CredentialSource::find(&environment(&variables.concat(), file, explicit).await, explicit)
     }
 
-    async fn source(variables: &[&[(&str, &str)]], file: &str, explicit: Option<&str>) -> Source {
+    async fn source(variables: &[&[(&str, &str)]], file: &str, explicit: Option<&str>) -> CredentialSource {
         found(variables, file, explicit).await.unwrap().0
     }
 
     #[tokio::test]
     async fn each_source_wins_over_all_that_stand_behind_it() {
         let all: [&[(&str, &str)]; 4] = [&KEYS, &WEB, &[CONTAINER], &[DISABLED]];
-        let keys = |name: &str| Source::Keys(name.to_owned());
+        let keys = |name: &str| CredentialSource::Keys(name.to_owned());
         assert_eq!(source(&all, FILE, Some("a")).await, keys("a"));
-        assert_eq!(source(&all, FILE, None).await, Source::Environment);
+        assert_eq!(source(&all, FILE, None).await, CredentialSource::Environment);
         let named = [("AWS_PROFILE", "a")];
-        assert_eq!(source(&[&KEYS, &named], FILE, None).await, Source::Environment);
+        assert_eq!(source(&[&KEYS, &named], FILE, None).await, CredentialSource::Environment);
         assert_eq!(source(&[&named, &WEB], FILE, None).await, keys("a"));
         assert_eq!(source(&all[1..], FILE, None).await, keys("default"));
-        assert!(matches!(source(&all[1..], "", None).await, Source::WebIdentity(_)));
-        assert_eq!(source(&all[2..], "", None).await, Source::Container);
-        assert_eq!(source(&[&[DISABLED]], "", None).await, Source::Unconfigured);
-        assert_eq!(source(&[], "", None).await, Source::Instance);
+        assert!(matches!(source(&all[1..], "", None).await, CredentialSource::WebIdentity(_)));
+        assert_eq!(source(&all[2..], "", None).await, CredentialSource::Container);
+        assert_eq!(source(&[&[DISABLED]], "", None).await, CredentialSource::Unconfigured);
+        assert_eq!(source(&[], "", None).await, CredentialSource::Instance);
     }
 
     #[tokio::test]
     async fn an_empty_variable_is_no_source_and_half_a_pair_is_refused() {
         let empty = [("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", "")];
-        assert_eq!(source(&[&empty, &[DISABLED]], "", None).await, Source::Unconfigured);
+        assert_eq!(source(&[&empty, &[DISABLED]], "", None).await, CredentialSource::Unconfigured);
         let web = [("AWS_WEB_IDENTITY_TOKEN_FILE", "/token"), ("AWS_ROLE_ARN", "")];
-        assert_eq!(source(&[&web, &[DISABLED]], "", None).await, Source::Unconfigured);
+        assert_eq!(source(&[&web, &[DISABLED]], "", None).await, CredentialSource::Unconfigured);
         let profile = [("AWS_PROFILE", "empty")];
-        assert_eq!(source(&[&profile, &[CONTAINER]], FILE, None).await, Source::Container);
+        assert_eq!(source(&[&profile, &[CONTAINER]], FILE, None).await, CredentialSource::Container);
         let half = [("AWS_ACCESS_KEY_ID", "AKIAENV"), ("AWS_SECRET_ACCESS_KEY", "")];
         assert!(matches!(found(&[&half], FILE, None).await, Err(BuildError::HalfPair(_))));
         assert!(matches!(found(&[], FILE, Some("half")).await, Err(BuildError::HalfPair(_))));
@@ -325,6 +325,6 @@ credential_process = /opt/creds
         ] {
             assert_eq!(chain(name).await, (source.to_owned(), roles.to_owned()), "{name}");
         }
-        assert_eq!(source(&[], FILE, Some("sso")).await, Source::Sdk("sso".to_owned()));
+        assert_eq!(source(&[], FILE, Some("sso")).await, CredentialSource::Sdk("sso".to_owned()));
     }
 }

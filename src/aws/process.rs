@@ -13,7 +13,7 @@ use tokio::{
     time,
 };
 
-use super::source::Process;
+use super::credential_source::Process;
 
 /// The most that a command may print.
 const MAX_OUTPUT: u64 = 64 << 10;

@@ -154,7 +154,7 @@ pub(super) mod tests {
     use super::*;
 
     /// What these variables and this `~/.aws/config` say.
-    pub(in crate::upstream) async fn environment(
+    pub(in crate::aws) async fn environment(
         variables: &[(&str, &str)],
         config: &str,
         profile: Option<&str>,

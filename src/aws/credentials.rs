@@ -26,15 +26,16 @@ use tokio::{
 use tracing::warn;
 
 use super::{
-    Priority, UpstreamError,
     client::Settings,
+    credential_source::{CredentialSource, Role, WebIdentity},
     http::Http,
-    pacer::Pacer,
     process::ProcessError,
     provide::{self, absent},
-    source::{Role, Source, WebIdentity},
 };
-use crate::model::{Causes, FileName};
+use crate::{
+    model::{Causes, FileName},
+    source::{Pacer, Priority, QueueFull, UpstreamError},
+};
 
 /// How often STS is asked at most, a second, with the credentials of one source; throttling slows it down.
 const STS_RATE: f64 = 10.0;
@@ -49,11 +50,11 @@ const RENEWAL_RETRY: Duration = Duration::from_mins(1);
 #[derive(Debug, Clone, Default)]
 pub struct CredentialsCache(Arc<std::sync::Mutex<BySource>>);
 
-type BySource = HashMap<(Source, Settings), Weak<Credentials>>;
+type BySource = HashMap<(CredentialSource, Settings), Weak<Credentials>>;
 
 impl CredentialsCache {
     /// The credentials of a source, obtained with these settings.
-    pub(super) fn for_source(&self, source: &Source, settings: &Settings) -> Arc<Credentials> {
+    pub(super) fn for_source(&self, source: &CredentialSource, settings: &Settings) -> Arc<Credentials> {
         let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         cache.retain(|_, credentials| credentials.strong_count() > 0);
         // Whose region asks does not matter: credentials are good in all of them.
@@ -82,7 +83,7 @@ pub(super) struct Credentials {
 }
 
 enum Origin {
-    Source(Source),
+    Source(CredentialSource),
     Role { base: Arc<Credentials>, role: Role },
 }
 
@@ -115,7 +116,8 @@ impl Credentials {
     /// The credentials as they are now, obtained if there are none; while they are renewed those that are still good are used.
     ///
     /// # Errors
-    /// Why there are none. What was tried again is not worth another try at once.
+    /// Why there are none, with [`UpstreamError::CredentialsUnavailable`] for what passes: it was tried again here, and is not worth
+    /// another try at once.
     pub(super) fn get(self: &Arc<Self>) -> BoxFuture<'static, Outcome> {
         let now = SystemTime::now();
         let mut state = self.state();
@@ -137,12 +139,15 @@ impl Credentials {
     fn start(self: &Arc<Self>) -> Shared<BoxFuture<'static, Outcome>> {
         let this = Arc::clone(self);
         let task = tokio::spawn(async move {
-            let outcome = this.obtain().await;
+            let outcome = this.obtain().await.map_err(|error| match error {
+                UpstreamError::Unavailable(aws, cause) => UpstreamError::CredentialsUnavailable(aws, cause),
+                lasting => lasting,
+            });
             this.settle(&outcome);
             outcome
         });
         let interrupted =
-            |_| Err(UpstreamError::Unavailable(None, Some("obtaining credentials was interrupted".into())));
+            |_| Err(UpstreamError::CredentialsUnavailable(None, Some("obtaining credentials was interrupted".into())));
         task.map(move |joined| joined.unwrap_or_else(interrupted)).boxed().shared()
     }
 
@@ -201,27 +206,27 @@ impl Credentials {
         }
     }
 
-    async fn of_source(&self, source: &Source) -> Outcome {
+    async fn of_source(&self, source: &CredentialSource) -> Outcome {
         match source {
-            Source::Process(process) => process.run(self.settings.attempt_timeout).await.map_err(|error| {
+            CredentialSource::Process(process) => process.run(self.settings.attempt_timeout).await.map_err(|error| {
                 let cause = Some(Causes(&error).to_string().into());
                 let is_late = matches!(error, ProcessError::Timeout(..));
                 if is_late { UpstreamError::Unavailable(None, cause) } else { UpstreamError::Credentials(None, cause) }
             }),
-            Source::WebIdentity(identity) => self.assume_with_web_identity(identity).await,
-            Source::Environment => provide::of_environment(),
-            Source::Keys(profile) => provide::of_profile(profile).await,
-            Source::Simulated => Ok(AwsCredentials::new("SIMULATED", "simulated", None, None, "simulator")),
-            Source::Unconfigured => {
+            CredentialSource::WebIdentity(identity) => self.assume_with_web_identity(identity).await,
+            CredentialSource::Environment => provide::of_environment(),
+            CredentialSource::Keys(profile) => provide::of_profile(profile).await,
+            CredentialSource::Simulated => Ok(AwsCredentials::new("SIMULATED", "simulated", None, None, "simulator")),
+            CredentialSource::Unconfigured => {
                 Err(absent("no credentials are configured: set a profile, AWS's variables, or a role of the machine"))
             }
-            Source::Container => {
+            CredentialSource::Container => {
                 self.settings.ask(source, |config| EcsCredentialsProvider::builder().configure(config).build()).await
             }
-            Source::Instance => {
+            CredentialSource::Instance => {
                 self.settings.ask(source, |config| ImdsCredentialsProvider::builder().configure(config).build()).await
             }
-            Source::Sdk(profile) => {
+            CredentialSource::Sdk(profile) => {
                 let builder = ProfileFileCredentialsProvider::builder().profile_name(profile);
                 self.settings.ask(source, |config| builder.configure(config).build()).await
             }
@@ -256,7 +261,7 @@ impl Credentials {
         &self,
         asking: impl Future<Output = Result<Option<aws_sdk_sts::types::Credentials>, UpstreamError>>,
     ) -> Outcome {
-        self.pacer.turn(Priority::Interactive).await.map_err(|_full| UpstreamError::Overloaded)?;
+        self.pacer.admit(Priority::Interactive).await.map_err(|QueueFull| UpstreamError::Overloaded)?;
         let sent = Instant::now();
         let answer = asking.await;
         if let Err(UpstreamError::Throttled(aws)) = &answer {

@@ -2,8 +2,9 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::SystemTime,
 };
 
 use aws_credential_types::{Credentials as AwsCredentials, provider::SharedCredentialsProvider};
@@ -17,33 +18,31 @@ use aws_sdk_ssm::{
     },
 };
 use futures_util::{FutureExt as _, future::BoxFuture};
-use tokio::time::{self, Instant};
 
 use super::{
-    BuildError, Config, CredentialsCache, Pace, Priority, Upstream, UpstreamError, UpstreamPage,
+    BuildError, Config, CredentialsCache,
     client::Settings,
     convert,
+    credential_source::{CredentialSource, Role},
     credentials::{Credentials, Signer},
     environment::Environment,
-    pacer::{LineIsFull, Pacer},
     repair::Repair,
-    source::{Role, Source},
 };
-use crate::model::{Filters, Scope, TargetName};
+use crate::{
+    model::{Filters, Scope, TargetName},
+    source::{FetchError, Identity, Origin, Pace, Request, Sent, Source, UpstreamError, UpstreamPage},
+};
 
 /// How many records are asked for at a time: AWS's most.
 const PAGE_SIZE: i32 = 50;
 
-/// [`Upstream`] over the AWS SDK. Its calls share one client, with its connections.
+/// [`Source`] over the AWS SDK, which makes one attempt a page. All attempts share one client, with its connections.
 pub struct Ssm {
     target: TargetName,
     client: Client,
     credentials: Arc<Credentials>,
     scope: Scope,
     region: String,
-    pacer: Pacer,
-    retries: AtomicU64,
-    retrying: AtomicUsize,
     repaired: AtomicU64,
     config: Config,
 }
@@ -59,9 +58,9 @@ impl Config {
         let environment = Environment::load(self.profile.as_deref()).await?;
         let settings = Settings::new(&self, &environment).await?;
         let (source, mut roles) = if self.simulated_credentials {
-            (Source::Simulated, Vec::new())
+            (CredentialSource::Simulated, Vec::new())
         } else {
-            Source::find(&environment, self.profile.as_deref())?
+            CredentialSource::find(&environment, self.profile.as_deref())?
         };
         roles.extend(self.role_arn.clone().map(|arn| Role {
             arn,
@@ -79,102 +78,46 @@ impl Config {
             credentials,
             scope,
             region: settings.region,
-            pacer: Pacer::new(self.requests_per_second, self.longest_line),
-            retries: AtomicU64::default(),
-            retrying: AtomicUsize::default(),
             repaired: AtomicU64::default(),
             config: self,
         })
     }
 }
 
-impl Upstream for Ssm {
-    fn region(&self) -> &str {
-        &self.region
-    }
-
-    fn scope(&self) -> Scope {
-        self.scope
-    }
-
-    fn signed_by(&self) -> String {
-        self.credentials.to_string()
+impl Source for Ssm {
+    fn page<'a>(&'a self, request: Request<'a>) -> BoxFuture<'a, Result<UpstreamPage, FetchError>> {
+        async move {
+            // The time that credentials take is none of the attempt's.
+            let credentials = self.credentials.get().await?;
+            Ok(self.attempt(request, &credentials).await?)
+        }
+        .boxed()
     }
 
     fn pace(&self) -> Pace {
-        let (retries, retrying) = (self.retries.load(Relaxed), self.retrying.load(Relaxed));
-        Pace { retries, retrying, repaired: self.repaired.load(Relaxed), ..self.pacer.pace() }
-    }
-
-    fn turn(&self, priority: Priority) -> BoxFuture<'_, Result<(), UpstreamError>> {
-        let turn = time::timeout(self.config.fetch_timeout, self.pacer.turn(priority));
-        async { turn.await.unwrap_or(Err(LineIsFull)).map_err(|LineIsFull| UpstreamError::Overloaded) }.boxed()
-    }
-
-    fn fetch<'a>(
-        &'a self,
-        filters: &'a Filters,
-        token: Option<&'a str>,
-    ) -> BoxFuture<'a, Result<UpstreamPage, UpstreamError>> {
-        async move {
-            let outcome = time::timeout(self.config.fetch_timeout, self.attempts(filters, token)).await;
-            let late = || format!("no answer within fetch_timeout, {:?}", self.config.fetch_timeout);
-            let outcome = outcome.unwrap_or_else(|_elapsed| Err(UpstreamError::Unavailable(None, Some(late().into()))));
-            if let Err(error) = &outcome
-                && !error.is_about_the_request()
-            {
-                error.log(&self.target, "AWS gave no page");
-            }
-            outcome
-        }
-        .boxed()
+        Pace { repaired: self.repaired.load(Relaxed), ..Pace::default() }
     }
 }
 
 impl Ssm {
-    /// Tries until an answer, a lasting failure, or the last retry. Credentials are obtained before, with tries of their own:
-    /// the time that they take is none of an attempt's.
-    async fn attempts(&self, filters: &Filters, token: Option<&str>) -> Result<UpstreamPage, UpstreamError> {
-        let (mut backoff, mut retrying) = (self.config.retry_backoff, None);
-        for _ in 0..self.config.retries {
-            let credentials = self.credentials.get().await?;
-            match self.attempt(filters, token, &credentials).await {
-                Err(error) if error.is_transient() => {
-                    let advice = error.aws().and_then(|aws| aws.retry_after).unwrap_or_default();
-                    if advice >= self.config.fetch_timeout {
-                        return Err(error);
-                    }
-                    error.log(&self.target, "will ask AWS again");
-                    retrying.get_or_insert_with(|| Retrying::new(&self.retrying));
-                    time::sleep(advice.max(backoff.mul_f64(fastrand::f64()))).await;
-                    if self.turn(Priority::Interactive).await.is_err() {
-                        return Err(error);
-                    }
-                    self.retries.fetch_add(1, Relaxed);
-                    backoff *= 2;
-                }
-                outcome => return outcome,
-            }
-        }
-        let credentials = self.credentials.get().await?;
-        self.attempt(filters, token, &credentials).await
+    /// Returns where it asks, and as whom.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        Identity { region: self.region.clone(), scope: self.scope, signed_by: self.credentials.to_string() }
     }
 
     async fn attempt(
         &self,
-        filters: &Filters,
-        token: Option<&str>,
+        Request { filters, token, .. }: Request<'_>,
         credentials: &AwsCredentials,
     ) -> Result<UpstreamPage, UpstreamError> {
-        let (sent, repair) = (Instant::now(), Repair::default());
+        let (sent, repair) = (Sent::now(SystemTime::now), Repair::default());
         let answer = self.ask(filters, token, repair.clone()).await.map_err(|error| UpstreamError::of_sdk(&error));
-        match &answer {
-            Err(UpstreamError::Throttled(aws)) => self.pacer.throttled(sent, aws.retry_after),
-            Err(UpstreamError::Credentials(..)) => self.credentials.forget(credentials),
-            _ => {}
+        if let Err(UpstreamError::Credentials(..)) = &answer {
+            self.credentials.forget(credentials);
         }
         let answer = answer?;
-        let request_id = answer.request_id().map(str::to_owned);
+        let origin = Origin::new(answer.request_id());
         // The SDK takes an empty body for an empty object.
         let nodes = answer.instance_information_list;
         let nodes = nodes.ok_or_else(|| UpstreamError::Protocol("the answer has no list of nodes".into()))?;
@@ -185,7 +128,7 @@ impl Ssm {
         {
             return Err(UpstreamError::Protocol("the token to the next page cannot be read".into()));
         }
-        Ok(UpstreamPage { records, next_token, request_id })
+        Ok(UpstreamPage { records, next_token, sent, origin })
     }
 
     async fn ask(
@@ -205,22 +148,6 @@ impl Ssm {
             )),
         };
         request.set_next_token(token.map(str::to_owned)).customize().interceptor(repair).send().await
-    }
-}
-
-/// A fetch that goes on though AWS failed it, until this is dropped.
-struct Retrying<'a>(&'a AtomicUsize);
-
-impl<'a> Retrying<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for Retrying<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
     }
 }
 
