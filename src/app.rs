@@ -122,7 +122,7 @@ impl App {
     pub async fn build(config: Config) -> Result<Self, AppError> {
         let lasting = Lasting::new()?;
         let targets = targets(&config, &lasting.credentials).await?;
-        let listings = config.listing.build(targets, service::page_head, SystemTime::now);
+        let listings = config.listing.build(targets, &service::Renderer, SystemTime::now);
         let limits = config.limits.build();
         let live = Live::build(config, listings, limits, lasting).await?;
         let listener = live.config.edge.clone().bind().await?;

@@ -16,6 +16,7 @@ mod pages;
 mod position;
 mod provenance;
 mod reader;
+mod render;
 mod seat;
 mod shared;
 mod status;
@@ -24,7 +25,7 @@ mod walk;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
@@ -36,13 +37,11 @@ pub use self::{
     position::Taken,
     provenance::{Came, Provenance},
     reader::{Page, Reader, belongs_to},
+    render::{Head, Render, Rendered, WholePage},
     status::{ListingState, ListingStatus},
     target::{LastError, Target, TargetState},
 };
-use crate::{
-    model::{Records, TargetName},
-    source::UpstreamError,
-};
+use crate::source::UpstreamError;
 
 /// How listings are shared, kept and bounded; the `[listing]` table of the configuration file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,10 +122,6 @@ impl Config {
         self.max_listing_bytes.unwrap_or(self.max_bytes / 4)
     }
 }
-
-/// Writes what goes before the records of a page that is just what one fetch brought: some head of the service's, which
-/// knows the message, and then the text of the cursor, as it is. Called once a page, not once a reader.
-pub type Head = fn(target: &TargetName, as_of: SystemTime, cursor: &str, records: &Records) -> Vec<u8>;
 
 /// Why no reader could be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

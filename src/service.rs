@@ -5,6 +5,7 @@ mod call_context;
 mod compress;
 mod describe;
 mod provenance;
+mod render;
 mod status;
 mod stream;
 mod targets;
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use self::{
     call_context::CallContext, compress::Compression, describe::describe, stream::stream, targets::list_targets,
 };
-pub use self::{compress::Encoding, stream::page_head};
+pub use self::{compress::Encoding, render::Renderer};
 use crate::{
     grpc::{Body, Failure, RequestBody, message},
     listing::Listings,

@@ -71,7 +71,7 @@ static LISTINGS: LazyLock<Listings> = LazyLock::new(|| {
     let identity = Identity { region: "nowhere".to_owned(), scope: Scope::of([]), signed_by: String::new() };
     let (name, ttl) = (TargetName::default_target(), Duration::from_hours(1));
     let target = Target::new(name, identity, Arc::new(Pages), ttl, Duration::ZERO);
-    listing::Config::default().build([target], service::page_head, wall)
+    listing::Config::default().build([target], &service::Renderer, wall)
 });
 
 fn everything() -> Query {
@@ -83,8 +83,7 @@ pub fn given_cursor(nodes: usize) -> String {
     within(async {
         let mut reader = LISTINGS.open(&everything(), Freshness::default(), None).unwrap();
         let page = reader.read(nodes).await.unwrap();
-        let first = page.parts.front().unwrap();
-        String::from_utf8(first[page.head_len..page.head_len + page.cursor_len].to_vec()).unwrap()
+        String::from_utf8(page.cursor.to_vec()).unwrap()
     })
 }
 

@@ -14,7 +14,7 @@ use tokio_util::{
 };
 use tracing::warn;
 
-use super::{Config, Counts, Head, Target, index::Index, lock};
+use super::{Config, Counts, Render, Target, index::Index, lock};
 use crate::{model::TargetName, source::Wall};
 
 /// All listings. Cheap to clone; when the last clone and the last reader are gone, walks are cancelled.
@@ -29,7 +29,7 @@ pub struct Listings {
 #[derive(Debug)]
 pub(super) struct Store {
     pub(super) config: Config,
-    pub(super) head: Head,
+    pub(super) render: &'static dyn Render,
     pub(super) wall: Wall,
     evictions: AtomicU64,
     /// The bytes of all listings, those that only their readers still know included.
@@ -41,12 +41,17 @@ pub(super) struct Store {
 }
 
 impl Config {
-    /// Puts listings in front of targets; `head` writes what goes before the records of a whole page, `wall` tells the time.
-    pub fn build(self, targets: impl IntoIterator<Item = impl Into<Arc<Target>>>, head: Head, wall: Wall) -> Listings {
+    /// Puts listings in front of targets; `render` writes the heads of whole pages, `wall` is the clock that callers know.
+    pub fn build(
+        self,
+        targets: impl IntoIterator<Item = impl Into<Arc<Target>>>,
+        render: &'static dyn Render,
+        wall: Wall,
+    ) -> Listings {
         let (stop, bytes) = (CancellationToken::new(), Arc::default());
         let store = Arc::new(Store {
             config: self,
-            head,
+            render,
             wall,
             evictions: AtomicU64::default(),
             index: Mutex::new(Index::new(self, Arc::clone(&bytes))),

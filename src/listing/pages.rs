@@ -11,7 +11,7 @@ use slab::Slab;
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    Config, ListingError, ReadError,
+    Config, ListingError, ReadError, Rendered,
     charge::Charge,
     choice::{Candidate, Extent},
     cursor::{Cursor, Place},
@@ -60,9 +60,11 @@ pub(super) struct Step {
 #[derive(Debug)]
 pub(super) struct KeptPage {
     pub(super) step: Step,
-    /// Behind the head of the message that the whole page is, which ends with the cursor to what follows.
     pub(super) records: Records,
-    pub(super) cursor_len: usize,
+    /// The page as the messages that it is sent in, whole and with the cursor to what follows.
+    pub(super) rendered: Arc<Rendered>,
+    /// Whether no page follows.
+    pub(super) is_last: bool,
     pub(super) sent: Sent,
     pub(super) origin: Origin,
 }
@@ -379,6 +381,6 @@ impl KeptPage {
     /// How many bytes of memory it takes, roughly, the allocations around it included.
     fn size(&self) -> usize {
         const AROUND: usize = 128;
-        size_of::<Self>() + self.step.size() + self.records.size() + self.origin.size() + AROUND
+        size_of::<Self>() + self.step.size() + self.records.size() + self.rendered.size() + self.origin.size() + AROUND
     }
 }

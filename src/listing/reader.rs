@@ -4,16 +4,15 @@ use bytes::Bytes;
 use tokio::time::{self, Instant};
 
 use super::{
-    Came, InvalidCursor, Listings, OpenError, Outcome, Provenance, ReadError, Target,
+    Came, InvalidCursor, Listings, OpenError, Outcome, Provenance, ReadError, Rendered, Target,
     cursor::{self, Cursor},
     inside::{Inside, Run},
-    listings::Store,
     pages::KeptPage,
     position::Taken,
 };
 use crate::{
     model::{Freshness, Query},
-    source::Sent,
+    source::{Sent, Wall},
 };
 
 /// Reads a listing onwards, in pages of any size.
@@ -49,24 +48,22 @@ enum Mode {
 /// A run of a listing's records, and where to go on behind it.
 #[derive(Clone)]
 pub struct Page {
-    /// A head, the text of the cursor behind the page, the encoded records. The first part holds all of the head and the
-    /// text, and each part whole records (see [`crate::model::Records`]).
-    pub parts: VecDeque<Bytes>,
-    /// The length of the head: there is one, as the listing's [`Head`](super::Head) wrote it, where the page is just what
-    /// one fetch brought.
-    pub head_len: usize,
-    /// The length of the cursor's text.
-    pub cursor_len: usize,
+    /// The encoded records, each part of which holds whole ones (see [`crate::model::Records`]).
+    pub records: VecDeque<Bytes>,
+    /// The text of the cursor behind the page.
+    pub cursor: Bytes,
+    /// The same as messages, as [`Render`](super::Render) wrote their heads, where the page is just what one fetch brought.
+    pub rendered: Option<Arc<Rendered>>,
     /// How the records came.
     pub provenance: Provenance,
     /// The ID under which AWS knows the oldest answer that they are of.
     pub aws_request_id: Option<Arc<str>>,
 }
 
-/// Tells how many bytes there are, never what: records hold addresses and host names.
+/// Shows how many bytes there are, never what: records hold addresses and host names.
 impl fmt::Debug for Page {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bytes = self.parts.iter().map(Bytes::len).sum::<usize>();
+        let bytes = self.records.iter().map(Bytes::len).sum::<usize>();
         write!(f, "Page({bytes} bytes, {:?})", self.provenance)
     }
 }
@@ -184,7 +181,7 @@ impl Reader {
             (Some(inside), _) => inside,
             (_, Some(Cursor::End(as_of))) => {
                 self.is_at_end = true;
-                return Ok(behind_the_end(*as_of, &self.target, &self.query, store));
+                return Ok(self.behind_the_end(*as_of));
             }
             (none, Some(Cursor::At(place))) => {
                 none.insert(Inside::resume(store, &self.target, &self.query, place, &self.taken)?)
@@ -211,49 +208,30 @@ impl Reader {
             came,
             is_forced: inside.is_forced,
         };
-        // The page stands ready, with the cursor behind it as it was written when the page came.
-        let page = match whole.filter(|_| provenance.age < store.config.cursor_slack()) {
-            Some(page) => page.ready(provenance),
-            None => put_together(
-                self.target.fingerprint(&self.query),
-                &listing.place(index, offset)?,
-                records,
-                provenance,
-                store,
-            ),
+        let is_at_end = inside.seat.rest(index, now);
+        // A page that stands ready has the cursor that was written when it came: it must be young, and right still.
+        let is_ready = |page: &Arc<KeptPage>| page.is_last == is_at_end && provenance.age < store.config.cursor_slack();
+        let rendered = whole.filter(is_ready).map(|page| Arc::clone(&page.rendered));
+        let cursor = match &rendered {
+            Some(rendered) => rendered.cursor(),
+            None => written(&self.target, &self.query, &listing.place(index, offset)?, store.wall),
         };
-        self.is_at_end = inside.seat.rest(index, now);
         (inside.index, inside.offset, inside.sought) = (index, offset, None);
-        Ok(Page { aws_request_id, ..page })
+        self.is_at_end = is_at_end;
+        Ok(Page { records, cursor, rendered, provenance, aws_request_id })
+    }
+
+    /// The page of a reader whose cursor stands at the end; `as_of` is that of the answer which said so.
+    fn behind_the_end(&self, as_of: SystemTime) -> Page {
+        let wall = self.listings.store().wall;
+        let (age, max_age) = (wall().duration_since(as_of).unwrap_or_default(), self.target.ttl);
+        let provenance =
+            Provenance { as_of, age, max_age, is_stale: age >= max_age, came: Came::Hit, is_forced: false };
+        let cursor = written(&self.target, &self.query, &Cursor::End(as_of), wall);
+        Page { records: VecDeque::new(), cursor, rendered: None, provenance, aws_request_id: None }
     }
 }
 
-impl KeptPage {
-    /// The page as a whole, as it stands in memory.
-    fn ready(&self, provenance: Provenance) -> Page {
-        let (cursor_len, parts) = (self.cursor_len, [self.records.with_head()].into());
-        let head_len = self.records.head_len() - cursor_len;
-        Page { parts, head_len, cursor_len, provenance, aws_request_id: None }
-    }
-}
-
-/// A page of these records, with the cursor behind it.
-fn put_together(
-    fingerprint: [u8; 16],
-    cursor: &Cursor,
-    mut records: VecDeque<Bytes>,
-    provenance: Provenance,
-    store: &Store,
-) -> Page {
-    let cursor = Bytes::from(cursor.to_text(fingerprint, (store.wall)()));
-    let cursor_len = cursor.len();
-    records.push_front(cursor);
-    Page { parts: records, head_len: 0, cursor_len, provenance, aws_request_id: None }
-}
-
-/// The page of a reader whose cursor stands at the end; `as_of` is that of the answer which said so.
-fn behind_the_end(as_of: SystemTime, target: &Target, query: &Query, store: &Store) -> Page {
-    let (age, max_age) = ((store.wall)().duration_since(as_of).unwrap_or_default(), target.ttl);
-    let provenance = Provenance { as_of, age, max_age, is_stale: age >= max_age, came: Came::Hit, is_forced: false };
-    put_together(target.fingerprint(query), &Cursor::End(as_of), VecDeque::new(), provenance, store)
+fn written(target: &Target, query: &Query, cursor: &Cursor, wall: Wall) -> Bytes {
+    cursor.to_text(target.fingerprint(query), wall()).into()
 }

@@ -22,9 +22,12 @@ use futures_util::{
 use prost::Message as _;
 use tokio::time::{self, Instant};
 
-use super::{Came, Config, InvalidCursor, Listings, OpenError, Outcome, Page, ReadError, Reader, Target, lock};
+use super::{
+    Came, Config, Head, InvalidCursor, Listings, OpenError, Outcome, Page, ReadError, Reader, Render, Target,
+    WholePage, lock,
+};
 use crate::{
-    model::{Filter, Filters, Freshness, Query, Records, RecordsBuilder, Scope, TargetName},
+    model::{Filter, Filters, Freshness, Query, RecordsBuilder, Scope, TargetName},
     proto::{InstanceInformation, StreamInstanceInformationResponse},
     source::{AwsError, FetchError, Identity, Origin, Priority, Request, Sent, Source, UpstreamError, UpstreamPage},
 };
@@ -165,7 +168,7 @@ fn node(id: &str, walk: usize, padding: usize) -> InstanceInformation {
 fn listings(fake: &Arc<Fake>, configure: impl FnOnce(&mut Config)) -> Listings {
     let mut config = Config { jitter_percent: 0, ..Config::default() };
     configure(&mut config);
-    config.build([target(&config, Arc::<Fake>::clone(fake))], head, wall)
+    config.build([target(&config, Arc::<Fake>::clone(fake))], &Headed, wall)
 }
 
 /// The time that callers know, as it passes by the paused clock.
@@ -180,8 +183,14 @@ fn target(config: &Config, source: Arc<dyn Source>) -> Target {
     Target::new(TargetName::default_target(), identity, source, config.ttl, config.max_stale)
 }
 
-fn head(_: &TargetName, _: SystemTime, cursor: &str, _: &Records) -> Vec<u8> {
-    format!("head {cursor}").into_bytes()
+/// A renderer of one message.
+#[derive(Debug)]
+struct Headed;
+
+impl Render for Headed {
+    fn heads(&self, _: &WholePage<'_>) -> Vec<Head> {
+        vec![Head::before_cursor::<Self>(b"head ".to_vec())]
+    }
 }
 
 /// Both, as they are by default.
@@ -216,18 +225,19 @@ fn resume(listings: &Listings, cursor: &str) -> Reader {
     listings.open(&query(), Freshness::default(), Some(cursor)).unwrap()
 }
 
+/// The text of the cursor and the records of a page.
 fn bytes(page: &Page) -> Vec<u8> {
-    page.parts.iter().map(|part| &**part).collect::<Vec<_>>().concat()
+    page.records.iter().fold(page.cursor.to_vec(), |bytes, part| [&bytes, &**part].concat())
 }
 
 /// The text of the cursor behind a page.
 fn behind(page: &Page) -> String {
-    String::from_utf8(bytes(page)[page.head_len..][..page.cursor_len].to_vec()).unwrap()
+    String::from_utf8(page.cursor.to_vec()).unwrap()
 }
 
 fn nodes(page: &Page) -> Vec<InstanceInformation> {
-    let records = &bytes(page)[page.head_len + page.cursor_len..];
-    StreamInstanceInformationResponse::decode(records).unwrap().instance_information_list
+    let records = page.records.iter().map(|part| &**part).collect::<Vec<_>>().concat();
+    StreamInstanceInformationResponse::decode(&*records).unwrap().instance_information_list
 }
 
 fn ids(page: &Page) -> Vec<String> {

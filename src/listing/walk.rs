@@ -7,7 +7,7 @@ use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 use tracing::warn;
 
 use super::{
-    ListingError,
+    ListingError, Rendered, WholePage,
     cursor::Cursor,
     listings::Store,
     lock,
@@ -190,14 +190,16 @@ impl Walk {
         }
     }
 
-    /// Writes once, for all who take the whole page, the cursor behind it and what else goes before its records.
+    /// Renders the page once, for all who take it whole, with the cursor behind it.
     fn kept(&self, step: Step, page: UpstreamPage, next: Option<&Step>) -> KeptPage {
         let UpstreamPage { records, sent, origin, .. } = page;
         let Shared { target, query, .. } = &*self.listing.shared;
         let cursor = next.map_or(Cursor::End(sent.as_of), |next| self.listing.before(next));
         let cursor = cursor.to_text(target.fingerprint(query), (self.store.wall)());
-        let head = (self.store.head)(query.target(), sent.as_of, &cursor, &records);
-        KeptPage { step, records: records.behind(&head), cursor_len: cursor.len(), sent, origin }
+        let (is_last, records_len) = (next.is_none(), records.slice(0..records.len()).len());
+        let page = WholePage { target: &target.name, as_of: sent.as_of, cursor: &cursor, is_last, records_len };
+        let (rendered, records) = Rendered::new(&self.store.render.heads(&page), &cursor, &records);
+        KeptPage { step, records, rendered: Arc::new(rendered), is_last, sent, origin }
     }
 
     /// Takes in a failure. What AWS says of a token, or of one that a caller brought, is this walk's alone and not kept: it

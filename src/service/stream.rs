@@ -11,7 +11,7 @@ use http::Response;
 
 use super::{
     Serving,
-    answer::{self, Answer, Answers},
+    answer::{Answer, Answers, message_head},
     call_context::CallContext,
     compress::Compression,
     provenance, status,
@@ -19,8 +19,8 @@ use super::{
 };
 use crate::{
     grpc::{Body, Failure, Reason},
-    listing::{Provenance, Reader, Taken},
-    model::{CallNotes, Query, Records, TargetName},
+    listing::{Head, Provenance, Reader, Taken, WholePage},
+    model::{CallNotes, Query, TargetName},
     proto::{StreamInstanceInformationRequest, StreamInstanceInformationResponse},
 };
 
@@ -117,12 +117,11 @@ async fn merged(
     Ok(first.into_http(Some(Answers { stream: rest.boxed(), taken }), compression))
 }
 
-/// What goes before the records of a page that is sent to anyone as it stands: fresh, and with the cursor behind it.
-pub fn page_head(target: &TargetName, as_of: SystemTime, cursor: &str, records: &Records) -> Vec<u8> {
-    let following = cursor.len() + records.slice(0..records.len()).len();
-    let mut head = answer::message_head(&rest(target, as_of, false), Some((RESUME_TOKEN, cursor.len())), following);
-    head.extend_from_slice(cursor.as_bytes());
-    head
+/// Writes what goes before a whole page that is sent as it stands: fresh, and with the cursor behind it.
+pub(super) fn head(page: &WholePage<'_>) -> Head {
+    let (token, following) = (Some((RESUME_TOKEN, page.cursor.len())), page.cursor.len() + page.records_len);
+    let bytes = message_head(&rest(page.target, page.as_of, false), token, following);
+    Head::before_cursor::<StreamInstanceInformationResponse>(bytes)
 }
 
 /// All fields of a message but its records and its resume token.
@@ -150,13 +149,12 @@ impl Walk {
         let page = self.reader.read(self.limit).await.map_err(|error| status::unreadable(&error, &self.query))?;
         self.notes.note(|noted| provenance::note(&page, noted));
         let Provenance { as_of, is_stale, .. } = page.provenance;
-        if let Some(first) = page.parts.front() {
-            self.token = first.slice(page.head_len..page.head_len + page.cursor_len);
-        }
-        if page.head_len > 0 && !is_stale {
-            return Ok(Answer::ready(page));
-        }
-        Ok(Answer::new(page, Some(RESUME_TOKEN), &rest(self.query.target(), as_of, is_stale)))
+        self.token = page.cursor.clone();
+        let fresh = page.rendered.as_ref().filter(|_| !is_stale);
+        Ok(match fresh.and_then(|page| page.message::<StreamInstanceInformationResponse>()) {
+            Some(message) => Answer::ready(message),
+            None => Answer::new(page, Some(RESUME_TOKEN), &rest(self.query.target(), as_of, is_stale)),
+        })
     }
 
     /// All messages, the last of which may tell why there are no more.

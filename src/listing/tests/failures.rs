@@ -345,7 +345,7 @@ impl Source for Panics {
 
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_for_ever_when_a_walk_panics() {
-    let listings = Config::default().build([target(&Config::default(), Arc::new(Panics))], head, wall);
+    let listings = Config::default().build([target(&Config::default(), Arc::new(Panics))], &Headed, wall);
     let error = open(&listings).read(1).await.unwrap_err();
     assert!(matches!(*error.error, ListingError::Interrupted));
     assert_eq!(listings.walks(), 0);

@@ -21,7 +21,7 @@ async fn age_freshness_and_as_of_are_those_of_the_page_and_not_of_the_walk() {
     let fake = Fake::of_sizes(&[5, 5]);
     let config = Config { jitter_percent: 0, ..Config::default() };
     let source = Arc::new(Aged(Arc::clone(&fake), 30 * SECOND));
-    let listings = config.build([target(&config, source)], head, wall);
+    let listings = config.build([target(&config, source)], &Headed, wall);
     let before = wall();
     let page = open(&listings).read(5).await.unwrap().provenance;
     assert_eq!((page.age, page.as_of, page.is_stale), (30 * SECOND + LATENCY, before - 30 * SECOND, false));
@@ -42,7 +42,7 @@ async fn a_page_that_somebody_else_fetched_says_nothing_of_what_failed_since() {
     let fake = Fake::of_sizes(&[5]);
     let config = Config { jitter_percent: 0, ..Config::default() };
     let source = Arc::new(Aged(Arc::clone(&fake), 30 * SECOND));
-    let listings = config.build([target(&config, source)], head, wall);
+    let listings = config.build([target(&config, source)], &Headed, wall);
     for held in [1, 2, 4] {
         fake.fail([throttle(None)]);
         let failed = open_for(&listings, Some(0), None).read(5).await.unwrap_err();

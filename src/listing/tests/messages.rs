@@ -84,11 +84,21 @@ fn a_page_of_many_nodes_is_cut_into_pages_of_the_size_that_is_asked_for() {
 async fn a_page_of_one_fetch_stands_ready_only_where_it_is_what_was_asked_for() {
     let fake = Fake::of_sizes(&[51, 51]);
     let listings = listings(&fake, |_| {});
-    let is_ready = async |limit: usize| open(&listings).read(limit).await.unwrap().head_len > 0;
+    let is_ready = async |limit: usize| open(&listings).read(limit).await.unwrap().rendered.is_some();
     assert_eq!([is_ready(50).await, is_ready(51).await, is_ready(52).await], [false, true, false]);
     *lock(&fake.padding) = vec![100_000];
     let page = open_for(&listings, Some(0), None).read(51).await.unwrap();
-    assert_eq!(page.head_len, 0, "and where a message has room for it");
+    assert!(page.rendered.is_none(), "and where a message has room for it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_with_a_cursor_stands_ready_only_until_it_is_known_that_nothing_follows() {
+    let (_, listings) = world(&[2, 0]);
+    let mut first = open(&listings);
+    assert!(first.read(2).await.unwrap().rendered.is_some() && !first.is_at_end());
+    first.read(2).await.unwrap();
+    let mut other = open(&listings);
+    assert!(other.read(2).await.unwrap().rendered.is_none() && other.is_at_end());
 }
 
 #[tokio::test(start_paused = true)]
