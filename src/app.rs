@@ -41,8 +41,8 @@ use crate::{
         LifetimeLayer, LimitsLayer, ListenError, Listener, Metrics, ObserveLayer, ProtocolLayer, Reloadable, Stage,
         Stages,
     },
-    listing::{self, Listings, Target},
     model::{Causes, TargetName},
+    read::{self, Listings, Target},
     service,
 };
 
@@ -209,7 +209,7 @@ impl App {
                         service.replace(live.service());
                         current.0.store(Arc::new(live.view()));
                         asking = live.view().ask_required();
-                        live.listings.forget_others();
+                        live.listings.drop_other_targets();
                         live.warn();
                         info!(targets = live.listings.targets().count(), "the configuration is in use");
                     }
@@ -250,7 +250,7 @@ async fn targets(config: &Config, credentials: &CredentialsCache) -> Result<Vec<
 async fn target(
     name: TargetName,
     upstream: aws::Config,
-    listing: listing::Config,
+    listing: read::Config,
     credentials: &CredentialsCache,
 ) -> Result<Arc<Target>, AppError> {
     let (identity, source) =
@@ -299,7 +299,7 @@ impl Live {
                 None => target(name, upstream, listing, &self.lasting.credentials).await?,
             });
         }
-        let listings = self.listings.over(targets);
+        let listings = self.listings.with_targets(targets);
         let is_same = config.limits.counts_as(&self.config.limits);
         let limits = if is_same { self.limits.clone() } else { config.limits.build() };
         *self = Self::build(config, listings, limits, self.lasting.clone()).await?;

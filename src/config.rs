@@ -16,9 +16,9 @@ use serde::{Deserialize, Serialize};
 
 use self::check::Wrong;
 use crate::{
-    admin, aws, edge, listing,
+    admin, aws, edge,
     model::{Allow, FileName, Policy, Shown, TargetName},
-    service, telemetry,
+    read, service, telemetry,
 };
 
 /// All of the configuration, a TOML table a component.
@@ -40,7 +40,7 @@ pub struct Config {
     /// How SSM is reached, for all targets that do not say.
     pub upstream: aws::Config,
     /// The bounds of listings.
-    pub listing: listing::Config,
+    pub listing: read::Config,
     /// The targets; where there are none, `upstream` is one, named `default`.
     pub targets: BTreeMap<TargetName, Target>,
     /// Where administrators ask.
@@ -84,10 +84,10 @@ pub struct Target {
     /// See [`aws::Config::fetch_timeout`].
     #[serde(with = "humantime_serde")]
     pub fetch_timeout: Option<Duration>,
-    /// See [`listing::Config::ttl`].
+    /// See [`read::Config::ttl`].
     #[serde(with = "humantime_serde")]
     pub ttl: Option<Duration>,
-    /// See [`listing::Config::max_stale`].
+    /// See [`read::Config::max_stale`].
     #[serde(with = "humantime_serde")]
     pub max_stale: Option<Duration>,
 }
@@ -163,7 +163,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Value`].
     pub fn keep_fixed(&mut self, running: &Self) -> Result<Vec<&'static str>, ConfigError> {
-        let listing = listing::Config { ttl: self.listing.ttl, max_stale: self.listing.max_stale, ..running.listing };
+        let listing = read::Config { ttl: self.listing.ttl, max_stale: self.listing.max_stale, ..running.listing };
         let tables = [
             ("edge", mem::replace(&mut self.edge, running.edge.clone()) != running.edge),
             ("listing", mem::replace(&mut self.listing, listing) != listing),
@@ -215,7 +215,7 @@ impl Config {
 
     /// Every target with all that it inherits.
     #[must_use]
-    pub fn targets(&self) -> BTreeMap<TargetName, (aws::Config, listing::Config)> {
+    pub fn targets(&self) -> BTreeMap<TargetName, (aws::Config, read::Config)> {
         let inherit = |target: &Target| (target.upstream(&self.upstream), target.listing(&self.listing));
         if self.targets.is_empty() {
             return [(TargetName::default_target(), inherit(&Target::default()))].into();
@@ -262,9 +262,9 @@ impl Target {
         }
     }
 
-    fn listing(&self, inherited: &listing::Config) -> listing::Config {
+    fn listing(&self, inherited: &read::Config) -> read::Config {
         let (ttl, max_stale) = (self.ttl.unwrap_or(inherited.ttl), self.max_stale.unwrap_or(inherited.max_stale));
-        listing::Config { ttl, max_stale, ..*inherited }
+        read::Config { ttl, max_stale, ..*inherited }
     }
 }
 

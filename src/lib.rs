@@ -1,6 +1,6 @@
 //! ssm-gateway: one gRPC service between a company's services and AWS Systems Manager's `DescribeInstanceInformation`.
 //!
-//! A call comes in at the [`edge`], is validated and answered by the [`service`], which reads a [`listing`], which fetches
+//! A call comes in at the [`edge`], is validated and answered by the [`service`], which asks [`read`], which fetches
 //! pages from a [`source`], behind which [`aws`] asks SSM as one target sees it. On its way down a call becomes a query of the [`model`], once; on its
 //! way up an answer of AWS becomes encoded records, once, which are sent as they are.
 //!
@@ -11,7 +11,7 @@
 //! | [`proto`] | the public contract, generated |
 //! | [`source`] | the port that listings fetch pages through, and its decorators: pace, retries, traces |
 //! | [`aws`] | the adapter behind it: SSM, credentials, conversion, errors |
-//! | [`listing`] | one walk upstream for any number of readers: freshness, failures, memory, cursors |
+//! | [`read`] | how a question is answered: one walk upstream for any number of readers, freshness, failures, memory, cursors |
 //! | [`service`] | the RPCs and the status mapping |
 //! | [`edge`] | listener, TLS and drain; who calls, how much, how long; what is told of every call |
 //! | [`grpc`] | requests, answers and failures, the same for every method |
@@ -30,10 +30,10 @@ pub mod cli;
 pub mod config;
 pub mod edge;
 pub mod grpc;
-pub mod listing;
 pub mod model;
 pub mod pem;
 pub mod proto;
+pub mod read;
 mod reflection;
 pub mod service;
 pub mod simulator;

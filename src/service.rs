@@ -22,8 +22,8 @@ use self::{
 pub use self::{compress::Encoding, render::Renderer};
 use crate::{
     grpc::{Body, Failure, RequestBody, message},
-    listing::Listings,
     model::{Method, Policy, TargetName},
+    read::Listings,
 };
 
 /// The full name of the service.

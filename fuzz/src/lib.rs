@@ -18,10 +18,10 @@ use ssm_gateway::{
     aws::{self, CredentialsCache, Ssm},
     config::Config,
     edge::{AuthConfig, AuthenticateLayer, JwtConfig, SigningAlgorithm},
-    listing::{self, Listings, Target, belongs_to},
     model::{Filters, Freshness, Method, Policy, Query, RecordsBuilder, Scope, TargetName},
     pem::{self, InvalidPem},
     proto::{InstanceInformation, StreamInstanceInformationResponse},
+    read::{self, Listings, Target, belongs_to},
     service::{self, Service, Serving},
     source::{FetchError, Identity, Origin, Priority, Request as PageRequest, Sent, Source, UpstreamPage},
 };
@@ -71,7 +71,7 @@ static LISTINGS: LazyLock<Listings> = LazyLock::new(|| {
     let identity = Identity { region: "nowhere".to_owned(), scope: Scope::of([]), signed_by: String::new() };
     let (name, ttl) = (TargetName::default_target(), Duration::from_hours(1));
     let target = Target::new(name, identity, Arc::new(Pages), ttl, Duration::ZERO);
-    listing::Config::default().build([target], &service::Renderer, wall)
+    read::Config::default().build([target], &service::Renderer, wall)
 });
 
 fn everything() -> Query {

@@ -12,7 +12,7 @@ use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
 use super::{process::Process, view::View};
 use crate::{
     edge::{self, Stage},
-    listing::{Durations, ListingState, ListingStatus, Listings, Outcome, Target, TargetState},
+    read::{Durations, ListingState, ListingStatus, Listings, Outcome, Target, TargetState},
     source::Pace,
 };
 

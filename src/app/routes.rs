@@ -14,8 +14,8 @@ use crate::{
     config::Config,
     edge::{Health, Stages},
     grpc::{Body, Failure, RequestBody, Route},
-    listing::Listings,
     proto,
+    read::Listings,
     reflection::Reflection,
     service::{SERVICE_NAME, Service, Serving, TARGET_SERVICE_NAME},
 };

@@ -15,8 +15,8 @@ use crate::{
     admin::{self, Caller, Calls, Failure, Listing, Memory, Reads, Status},
     config::Config,
     edge::{LimitsLayer, Stage},
-    listing::{Counts, Durations, LastError, ListingError, ListingStatus, Listings, Outcome, Target},
     model::{Filters, Freshness, Principal, Query},
+    read::{Counts, Durations, LastError, ListingError, ListingStatus, Listings, Outcome, Target},
     source::UpstreamError,
 };
 

@@ -6,8 +6,9 @@ use toml::Value;
 
 use super::{Config, Target};
 use crate::{
-    aws, listing,
+    aws,
     model::{Principal, Shown},
+    read,
 };
 
 /// The longest that anything may last: clocks end somewhere beyond.
@@ -196,7 +197,7 @@ fn traces(config: &Config) -> Result<(), Wrong> {
     times(&["log"], &[("slow_call", config.log.slow_call, true)])
 }
 
-fn listings(listing: &listing::Config) -> Result<(), Wrong> {
+fn listings(listing: &read::Config) -> Result<(), Wrong> {
     let number = |key, is_right, rule| require(is_right, &["listing", key], rule);
     let is_bounded = listing.max_listing_bytes.is_none_or(|bytes| bytes <= listing.max_bytes);
     number("jitter_percent", listing.jitter_percent <= 100, "must be at most 100")?;

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use super::compress::{Compression, ENCODING};
 use crate::{
     grpc::{self, Body, Failure, PREFIX},
-    listing::{Page, Taken},
+    read::{Page, ReadClock},
 };
 
 /// Up to here an answer is copied into one piece: a frame more costs more than that.
@@ -39,7 +39,7 @@ pub(super) struct Answer(VecDeque<Bytes>);
 pub(super) struct Answers {
     pub(super) stream: BoxStream<'static, Result<Answer, Failure>>,
     /// When the caller last took something, for those whom a slow caller holds up.
-    pub(super) taken: Arc<Taken>,
+    pub(super) clock: Arc<ReadClock>,
 }
 
 /// The body of a call's response.
@@ -131,7 +131,7 @@ impl AnswerBody {
             self.frames.pop_front();
         }
         if let Some(answers) = &self.more {
-            answers.taken.note(Instant::now());
+            answers.clock.note(Instant::now());
         }
         Some(piece)
     }
@@ -170,9 +170,9 @@ mod tests {
     use super::*;
     use crate::{
         grpc::Reason,
-        listing::{Came, Head, Provenance, Rendered},
         model::RecordsBuilder,
         proto::{InstanceInformation, StreamInstanceInformationResponse as Message_},
+        read::{Head, Provenance, Rendered, Served},
     };
     use bytes::BytesMut;
     use futures_util::{FutureExt as _, Stream, StreamExt as _, stream};
@@ -193,7 +193,7 @@ mod tests {
             age: Duration::ZERO,
             max_age: Duration::ZERO,
             is_stale: false,
-            came: Came::Hit,
+            served: Served::Hit,
             is_forced: false,
         };
         Page { records, cursor: Bytes::from(cursor.to_owned()), rendered: None, provenance, aws_request_id: None }
@@ -209,7 +209,7 @@ mod tests {
     }
 
     fn more(stream: impl Stream<Item = Result<Answer, Failure>> + Send + 'static) -> Answers {
-        Answers { stream: stream.boxed(), taken: Arc::default() }
+        Answers { stream: stream.boxed(), clock: Arc::default() }
     }
 
     /// What a client sees: the messages, and the failure after them.
@@ -294,13 +294,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_large_message_is_handed_out_in_pieces_each_of_which_shows_that_the_one_before_was_taken() {
         let answers = more(stream::pending());
-        let taken = Arc::clone(&answers.taken);
+        let clock = Arc::clone(&answers.clock);
         let large = Answer::new(page(&["a"], "t", 3 * PIECE), Some(RESUME_TOKEN), &rest(""));
         let mut body = large.into_http(Some(answers), None).into_body();
         let mut pieces = 0;
         while let Some(frame) = body.frame().now_or_never() {
             assert!(frame.unwrap().unwrap().into_data().unwrap().len() <= PIECE);
-            assert_eq!(taken.at(), Some(Instant::now()));
+            assert_eq!(clock.at(), Some(Instant::now()));
             tokio::time::advance(Duration::from_secs(1)).await;
             pieces += 1;
         }

@@ -7,8 +7,8 @@ use http::Extensions;
 use super::{Serving, compress::Compression, status, validate};
 use crate::{
     grpc::{Failure, Reason},
-    listing::Target,
     model::{CallNotes, Denied, Method, Policy, Principal, TargetName},
+    read::Target,
 };
 
 /// The caller of a method and what the policy allows it, where notes for the call's log line go, and how its answers are

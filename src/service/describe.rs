@@ -9,9 +9,9 @@ use super::{
 };
 use crate::{
     grpc::{Body, Failure},
-    listing::{Head, WholePage},
     model::{Freshness, Query},
     proto::{DescribeInstanceInformationRequest, DescribeInstanceInformationResponse},
+    read::{Head, WholePage},
 };
 
 /// The number of `DescribeInstanceInformationResponse.next_token`.

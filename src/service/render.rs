@@ -1,5 +1,5 @@
 use super::{describe, stream};
-use crate::listing::{Head, Render, WholePage};
+use crate::read::{Head, Render, WholePage};
 
 /// Renders whole pages as messages of both methods.
 #[derive(Debug)]

@@ -6,9 +6,9 @@ use tonic::Code;
 
 use crate::{
     grpc::{Failure, Reason},
-    listing::{InvalidCursor, ListingError, OpenError, ReadError},
     model::{Filters, Query},
     proto::Unreachable,
+    read::{InvalidCursor, ListingError, OpenError, ReadError},
     source::{AwsError, UpstreamError},
 };
 

@@ -19,9 +19,9 @@ use super::{
 };
 use crate::{
     grpc::{Body, Failure, Reason},
-    listing::{Head, Provenance, Reader, Taken, WholePage},
     model::{CallNotes, Query, TargetName},
     proto::{StreamInstanceInformationRequest, StreamInstanceInformationResponse},
+    read::{Head, Provenance, ReadClock, Reader, WholePage},
 };
 
 /// The number of `StreamInstanceInformationResponse.resume_token`.
@@ -35,9 +35,9 @@ pub(super) async fn stream(
     call: &CallContext<'_>,
     request: StreamInstanceInformationRequest,
 ) -> Result<Response<Body>, Failure> {
-    let (mut walks, taken) = walks(serving, call, request)?;
+    let (mut walks, clock) = walks(serving, call, request)?;
     if walks.len() > 1 {
-        return merged(walks, taken, call.compression).await;
+        return merged(walks, clock, call.compression).await;
     }
     // In a box, since it moves in and out of the stream with every message.
     let mut walk = Box::new(walks.pop().ok_or_else(no_target)?);
@@ -49,7 +49,7 @@ pub(super) async fn stream(
                 if walk.reader.is_at_end() { Ok(None) } else { Ok(Some((walk.next().await?, walk))) }
             },
         );
-    Ok(first.into_http(Some(Answers { stream: rest.boxed(), taken }), call.compression))
+    Ok(first.into_http(Some(Answers { stream: rest.boxed(), clock }), call.compression))
 }
 
 /// Not to be seen: a call that means no target was refused.
@@ -62,7 +62,7 @@ fn walks(
     serving: &Serving,
     call: &CallContext<'_>,
     request: StreamInstanceInformationRequest,
-) -> Result<(Vec<Walk>, Arc<Taken>), Failure> {
+) -> Result<(Vec<Walk>, Arc<ReadClock>), Failure> {
     let Serving { listings, config, .. } = serving;
     let freshness = validate::freshness(request.read_options)?;
     let targets = call.targets(&request.targets, freshness.max_age)?;
@@ -82,7 +82,7 @@ fn walks(
             .map_err(|error| status::unopened(error, &query, &field.unwrap_or_default()))?;
         let token = cursor.unwrap_or_default().into();
         let notes = call.notes.clone();
-        walks.push(Walk { reader: reader.streaming().taking(&clock), query, limit, token, notes });
+        walks.push(Walk { reader: reader.streaming().with_clock(&clock), query, limit, token, notes });
     }
     Ok((walks, clock))
 }
@@ -90,7 +90,7 @@ fn walks(
 /// The messages of all walks as they come. A target that fails is told in a message of its own, unless all do.
 async fn merged(
     walks: Vec<Walk>,
-    taken: Arc<Taken>,
+    clock: Arc<ReadClock>,
     compression: Option<Compression>,
 ) -> Result<Response<Body>, Failure> {
     let targets = walks.len();
@@ -114,7 +114,7 @@ async fn merged(
             Err((failure, _)) => Some((Err(failure), (rest, failures + 1))),
         }
     });
-    Ok(first.into_http(Some(Answers { stream: rest.boxed(), taken }), compression))
+    Ok(first.into_http(Some(Answers { stream: rest.boxed(), clock }), compression))
 }
 
 /// Writes what goes before a whole page that is sent as it stands: fresh, and with the cursor behind it.

@@ -15,19 +15,16 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("proto", &[]),
     ("source", &["model"]),
     ("aws", &["model", "pem", "proto", "source"]),
-    ("listing", &["model", "source"]),
+    ("read", &["model", "source"]),
     ("grpc", &["model"]),
     ("reflection", &["grpc"]),
-    ("service", &["model", "grpc", "listing", "proto", "source"]),
+    ("service", &["model", "grpc", "proto", "read", "source"]),
     ("edge", &["model", "grpc", "pem"]),
     ("telemetry", &["model"]),
     ("admin", &["model"]),
     ("simulator", &[]),
-    ("config", &["admin", "aws", "edge", "listing", "model", "service", "telemetry"]),
-    (
-        "app",
-        &["admin", "aws", "config", "edge", "grpc", "listing", "model", "proto", "reflection", "service", "source"],
-    ),
+    ("config", &["admin", "aws", "edge", "model", "read", "service", "telemetry"]),
+    ("app", &["admin", "aws", "config", "edge", "grpc", "model", "proto", "read", "reflection", "service", "source"]),
     ("cli", &["admin", "app", "config", "edge", "model", "pem", "proto", "simulator", "telemetry"]),
 ];
 

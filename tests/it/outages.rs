@@ -9,8 +9,8 @@ use std::{
 use futures_util::future::join_all;
 use ssm_gateway::{
     config::{Config, Target},
-    listing::Durations,
     proto::{DescribeInstanceInformationRequest, ReadOptions},
+    read::Durations,
     simulator::{self, Failure, FailureKind},
 };
 use tokio::{
