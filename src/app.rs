@@ -7,6 +7,7 @@ mod view;
 
 use std::{
     convert::Infallible,
+    mem,
     net::SocketAddr,
     sync::{
         Arc,
@@ -33,7 +34,7 @@ use self::{
 };
 use crate::{
     admin::{self, Admin},
-    config::{Config, ConfigError},
+    config::{Config, ConfigError, ResolvedTarget},
     edge::{
         Address, ArrivalLayer, AuthenticateLayer, Authenticator, CatchPanicLayer, FileError, HeaderListLayer,
         LifetimeLayer, LimitsLayer, ListenError, Listener, Metrics, ObserveLayer, ProtocolLayer, Reloadable, Stage,
@@ -240,22 +241,22 @@ impl Lasting {
 
 async fn targets(config: &Config, credentials: &CredentialsCache) -> Result<Vec<Arc<Target>>, AppError> {
     let mut targets = Vec::new();
-    for (name, (upstream, listing)) in config.targets() {
-        targets.push(target(name, upstream, listing, credentials).await?);
+    for (name, settings) in config.targets() {
+        targets.push(target(name, settings, credentials).await?);
     }
     Ok(targets)
 }
 
 async fn target(
     name: TargetName,
-    upstream: upstream::Config,
-    listing: listing::Config,
+    settings: ResolvedTarget,
     credentials: &CredentialsCache,
 ) -> Result<Arc<Target>, AppError> {
+    let ResolvedTarget { upstream, ttl, max_stale } = settings;
     let upstream = Box::pin(upstream.build(name.clone(), credentials))
         .await
         .map_err(|error| AppError::Upstream(name.clone(), error))?;
-    Ok(Arc::new(Target::new(name, Arc::new(upstream), listing.ttl, listing.max_stale)))
+    Ok(Arc::new(Target::new(name, Arc::new(upstream), ttl, max_stale)))
 }
 
 async fn authenticator(config: &Config) -> Result<Authenticator, AppError> {
@@ -287,16 +288,16 @@ impl Live {
     async fn reload(&mut self, mut config: Config) -> Result<(), AppError> {
         // What is used after a restart only must be good, too.
         config.edge.check_files().await?;
-        let fixed = config.keep_fixed(&self.config)?;
+        let fixed = keep_fixed(&mut config, &self.config);
+        config.check()?;
+        refuse_to_open(&config, &self.config)?;
         let old = self.config.targets();
         let mut targets = Vec::new();
-        for (name, (upstream, listing)) in config.targets() {
-            let is_same = old.get(&name).is_some_and(|(old, freshness)| {
-                (old, freshness.ttl, freshness.max_stale) == (&upstream, listing.ttl, listing.max_stale)
-            });
+        for (name, settings) in config.targets() {
+            let is_same = old.get(&name) == Some(&settings);
             targets.push(match self.listings.target(&name).filter(|_| is_same) {
                 Some(target) => Arc::clone(target),
-                None => target(name, upstream, listing, &self.lasting.credentials).await?,
+                None => target(name, settings, &self.lasting.credentials).await?,
             });
         }
         let listings = self.listings.over(targets);
@@ -340,4 +341,47 @@ impl Live {
             .layer(ArrivalLayer(edge.request_timeout))
             .service(self.routes.clone())
     }
+}
+
+/// Puts the settings that only a restart changes back to those that run. Returns the names of the tables that differed.
+fn keep_fixed(config: &mut Config, running: &Config) -> Vec<&'static str> {
+    // Named one by one, so that a new table does not compile before somebody has decided whether a reload changes it.
+    let Config {
+        edge,
+        listing,
+        admin,
+        log,
+        trace,
+        default_target: _,
+        auth: _,
+        allow: _,
+        limits: _,
+        service: _,
+        upstream: _,
+        targets: _,
+    } = config;
+    let kept_listing = listing::Config { ttl: listing.ttl, max_stale: listing.max_stale, ..running.listing };
+    let tables = [
+        ("edge", keep(edge, &running.edge)),
+        ("listing", keep(listing, &kept_listing)),
+        ("admin", keep(admin, &running.admin)),
+        ("trace", keep(trace, &running.trace)),
+        ("log", keep(log, &running.log)),
+    ];
+    tables.into_iter().filter_map(|(table, has_changed)| has_changed.then_some(table)).collect()
+}
+
+/// Replaces `table` by the one that runs. Returns whether they differed.
+fn keep<T: Clone + PartialEq>(table: &mut T, running: &T) -> bool {
+    mem::replace(table, running.clone()) != *running
+}
+
+/// Rejects a configuration that would open a guarded gateway to everybody without saying so: an empty file would, and
+/// is more likely a mistake. A gateway may be started by the same file.
+fn refuse_to_open(config: &Config, running: &Config) -> Result<(), ConfigError> {
+    if config.has_authentication() || config.auth.allow_anonymous || !running.has_authentication() {
+        return Ok(());
+    }
+    let rule = "is gone, and everybody could call: say allow_anonymous, or restart";
+    Err(ConfigError::Value { source_file: None, key: "auth".to_owned(), rule: rule.to_owned() })
 }

@@ -17,6 +17,7 @@
 //! | `reflection` | the contract as gRPC's reflection describes it |
 //! | [`telemetry`] | logs and traces |
 //! | [`admin`] | what those who look after it ask: metrics, probes, how it is |
+//! | [`setting`] | the rules that settings share |
 //! | [`config`] | the configuration file |
 //! | [`app`] | puts them together |
 //! | [`simulator`] | an SSM of our own, for trying and testing |
@@ -34,6 +35,7 @@ pub mod pem;
 pub mod proto;
 mod reflection;
 pub mod service;
+pub mod setting;
 pub mod simulator;
 pub mod telemetry;
 pub mod upstream;

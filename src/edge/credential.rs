@@ -8,7 +8,10 @@ use super::{
     jwt::{self, Jwt},
     watched::FileError,
 };
-use crate::model::{Principal, TokenHash};
+use crate::{
+    model::{Principal, TokenHash},
+    setting::{InvalidSetting, require},
+};
 
 /// How callers prove who they are, beside client certificates; the `[auth]` table of the configuration file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +67,19 @@ pub struct Authenticator {
 }
 
 impl Config {
+    /// Checks every setting by itself. Whether anonymous callers and plaintext tokens are safe depends on the address, too.
+    ///
+    /// # Errors
+    /// The first setting that names no caller, or that names several by one token.
+    pub fn check(&self) -> Result<(), InvalidSetting> {
+        let Self { allow_anonymous: _, allow_plaintext_tokens: _, tokens, jwt } = self;
+        for (index, token) in tokens.iter().enumerate() {
+            let others = tokens.iter().skip(index + 1);
+            token.check(others).map_err(|invalid| invalid.within(&["tokens", &index.to_string()]))?;
+        }
+        jwt.as_ref().map_or(Ok(()), |jwt| jwt.check().map_err(|invalid| invalid.within(&["jwt"])))
+    }
+
     /// Whether callers can prove anything by a bearer token.
     #[must_use]
     pub fn has_tokens(&self) -> bool {
@@ -82,6 +98,14 @@ impl Config {
         };
         let tokens = self.tokens.into_iter().map(|token| (token.sha256, Principal::token(&token.name))).collect();
         Ok(Authenticator { tokens, jwt, admits_anonymous })
+    }
+}
+
+impl Token {
+    fn check<'a>(&self, mut others: impl Iterator<Item = &'a Self>) -> Result<(), InvalidSetting> {
+        let Self { name, sha256 } = self;
+        require(others.all(|other| other.sha256 != *sha256), "sha256", "is that of another token, too")?;
+        require(name.bytes().all(|byte| byte.is_ascii_graphic()), "name", "must be visible ASCII")
     }
 }
 

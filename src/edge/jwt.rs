@@ -16,7 +16,10 @@ use super::{
     jwks::{self, Key},
     watched::{FileError, Watched},
 };
-use crate::model::Principal;
+use crate::{
+    model::Principal,
+    setting::{InvalidSetting, NOT_EMPTY, bounded, require},
+};
 
 /// The longest subject that names a caller.
 const MAX_SUBJECT: usize = 255;
@@ -83,6 +86,14 @@ struct Keys {
 }
 
 impl Config {
+    /// Checks every setting. The file is read by [`Config::load`].
+    pub(super) fn check(&self) -> Result<(), InvalidSetting> {
+        let Self { jwks: _, issuer: _, audiences, algorithms, clock_skew } = self;
+        require(!audiences.is_empty(), "audiences", NOT_EMPTY)?;
+        require(!algorithms.is_empty(), "algorithms", NOT_EMPTY)?;
+        bounded("clock_skew", *clock_skew)
+    }
+
     /// Reads the keys, and again when they change.
     pub(super) async fn load(self, every: Duration) -> Result<Jwt, FileError> {
         let Self { jwks: file, issuer, audiences, algorithms, clock_skew } = self;

@@ -29,6 +29,7 @@ use tower::{Layer, Service};
 use crate::{
     grpc::{Failure, Reason},
     model::Principal,
+    setting::{InvalidSetting, positive, positive_bounded},
 };
 
 /// When to come back where too much is going on at once.
@@ -126,6 +127,17 @@ enum Counted {
 }
 
 impl Config {
+    /// Checks every setting.
+    ///
+    /// # Errors
+    /// The first setting that every call would be refused by.
+    pub fn check(&self) -> Result<(), InvalidSetting> {
+        let &Self { max_calls, max_calls_per_principal, calls_per_second: _, burst: _, max_call_time } = self;
+        positive("max_calls", max_calls)?;
+        positive("max_calls_per_principal", max_calls_per_principal)?;
+        positive_bounded("max_call_time", max_call_time)
+    }
+
     /// Whether what is counted by these limits may be counted by the other ones.
     #[must_use]
     pub fn counts_as(&self, other: &Self) -> bool {
