@@ -27,7 +27,6 @@ mod panics;
 mod peer_conduct;
 mod peer_timeout;
 mod protocol;
-mod reloadable;
 mod socket;
 mod stage;
 mod tls;
@@ -56,7 +55,6 @@ pub use self::{
     observe::ObserveLayer,
     panics::CatchPanicLayer,
     protocol::ProtocolLayer,
-    reloadable::Reloadable,
     stage::{Stage, Stages},
     tls::Config as TlsConfig,
     watched::FileError,

@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     cursor::InvalidCursor,
     listings::Listings,
-    metrics::{Counts, Durations, Metrics, Outcome},
+    metrics::{Counts, Metrics, Outcome},
     position::Taken,
     provenance::{Came, Provenance},
     reader::{Page, Reader, belongs_to},

@@ -20,10 +20,10 @@ use crate::{
     service::{SERVICE_NAME, Service, Serving, TARGET_SERVICE_NAME},
 };
 
-/// The services whose health is reported; the empty name is the whole server.
+/// The services whose health is reported; the empty name stands for the whole server.
 const SERVICES: &[&str] = &["", SERVICE_NAME, TARGET_SERVICE_NAME];
 
-/// Every method of the gateway, without its layers.
+/// Dispatches a call to its method, without any layer.
 #[derive(Debug, Clone)]
 pub(super) struct Routes(Arc<Methods>);
 
