@@ -17,15 +17,19 @@
 //! | `reflection` | the contract as gRPC's reflection describes it |
 //! | [`telemetry`] | logs and traces |
 //! | [`admin`] | what those who look after it ask: metrics, probes, how it is |
+//! | `clock` | the port for wall time |
 //! | [`setting`] | the rules that settings share |
 //! | [`config`] | the configuration file |
 //! | [`app`] | puts them together |
 //! | [`simulator`] | an SSM of our own, for trying and testing |
 //! | [`cli`] | the commands |
 
+#![cfg_attr(test, expect(clippy::disallowed_methods, reason = "tests spawn what they await, and make up times"))]
+
 pub mod admin;
 pub mod app;
 pub mod cli;
+mod clock;
 pub mod config;
 pub mod edge;
 pub mod grpc;

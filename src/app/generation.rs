@@ -1,9 +1,10 @@
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
 use tracing::{info, warn};
 
 use super::{AppError, process::Process, routes::Routes};
 use crate::{
+    clock,
     config::{Config, ResolvedTarget},
     edge::{Authenticator, LimitsLayer},
     listing::{Listings, Target},
@@ -32,7 +33,7 @@ impl Generation {
     pub(super) async fn first(config: Config) -> Result<Self, AppError> {
         let process = Arc::new(Process::new()?);
         let targets = build_targets(&config, &process.credentials).await?;
-        let listings = config.listing.build(targets, service::page_head, SystemTime::now);
+        let listings = config.listing.build(targets, service::page_head, clock::wall);
         let limits = config.limits.build();
         Self::build(config, listings, limits, process).await
     }

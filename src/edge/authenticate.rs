@@ -1,7 +1,6 @@
 use std::{
     sync::Arc,
     task::{Context, Poll},
-    time::SystemTime,
 };
 
 use futures_util::future::{Either, Ready, ready};
@@ -14,6 +13,7 @@ use super::{
     lifetime::Expiry,
 };
 use crate::{
+    clock,
     grpc::{Failure, Reason, Route},
     model::CallNotes,
 };
@@ -64,7 +64,7 @@ where
                     notes.note(|noted| noted.principal = Some(principal.clone()));
                 }
                 request.extensions_mut().insert(principal);
-                let left = expires.map(|expires| expires.duration_since(SystemTime::now()).unwrap_or_default());
+                let left = expires.map(|expires| expires.duration_since(clock::wall()).unwrap_or_default());
                 if let Some(at) = left.and_then(|left| Instant::now().checked_add(left)) {
                     request.extensions_mut().insert(Expiry(at));
                 }

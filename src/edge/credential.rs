@@ -9,6 +9,7 @@ use super::{
     watched::FileError,
 };
 use crate::{
+    clock,
     model::{Principal, TokenHash},
     setting::{InvalidSetting, require},
 };
@@ -128,7 +129,7 @@ impl Authenticator {
             }
             (Some(_), Some(_)) => Err(InvalidCredential::Unknown("the call has several `authorization` headers")),
         };
-        let has_expired = |credential: &Credential| credential.expires.is_some_and(|at| at <= SystemTime::now());
+        let has_expired = |credential: &Credential| credential.expires.is_some_and(|at| at <= clock::wall());
         let credential = match credential {
             Ok(credential) if has_expired(&credential) => Err(InvalidCredential::Expired),
             credential => credential,

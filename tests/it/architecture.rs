@@ -10,21 +10,25 @@ use crate::support::root;
 
 /// A module, and the modules of this crate that it may name.
 const MAY_USE: &[(&str, &[&str])] = &[
+    ("clock", &[]),
     ("model", &[]),
     ("pem", &[]),
     ("proto", &[]),
     ("setting", &[]),
-    ("upstream", &["model", "pem", "proto", "setting"]),
+    ("upstream", &["clock", "model", "pem", "proto", "setting"]),
     ("listing", &["model", "setting", "upstream"]),
     ("grpc", &["model"]),
     ("reflection", &["grpc"]),
     ("service", &["model", "grpc", "listing", "proto", "setting", "upstream"]),
-    ("edge", &["model", "grpc", "pem", "setting"]),
+    ("edge", &["clock", "model", "grpc", "pem", "setting"]),
     ("telemetry", &["model", "setting"]),
     ("admin", &["model"]),
     ("simulator", &[]),
     ("config", &["admin", "edge", "listing", "model", "service", "setting", "telemetry", "upstream"]),
-    ("app", &["admin", "config", "edge", "grpc", "listing", "model", "proto", "reflection", "service", "upstream"]),
+    (
+        "app",
+        &["admin", "clock", "config", "edge", "grpc", "listing", "model", "proto", "reflection", "service", "upstream"],
+    ),
     ("cli", &["admin", "app", "config", "edge", "model", "pem", "proto", "simulator", "telemetry"]),
 ];
 
