@@ -2,6 +2,7 @@
 //!
 //! | part | what it does |
 //! | --- | --- |
+//! | `error` | failures to build or to reload |
 //! | `generation` | builds what calls are served by, of one configuration |
 //! | `process` | keeps what no reload replaces |
 //! | `routes`, `stack` | every method, and the layers that a call goes through before one |
@@ -12,6 +13,7 @@
 //! | `view`, `metrics`, `process_usage` | answer administrators and Prometheus |
 
 mod current;
+mod error;
 mod generation;
 mod metrics;
 mod process;
@@ -25,14 +27,14 @@ mod view;
 
 use std::{net::SocketAddr, sync::Arc};
 
+pub use self::error::AppError;
 use self::generation::{Generation, build_authenticator, build_targets};
 use crate::{
-    admin::{self, Admin},
+    admin::Admin,
     config::{Config, ConfigError},
-    edge::{Address, FileError, LimitsLayer, ListenError, Listener},
+    edge::{Address, LimitsLayer, Listener},
     listing::{Listings, Target},
-    model::TargetName,
-    upstream::{self, CredentialsCache},
+    upstream::CredentialsCache,
 };
 
 /// A gateway that is bound and ready to serve.
@@ -68,32 +70,6 @@ pub enum Signal {
     Reload(Result<Box<Config>, ConfigError>),
     /// Drain, and stop; the second time, stop at once.
     Stop,
-}
-
-/// Why a gateway could not be built, or not reloaded.
-#[derive(Debug, thiserror::Error)]
-pub enum AppError {
-    /// The configuration contradicts settings that are fixed while the gateway runs.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The client of a target could not be built.
-    #[error("target {0}: {1}")]
-    Upstream(TargetName, upstream::BuildError),
-    /// The address for callers could not be bound, or its TLS files not loaded.
-    #[error(transparent)]
-    Listen(#[from] ListenError),
-    /// The address for administrators could not be bound.
-    #[error(transparent)]
-    Admin(#[from] admin::BindError),
-    /// The metrics have names that Prometheus does not accept.
-    #[error("cannot register the metrics")]
-    Metrics(#[from] prometheus::Error),
-    /// The keys that JWTs are verified with could not be loaded.
-    #[error("cannot load the authentication keys")]
-    Authenticator(#[from] FileError),
-    /// The descriptors of the contract could not be read.
-    #[error("could not read the descriptors of the contract")]
-    Descriptors(#[from] prost_reflect::DescriptorError),
 }
 
 impl App {

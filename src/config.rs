@@ -53,7 +53,7 @@ pub struct Config {
     pub trace: telemetry::TraceConfig,
 }
 
-/// Why a configuration cannot be used.
+/// A failure to read a configuration, or a setting in it that breaks a rule.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file could not be read.
@@ -123,7 +123,7 @@ impl Config {
             reason: invalid::reason(&error),
         })?;
         overrides(&mut config);
-        check::check(&config).map_err(|invalid| {
+        config.check_settings().map_err(|invalid| {
             let source_file = path.map(Path::to_owned).zip(line::of(text, &invalid.key));
             ConfigError::value(invalid, source_file)
         })?;
@@ -135,7 +135,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Value`], for the first setting that breaks a rule.
     pub fn check(&self) -> Result<(), ConfigError> {
-        check::check(self).map_err(|invalid| ConfigError::value(invalid, None))
+        self.check_settings().map_err(|invalid| ConfigError::value(invalid, None))
     }
 
     /// Returns whether callers can prove who they are: by a token or by a certificate.

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use super::{AppError, process::Process, routes::Routes};
+use super::{error::AppError, process::Process, routes::Routes};
 use crate::{
     clock,
     config::{Config, ResolvedTarget},

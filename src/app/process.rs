@@ -2,7 +2,7 @@ use std::{sync::atomic::AtomicBool, time::Instant};
 
 use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
 
-use super::{AppError, routes};
+use super::{error::AppError, routes};
 use crate::{
     edge::{self, Stages},
     upstream::CredentialsCache,

@@ -9,8 +9,8 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::{
-    AppError,
     current::CurrentGeneration,
+    error::AppError,
     generation::{Generation, build_target},
 };
 use crate::{

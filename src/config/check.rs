@@ -12,54 +12,56 @@ use crate::{
     setting::{InvalidSetting, NOT_EMPTY, bounded, require},
 };
 
-/// Checks all tables, each by its component, and what they are together.
-///
-/// # Errors
-/// The first setting that breaks a rule.
-pub(super) fn check(config: &Config) -> Result<(), InvalidSetting> {
-    // Numbers beyond those of TOML, which fail here, come from no file.
-    if let Some(key) = Value::try_from(config).ok().and_then(|config| empty(&config)) {
-        return Err(InvalidSetting { key: key.into(), rule: NOT_EMPTY.to_owned() });
+impl Config {
+    /// Checks all tables, each by its component, and what they are together.
+    ///
+    /// # Errors
+    /// The first setting that breaks a rule.
+    pub(super) fn check_settings(&self) -> Result<(), InvalidSetting> {
+        // Numbers beyond those of TOML, which fail here, come from no file.
+        if let Some(key) = Value::try_from(self).ok().and_then(|config| empty(&config)) {
+            return Err(InvalidSetting { key: key.into(), rule: NOT_EMPTY.to_owned() });
+        }
+        let Config {
+            default_target,
+            edge,
+            auth,
+            allow,
+            limits,
+            service,
+            upstream,
+            listing,
+            targets,
+            // Right or wrong only together with `[auth]`.
+            admin: _,
+            log,
+            trace,
+        } = self;
+        if let Some(name) = default_target.as_ref().filter(|name| !self.targets().contains_key(name)) {
+            let rule = format!("is {}, and there is no such target", Shown(name.as_str()));
+            return Err(InvalidSetting::new("default_target", rule));
+        }
+        let within = |table: &'static str| move |invalid: InvalidSetting| invalid.within(&[table]);
+        edge.check().map_err(within("edge"))?;
+        check_address(self).map_err(within("edge"))?;
+        require(!allow.is_empty() || !self.has_authentication(), "allow", "must have a rule, or nobody may call")?;
+        for (index, rule) in allow.iter().enumerate() {
+            check_rule(self, rule).map_err(|invalid| invalid.within(&["allow", &index.to_string()]))?;
+        }
+        auth.check().map_err(within("auth"))?;
+        limits.check().map_err(within("limits"))?;
+        service.check().map_err(within("service"))?;
+        listing.check().map_err(within("listing"))?;
+        check_admin(self).map_err(within("admin"))?;
+        trace.check().map_err(within("trace"))?;
+        log.check().map_err(within("log"))?;
+        upstream.check().map_err(within("upstream"))?;
+        for (name, target) in targets {
+            let resolved = target.resolve(upstream, listing);
+            resolved.check().map_err(|invalid| invalid.within(&["targets", name.as_str()]))?;
+        }
+        Ok(())
     }
-    let Config {
-        default_target,
-        edge,
-        auth,
-        allow,
-        limits,
-        service,
-        upstream,
-        listing,
-        targets,
-        // Right or wrong only together with `[auth]`.
-        admin: _,
-        log,
-        trace,
-    } = config;
-    if let Some(name) = default_target.as_ref().filter(|name| !config.targets().contains_key(name)) {
-        let rule = format!("is {}, and there is no such target", Shown(name.as_str()));
-        return Err(InvalidSetting::new("default_target", rule));
-    }
-    let within = |table: &'static str| move |invalid: InvalidSetting| invalid.within(&[table]);
-    edge.check().map_err(within("edge"))?;
-    check_address(config).map_err(within("edge"))?;
-    require(!allow.is_empty() || !config.has_authentication(), "allow", "must have a rule, or nobody may call")?;
-    for (index, rule) in allow.iter().enumerate() {
-        check_rule(config, rule).map_err(|invalid| invalid.within(&["allow", &index.to_string()]))?;
-    }
-    auth.check().map_err(within("auth"))?;
-    limits.check().map_err(within("limits"))?;
-    service.check().map_err(within("service"))?;
-    listing.check().map_err(within("listing"))?;
-    check_admin(config).map_err(within("admin"))?;
-    trace.check().map_err(within("trace"))?;
-    log.check().map_err(within("log"))?;
-    upstream.check().map_err(within("upstream"))?;
-    for (name, target) in targets {
-        let resolved = target.resolve(upstream, listing);
-        resolved.check().map_err(|invalid| invalid.within(&["targets", name.as_str()]))?;
-    }
-    Ok(())
 }
 
 /// Returns the key of a text that is empty, which no setting may be.
