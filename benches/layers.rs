@@ -16,11 +16,11 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Empty, StreamBody};
 use ssm_gateway::{
+    access::TokenHash,
     edge::{
         ArrivalLayer, AuthConfig, AuthenticateLayer, CatchPanicLayer, HeaderListLayer, LifetimeLayer, LimitsConfig,
         Metrics, ObserveLayer, ProtocolLayer, Stages, Token, with_error_info,
     },
-    model::TokenHash,
 };
 use tonic::{Status, body::Body};
 use tower::{Layer, ServiceBuilder, ServiceExt as _, service_fn, util::BoxCloneService};

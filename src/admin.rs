@@ -37,7 +37,7 @@ use tower::BoxError;
 
 pub use self::status::{Caller, Calls, Failure, Listing, Memory, Reads, Status, Target};
 use self::{access::Access, page::page};
-use crate::model::TokenHash;
+use crate::access::TokenHash;
 
 /// Whoever connects to here must not take the file descriptors that callers need.
 const MAX_CONNECTIONS: usize = 100;

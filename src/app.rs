@@ -33,12 +33,13 @@ use self::{
 use crate::{
     admin::{self, Admin},
     config::{Config, ConfigError},
+    display::ErrorChain,
     edge::{
         self, Address, ArrivalLayer, AuthenticateLayer, Authenticator, CatchPanicLayer, FileError, HeaderListLayer,
         LifetimeLayer, LimitsLayer, ListenError, Listener, ObserveLayer, ProtocolLayer, Reloadable, Stage, Stages,
     },
     listing::{self, Listings, Target},
-    model::{Causes, TargetName},
+    model::TargetName,
     service,
     upstream::{self, CredentialsCache},
 };
@@ -211,7 +212,7 @@ impl App {
                         info!(targets = live.listings.targets().count(), "the configuration is in use");
                     }
                     Err(error) => {
-                        let error = Causes(&error);
+                        let error = ErrorChain(&error);
                         error!(%error, "the configuration cannot be used: the old one stays in use");
                     }
                 }

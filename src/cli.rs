@@ -36,8 +36,8 @@ use self::{gateway::Gateway, terminal::harmless};
 use crate::{
     app::{AppError, Signal},
     config::ConfigError,
+    display::ErrorChain,
     edge::ListenError,
-    model::Causes,
     pem::InvalidPem,
     telemetry::{LogError, TraceError},
 };
@@ -173,7 +173,7 @@ impl Cli {
             Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
             Err(error) => {
                 // There is no one left to tell if this fails.
-                let _unheard = writeln!(io::stderr(), "error: {}", Causes(&error));
+                let _unheard = writeln!(io::stderr(), "error: {}", ErrorChain(&error));
                 if matches!(error, CliError::Unreachable(_)) { ExitCode::from(PARTIAL) } else { ExitCode::FAILURE }
             }
         }

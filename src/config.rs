@@ -16,8 +16,11 @@ use serde::{Deserialize, Serialize};
 
 use self::check::Wrong;
 use crate::{
-    admin, edge, listing,
-    model::{Allow, FileName, Policy, Shown, TargetName},
+    access::{Allow, Policy},
+    admin,
+    display::{FileName, Shown},
+    edge, listing,
+    model::TargetName,
     service, telemetry, upstream,
 };
 

@@ -7,13 +7,15 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | [`model`] | query, target, freshness, records: plain values |
+//! | [`access`] | who calls and what the policy lets them do: principals, rules, hashes of tokens |
+//! | [`display`] | errors, file names and settings as log lines and messages display them |
 //! | [`pem`] | certificates and keys in PEM, read strictly |
 //! | [`proto`] | the public contract, generated |
 //! | [`upstream`] | the port that listings ask, and the SSM adapter behind it |
 //! | [`listing`] | one walk upstream for any number of readers: freshness, failures, memory, cursors |
 //! | [`service`] | the RPCs and the status mapping |
 //! | [`edge`] | listener, TLS and drain; who calls, how much, how long; what is told of every call |
-//! | `grpc` | requests, answers and refusals on the wire, the same for every method |
+//! | `grpc` | requests, answers, refusals and notes of a call, the same for every method |
 //! | `reflection` | the contract as gRPC's reflection describes it |
 //! | [`telemetry`] | logs and traces |
 //! | [`admin`] | what those who look after it ask: metrics, probes, how it is |
@@ -22,10 +24,12 @@
 //! | [`simulator`] | an SSM of our own, for trying and testing |
 //! | [`cli`] | the commands |
 
+pub mod access;
 pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod display;
 pub mod edge;
 mod grpc;
 pub mod listing;

@@ -20,9 +20,10 @@ use tonic::{Status, body::Body};
 use self::{caller::Caller, compress::Compression, describe::describe, stream::stream, targets::list_targets};
 pub use self::{compress::Encoding, stream::page_head};
 use crate::{
+    access::{Method, Policy},
     grpc::message,
     listing::Listings,
-    model::{Method, Policy, TargetName},
+    model::TargetName,
 };
 
 /// The full name of the service.

@@ -16,10 +16,11 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use prost::Message as _;
 use ssm_gateway::{
+    access::{Method, Policy},
     config::Config,
     edge::{AuthConfig, AuthenticateLayer, JwtConfig, SigningAlgorithm},
     listing::{self, Listings, Target, belongs_to},
-    model::{Filters, Freshness, Method, Policy, Query, RecordsBuilder, TargetName},
+    model::{Filters, Freshness, Query, RecordsBuilder, TargetName},
     pem::{self, InvalidPem},
     proto::{InstanceInformation, StreamInstanceInformationResponse},
     service::{self, Service, Serving},

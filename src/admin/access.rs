@@ -15,7 +15,7 @@ use axum::{
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use tracing::warn;
 
-use crate::model::TokenHash;
+use crate::access::TokenHash;
 
 /// Who may see more than probes and metrics.
 #[derive(Debug, Clone)]

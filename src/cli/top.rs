@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     admin::{Failure, Listing, Reads, Status, Target},
-    model::Causes,
+    display::ErrorChain,
 };
 
 /// How long to wait for an answer.
@@ -92,7 +92,7 @@ impl Args {
                     before = now;
                 }
                 Err(error) => {
-                    let why = format!("{}; what it told last:", Causes(&error));
+                    let why = format!("{}; what it told last:", ErrorChain(&error));
                     shown.splice(..1, [harmless(&why)]).for_each(drop);
                 }
             }

@@ -10,7 +10,7 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
-use crate::model::Shown;
+use crate::display::Shown;
 
 /// Returns the error without a value that may be a secret: one that came from a variable, which nobody sees as it is set, and any
 /// that is not short and plain. The error then names the variable or the flag, and describes the value that is expected.

@@ -17,10 +17,7 @@ use super::{
     error_info::refusal_with,
     lifetime::Expiry,
 };
-use crate::{
-    grpc::{Route, no_such_method},
-    model::CallNotes,
-};
+use crate::grpc::{CallNotes, Route, no_such_method};
 
 /// Puts the caller's principal into the request's extensions, and rejects a call without a valid credential. Health needs none: whoever
 /// starts and stops the gateway proves nothing. Nor does the answer that there is no such method, by which AWS's load balancers see

@@ -8,7 +8,11 @@ use tonic_types::StatusExt as _;
 use tracing::{Span, debug_span, info, warn};
 
 use super::{call_end::CallEnd, error_info, metrics::Counting, observe::ObserveLayer, trace_context};
-use crate::model::{CallNotes, Noted, Principal, TargetName};
+use crate::{
+    access::Principal,
+    grpc::{CallNotes, Noted},
+    model::TargetName,
+};
 
 const REQUEST_ID: &str = "x-request-id";
 /// How much of a method's name is written: whoever calls, by whatever name, fills no log.

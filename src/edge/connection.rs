@@ -37,7 +37,7 @@ use super::{
     stage::{Stage, Stages},
     tls::{self, Tls},
 };
-use crate::model::Causes;
+use crate::display::ErrorChain;
 
 /// By how much the age of connections varies, so that those which came together do not leave together.
 const AGE_JITTER: f64 = 0.1;
@@ -92,7 +92,7 @@ where
                     let peer = tls::peer(io.get_ref().1, &self.log_limiters.certificates);
                     self.speak(io, &socket, peer).await;
                 }
-                Some(Err(error)) => self.failed_handshake(&socket, &Causes(&error)),
+                Some(Err(error)) => self.failed_handshake(&socket, &ErrorChain(&error)),
                 None => self.failed_handshake(&socket, &"it took too long"),
             },
             () = self.stages.reached(Stage::GoingAway) => {}
@@ -190,7 +190,7 @@ where
         if let Some(why) = conduct.why_cut().or_else(|| fault(&error)) {
             self.cut(socket, why);
         } else {
-            debug!(error = %Causes(&error), "connection ended");
+            debug!(error = %ErrorChain(&error), "connection ended");
         }
     }
 

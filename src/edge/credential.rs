@@ -8,7 +8,7 @@ use super::{
     jwt::{self, Jwt},
     watched::FileError,
 };
-use crate::model::{Principal, TokenHash};
+use crate::access::{Principal, TokenHash};
 
 /// How callers prove who they are, beside client certificates; the `[auth]` table of the configuration file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

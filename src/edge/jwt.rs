@@ -16,7 +16,7 @@ use super::{
     jwks::{self, Key},
     watched::{FileError, Watched},
 };
-use crate::model::Principal;
+use crate::access::Principal;
 
 /// The longest subject that names a caller.
 const MAX_SUBJECT: usize = 255;

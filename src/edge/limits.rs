@@ -29,7 +29,7 @@ use tonic_types::{ErrorDetails, QuotaViolation};
 use tower::{Layer, Service};
 
 use super::error_info::refusal_with;
-use crate::model::Principal;
+use crate::access::Principal;
 
 /// When to come back where too much is going on at once.
 const RETRY_DELAY: Duration = Duration::from_secs(1);

@@ -23,7 +23,7 @@ use super::{
     tls::Tls,
     watched::FileError,
 };
-use crate::model::Causes;
+use crate::display::ErrorChain;
 
 /// How long to wait after the system could not accept: out of file descriptors, say.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
@@ -207,7 +207,7 @@ impl Bound {
                 Ok(stream) => return stream,
                 Err(error) => {
                     if !std::mem::replace(&mut is_failing, true) {
-                        warn!(error = %Causes(&error), "connections cannot be accepted");
+                        warn!(error = %ErrorChain(&error), "connections cannot be accepted");
                     }
                     time::sleep(ACCEPT_BACKOFF).await;
                 }

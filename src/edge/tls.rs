@@ -27,7 +27,7 @@ use super::{
     watched::{FileError, Watched},
 };
 use crate::{
-    model::Principal,
+    access::Principal,
     pem::{self, InvalidPair},
 };
 

@@ -10,7 +10,7 @@ use tokio::{fs, time};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info};
 
-use crate::model::{Causes, FileName};
+use crate::display::{ErrorChain, FileName};
 
 /// A value made of files, made anew when they change. Where the new files are no good the old value stays.
 #[derive(Debug)]
@@ -68,7 +68,7 @@ impl<T: Send + Sync + 'static> Watched<T> {
                         is_told &= failed == failure;
                         if !is_told && failed == failure {
                             is_told = true;
-                            error!(error = %Causes(&error), file = named, "files changed and cannot be used: the old ones stay in use");
+                            error!(error = %ErrorChain(&error), file = named, "files changed and cannot be used: the old ones stay in use");
                         }
                         failure = failed;
                     }

@@ -1,4 +1,4 @@
-use crate::model::Method;
+use crate::access::Method;
 
 /// The method that the path of a call names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

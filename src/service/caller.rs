@@ -7,7 +7,11 @@ use super::{
     compress::Compression,
     failure::{Failure, GATEWAY},
 };
-use crate::model::{CallNotes, Denied, Method, Policy, Principal, TargetName};
+use crate::{
+    access::{Denied, Method, Policy, Principal},
+    grpc::CallNotes,
+    model::TargetName,
+};
 
 /// Who calls a method, what the policy lets it ask, and what is noted of the call.
 #[derive(Debug)]

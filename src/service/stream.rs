@@ -20,8 +20,9 @@ use super::{
     validate::{self, Constraints},
 };
 use crate::{
+    grpc::CallNotes,
     listing::{Provenance, Reader, Taken, Target},
-    model::{CallNotes, Query, Records, TargetName},
+    model::{Query, Records, TargetName},
     proto::{StreamInstanceInformationRequest, StreamInstanceInformationResponse},
 };
 

@@ -14,7 +14,7 @@ use tracing_subscriber::{
 };
 
 use super::batched::{Batched, LogGuard};
-use crate::model::Shown;
+use crate::display::Shown;
 
 /// How to log; the `[log]` table of the configuration file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

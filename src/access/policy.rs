@@ -1,19 +1,8 @@
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Principal, glob};
-
-/// A method that rules speak of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Method {
-    /// One page.
-    DescribeInstanceInformation,
-    /// Page after page.
-    StreamInstanceInformation,
-    /// Which targets there are.
-    ListTargets,
-}
+use super::{glob, method::Method, principal::Principal};
 
 /// A rule of the policy, an `[[allow]]` table of the configuration file: what it says is allowed, and nothing else is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,12 +85,6 @@ impl Allow {
 
     fn covers_target(&self, target: &str) -> bool {
         self.targets.as_ref().is_none_or(|patterns| patterns.iter().any(|pattern| glob::matches(pattern, target)))
-    }
-}
-
-impl fmt::Display for Method {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
     }
 }
 

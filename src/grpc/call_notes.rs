@@ -1,6 +1,6 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Principal, TargetName};
+use crate::{access::Principal, model::TargetName};
 
 /// What those who serve a call note of it, for the edge to tell when it ends. Clones share it; one is among a request's
 /// extensions.

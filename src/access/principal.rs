@@ -26,7 +26,7 @@ impl Principal {
     /// standard, where two spellings of one ID could be two principals, or match a rule that is not meant for it.
     ///
     /// ```
-    /// use ssm_gateway::model::Principal;
+    /// use ssm_gateway::access::Principal;
     ///
     /// assert!(Principal::spiffe("spiffe://acme.internal/ns/orders").is_some());
     /// assert!(Principal::spiffe("spiffe://acme.internal/ns/../admin").is_none());
@@ -45,7 +45,7 @@ impl Principal {
     /// Returns whether this is a SPIFFE ID or, where it is a glob, whether one can begin with what stands before its first `*`.
     ///
     /// ```
-    /// use ssm_gateway::model::Principal;
+    /// use ssm_gateway::access::Principal;
     ///
     /// assert!(Principal::is_spiffe_pattern("spiffe://acme.internal/ns/*"));
     /// assert!(!Principal::is_spiffe_pattern("spiffe://ACME/*"));

@@ -12,7 +12,7 @@ const JWT: &str = "eyJ";
 ///
 /// ```
 /// use std::path::Path;
-/// use ssm_gateway::model::FileName;
+/// use ssm_gateway::display::FileName;
 ///
 /// assert_eq!(FileName(Path::new("/etc/tls/tls.key")).to_string(), "/etc/tls/tls.key");
 /// assert!(!FileName(Path::new("-----BEGIN PRIVATE KEY-----\nMIGH")).to_string().contains("MIGH"));

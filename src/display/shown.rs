@@ -7,7 +7,7 @@ const MAX: usize = 64;
 /// name belongs may be a key or a token that was put into the wrong place, and a URL with a user may have a password.
 ///
 /// ```
-/// use ssm_gateway::model::Shown;
+/// use ssm_gateway::display::Shown;
 ///
 /// assert_eq!(Shown("us-east-1a").to_string(), "\"us-east-1a\"");
 /// assert_eq!(Shown("wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY=").to_string(), "(a value that is not shown)");
