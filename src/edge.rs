@@ -10,6 +10,7 @@ mod call_end;
 mod calls;
 mod connection;
 mod credential;
+mod drain;
 mod error_info;
 mod frames;
 mod greeting;

@@ -17,6 +17,7 @@
 //! | [`edge`] | listener, TLS and drain; who calls, how much, how long; what is told of every call |
 //! | `grpc` | requests, answers, refusals and notes of a call, the same for every method |
 //! | `reflection` | the contract as gRPC's reflection describes it |
+//! | `accept` | accepting connections, the same for every listener |
 //! | [`telemetry`] | logs and traces |
 //! | [`admin`] | what those who look after it ask: metrics, probes, how it is |
 //! | [`config`] | the configuration file |
@@ -24,6 +25,7 @@
 //! | [`simulator`] | an SSM of our own, for trying and testing |
 //! | [`cli`] | the commands |
 
+mod accept;
 pub mod access;
 pub mod admin;
 pub mod app;

@@ -96,7 +96,7 @@ impl CallEnd {
     /// Returns the status with which the call ends, if it ends now.
     pub(super) fn status(&self, now: Instant) -> Option<Status> {
         let bounds = self.bounds.get()?;
-        if bounds.stages.is_at(Stage::Ending) {
+        if bounds.stages.has_reached(Stage::Ending) {
             let message = "the gateway is going away: call another one, a stream from its last resume token on";
             return Some(refusal(Code::Unavailable, "DRAINING", message, Some(DRAINING_RETRY)));
         }

@@ -33,7 +33,7 @@ use super::{
     metrics::Metrics,
     peer_conduct::{Cut, PeerConduct},
     peer_timeout::within_peer_timeout,
-    socket::{Socket, Turns},
+    socket::{Corked, Socket, Stream},
     stage::{Stage, Stages},
     tls::{self, Tls},
 };
@@ -53,6 +53,7 @@ const CONNECTION_WINDOW: u32 = 1 << 20;
 /// What all connections share.
 #[derive(Debug)]
 pub(super) struct Connections<S> {
+    pub(super) tasks: TaskTracker,
     /// The tasks of calls, which outlive their connections for a moment.
     pub(super) calls: TaskTracker,
     pub(super) service: S,
@@ -70,6 +71,7 @@ pub(super) struct LogLimiters {
     certificates: LogLimiter,
     attacks: LogLimiter,
     others: LogLimiter,
+    turned_away: LogLimiter,
 }
 
 impl<S, B> Connections<S>
@@ -79,12 +81,29 @@ where
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: Body<Data = bytes::Bytes, Error = Status> + Send + 'static,
 {
+    /// Serves a connection in a task of its own, or closes it at once where there are as many as may be.
+    pub(super) fn admit(self: &Arc<Self>, stream: Stream) {
+        let max = self.config.max_connections;
+        if self.tasks.len() < max {
+            let (accepted, this) = (self.metrics.accepted(), Arc::clone(self));
+            self.tasks.spawn(async move {
+                this.serve(Socket::new(stream)).await;
+                drop(accepted);
+            });
+            return;
+        }
+        self.metrics.turned_away();
+        if let Some(left_out) = self.log_limiters.turned_away.admit() {
+            warn!(max, left_out, "there are as many connections as may be: further ones are closed at once");
+        }
+    }
+
     /// Serves a connection to its end.
-    pub(super) async fn serve(self: Arc<Self>, socket: Socket) {
+    async fn serve(self: Arc<Self>, socket: Socket) {
         let Some(tls) = &self.tls else {
             return self.speak(socket.clone(), &socket, None).await;
         };
-        let accepted = socket.turns(tls.acceptor().accept(socket.clone()));
+        let accepted = socket.corked(tls.acceptor().accept(socket.clone()));
         let handshake = within_peer_timeout(self.config.handshake_timeout, accepted);
         tokio::select! {
             outcome = handshake => match outcome {
@@ -137,7 +156,7 @@ where
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let greeting = socket.turns(within_peer_timeout(self.config.request_timeout, greeting::read(&mut io)));
+        let greeting = socket.corked(within_peer_timeout(self.config.request_timeout, greeting::read(&mut io)));
         let greeting = tokio::select! {
             greeting = greeting => greeting,
             () = self.stages.reached(Stage::GoingAway) => return,
@@ -145,7 +164,7 @@ where
         match greeting {
             Some(Ok(Greeting::Http2)) => self.serve_http2(io, socket, peer).await,
             Some(Ok(Greeting::Http1)) => {
-                socket.turns(greeting::refuse_http1(&mut io)).await;
+                socket.corked(greeting::refuse_http1(&mut io)).await;
                 self.cut(socket, Cut::NotHttp2);
             }
             Some(Ok(Greeting::Other)) => self.cut(socket, Cut::NotHttp2),
@@ -185,7 +204,7 @@ where
             Either::Right(io)
         };
         let connection = http.serve_connection(TokioIo::new(io), service);
-        let connection = Box::pin(socket.turns(connection));
+        let connection = Box::pin(socket.corked(connection));
         let Some(Err(error)) = self.run(connection, age).await else { return };
         if let Some(why) = conduct.why_cut().or_else(|| fault(&error)) {
             self.cut(socket, why);
@@ -195,7 +214,11 @@ where
     }
 
     /// Runs a connection until it ends, or is sent elsewhere and has had the time to go. Returns none if it was still there then.
-    async fn run<C: GracefulConnection>(&self, mut connection: Pin<Box<Turns<C>>>, age: Duration) -> Option<C::Output> {
+    async fn run<C: GracefulConnection>(
+        &self,
+        mut connection: Pin<Box<Corked<C>>>,
+        age: Duration,
+    ) -> Option<C::Output> {
         let grace = tokio::select! {
             outcome = &mut connection => return Some(outcome),
             () = time::sleep(age) => {

@@ -1,5 +1,5 @@
-//! A connection's socket, out of which goes together what the connection writes in one turn: HTTP/2 writes frame by frame,
-//! and a packet for each of them costs more than all else about it.
+//! A connection's socket, which sends all that one poll of the connection writes together: HTTP/2 writes frame by frame, and
+//! a packet for each frame costs more than all else about a connection.
 
 use std::{
     future::Future,
@@ -21,7 +21,7 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-/// A socket that holds back what is written until [`Turns`] lets go of it.
+/// A socket that holds back what is written to it until the poll of [`Corked`] ends.
 #[derive(Debug, Clone)]
 pub(super) struct Socket {
     stream: Arc<Stream>,
@@ -43,9 +43,9 @@ pub(super) enum Stream {
 }
 
 pin_project! {
-    /// The future of a connection, which sends what it wrote each time it was polled.
+    /// The future of a connection, whose socket sends what a poll wrote when that poll ends.
     #[derive(Debug)]
-    pub(super) struct Turns<C> {
+    pub(super) struct Corked<C> {
         #[pin]
         connection: C,
         socket: Socket,
@@ -77,12 +77,12 @@ impl Socket {
         self.state.has_received.load(Relaxed)
     }
 
-    /// The connection's future, turn by turn.
-    pub(super) fn turns<C>(&self, connection: C) -> Turns<C> {
-        Turns { connection, socket: self.clone() }
+    /// Returns a future of this connection that sends what each of its polls wrote together.
+    pub(super) fn corked<C>(&self, connection: C) -> Corked<C> {
+        Corked { connection, socket: self.clone() }
     }
 
-    /// Where the system cannot, every write goes out at once.
+    /// Corks the socket or uncorks it. Systems other than Linux send every write at once.
     fn cork(&self, is_corked: bool) {
         if self.state.is_corked.swap(is_corked, Relaxed) != is_corked {
             self.stream.cork(is_corked);
@@ -160,14 +160,14 @@ impl Stream {
     }
 }
 
-impl<C: GracefulConnection> Turns<C> {
-    /// Has the connection tell its peer to go away, and end when its calls have.
+impl<C: GracefulConnection> Corked<C> {
+    /// Sends the peer away: the connection ends when its calls have.
     pub(super) fn graceful_shutdown(self: Pin<&mut Self>) {
         self.project().connection.graceful_shutdown();
     }
 }
 
-impl<C: Future> Future for Turns<C> {
+impl<C: Future> Future for Corked<C> {
     type Output = C::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
@@ -250,17 +250,17 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn what_a_turn_writes_is_held_back_until_it_is_over() {
+    async fn what_a_poll_writes_is_held_back_until_it_ends() {
         let (socket, mut peer) = pair().await;
         let mut writing = socket.clone();
         let seen = socket.clone();
-        let turn = socket.turns(async move {
-            assert!(!is_corked(&seen), "a turn that writes nothing costs nothing");
+        let poll = socket.corked(async move {
+            assert!(!is_corked(&seen), "a poll that writes nothing costs nothing");
             writing.write_all(b"one ").await.unwrap();
             assert_eq!(writing.write_vectored(&[IoSlice::new(b"two")]).await.unwrap(), 3);
             assert!(is_corked(&seen));
         });
-        turn.await;
+        poll.await;
         assert!(!is_corked(&socket));
         let mut received = [0; 7];
         peer.read_exact(&mut received).await.unwrap();
@@ -273,7 +273,7 @@ mod tests {
         let mut writing = socket.clone();
         let sent: Vec<u8> = (0..8 << 20).map(|index: u32| index.to_le_bytes()[1]).collect();
         let expected = sent.clone();
-        let writes = tokio::spawn(socket.turns(async move {
+        let writes = tokio::spawn(socket.corked(async move {
             writing.write_all(&sent).await.unwrap();
             writing.shutdown().await.unwrap();
         }));

@@ -10,6 +10,7 @@ use crate::support::root;
 
 /// A module, and the modules of this crate that it may name.
 const MAY_USE: &[(&str, &[&str])] = &[
+    ("accept", &[]),
     ("access", &[]),
     ("display", &[]),
     ("model", &[]),
@@ -20,10 +21,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("grpc", &["access", "model"]),
     ("reflection", &["grpc"]),
     ("service", &["access", "grpc", "listing", "model", "proto", "upstream"]),
-    ("edge", &["access", "display", "grpc", "model", "pem"]),
+    ("edge", &["accept", "access", "display", "grpc", "model", "pem"]),
     ("telemetry", &["display"]),
-    ("admin", &["access"]),
-    ("simulator", &[]),
+    ("admin", &["accept", "access"]),
+    ("simulator", &["accept"]),
     ("config", &["access", "admin", "display", "edge", "listing", "model", "service", "telemetry", "upstream"]),
     (
         "app",
