@@ -25,23 +25,23 @@ const MAX_FRAME: usize = 16 << 10;
 /// How much is read at a time.
 const READ: usize = 16 << 10;
 
-/// A connection over a Unix socket, where `:authority` means nothing. Clients write the path of the socket there, percent-encoded
-/// or bare, or nothing, none of which h2 takes: it reads `localhost` instead.
+/// A connection over a Unix socket, whose `:authority` is replaced by `localhost`. It has no use there, and h2 accepts none of
+/// what clients send: the path of the socket, percent-encoded or bare, or nothing.
 #[derive(Debug)]
 pub(super) struct AnyAuthority<IO> {
     io: IO,
     rewriter: Rewriter,
-    /// How large a list of headers h2 takes, and how long the block may be that it is written in.
+    /// The largest list of headers that h2 accepts.
     max_size: usize,
     conduct: Arc<PeerConduct>,
-    /// What was read and is not a whole frame of headers yet.
+    /// The bytes of a frame of headers that is not complete yet.
     input: Vec<u8>,
-    /// What may be handed out, and how much of it was.
+    /// The bytes that h2 may read, of which it has read `taken`.
     output: Vec<u8>,
     taken: usize,
-    /// How many bytes go through as they are.
+    /// How many of the next bytes are passed on as they are.
     through: usize,
-    /// The block that is not complete yet.
+    /// The block of headers that is not complete yet.
     block: Option<Block>,
 }
 
@@ -54,7 +54,7 @@ struct Block {
 }
 
 impl<IO> AnyAuthority<IO> {
-    /// Reads over `io` with the preface, lists of headers up to `max_size`.
+    /// Wraps a connection, its preface included, on which lists of headers may have `max_size` bytes.
     pub(super) fn new(io: IO, max_size: u32, conduct: Arc<PeerConduct>) -> Self {
         Self {
             io,
@@ -69,7 +69,7 @@ impl<IO> AnyAuthority<IO> {
         }
     }
 
-    /// Moves what was read to what may be handed out, as far as that can be known.
+    /// Moves bytes from the input to the output, as far as frames are complete.
     fn advance(&mut self) -> Result<(), Cut> {
         let input = std::mem::take(&mut self.input);
         let mut left = &input[..];
@@ -81,8 +81,12 @@ impl<IO> AnyAuthority<IO> {
             let Some((header, rest)) = left.split_first_chunk::<HEADER>() else { break };
             let [a, b, c, kind, flags, stream @ ..] = *header;
             let len = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-            // The next frame must belong to the block; if it does not, h2 says so.
-            let is_of_block = if self.block.is_some() { kind == CONTINUATION } else { kind == HEADERS };
+            // Between the frames of a block there may be no other (RFC 9113, section 6.10). h2 cannot see that, as it reads the block
+            // after its last frame.
+            if self.block.is_some() && kind != CONTINUATION {
+                return Err(Cut::Protocol);
+            }
+            let is_of_block = kind == HEADERS || self.block.is_some();
             if !is_of_block || len > MAX_FRAME {
                 self.through = HEADER + len;
                 continue;
@@ -97,7 +101,7 @@ impl<IO> AnyAuthority<IO> {
 
     /// Adds a frame to its block, and writes the block when it is complete.
     fn add(&mut self, stream: [u8; 4], kind: u8, flags: u8, payload: &[u8]) -> Result<(), Cut> {
-        /// The padding of frames and the code of strings make a block larger than the list, but not that much.
+        /// How many times as large as the list a block may be, by the padding of its frames and the coding of its strings.
         const MOST: usize = 2;
         let payload = if kind == HEADERS { unpadded(flags, payload).ok_or(Cut::Protocol)? } else { payload };
         let new = || Block { stream, flags, bytes: Vec::new(), frames: 0 };
@@ -121,7 +125,7 @@ impl<IO> AnyAuthority<IO> {
     }
 }
 
-/// What of the payload of a frame of headers is the block.
+/// Returns the part of a HEADERS frame's payload that belongs to the block; none if its padding is longer than it.
 fn unpadded(flags: u8, payload: &[u8]) -> Option<&[u8]> {
     let (padding, payload) = match payload.split_first() {
         Some((padding, payload)) if flags & PADDED != 0 => (usize::from(*padding), payload),
@@ -133,7 +137,7 @@ fn unpadded(flags: u8, payload: &[u8]) -> Option<&[u8]> {
 }
 
 impl Block {
-    /// Writes the frames of this block with other bytes in them.
+    /// Writes the frames of this block, with these bytes in place of its own.
     fn write(&self, bytes: &[u8], to: &mut Vec<u8>) {
         let mut frames = bytes.chunks(MAX_FRAME).peekable();
         let (mut kind, mut flags) = (HEADERS, self.flags & END_STREAM);
@@ -158,9 +162,9 @@ impl<IO: AsyncRead + Unpin> AsyncRead for AnyAuthority<IO> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         loop {
-            let ready = this.output.get(this.taken..).unwrap_or_default();
+            let ready = this.output.split_at(this.taken).1;
             if !ready.is_empty() {
-                let part = ready.get(..to.remaining()).unwrap_or(ready);
+                let part = ready.split_at(ready.len().min(to.remaining())).0;
                 to.put_slice(part);
                 this.taken += part.len();
                 if this.taken == this.output.len() {
@@ -266,7 +270,8 @@ mod tests {
         assert_eq!(read(&endless, 1000).await.unwrap_err().to_string(), "flood");
         let large = [frame(HEADERS, 0, 1, &[]), frame(CONTINUATION, 0, 1, &[0x83; 16_000]).repeat(10)].concat();
         assert_eq!(read(&large, 1000).await.unwrap_err().to_string(), "flood");
-        for wrong in [frame(HEADERS, 4, 1, &[0xff]), frame(HEADERS, 4 | PADDED, 1, &[9, 0x83])] {
+        let interrupted = [frame(HEADERS, 0, 1, &[0x83]), frame(HEADERS, 4, 3, &[0x83])].concat();
+        for wrong in [frame(HEADERS, 4, 1, &[0xff]), frame(HEADERS, 4 | PADDED, 1, &[9, 0x83]), interrupted] {
             assert_eq!(read(&wrong, 1000).await.unwrap_err().to_string(), "protocol");
         }
     }

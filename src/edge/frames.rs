@@ -1,4 +1,5 @@
-//! A peer's side of HTTP/2, watched for what it begins and does not finish. Framing by RFC 9113, section 4.
+//! Watches the frames that a peer sends (RFC 9113, section 4) for those that the peer begins and does not finish, and for calls
+//! that it gives up unseen.
 
 use std::{
     io::{self, IoSlice},
@@ -27,45 +28,45 @@ const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
 const ENHANCE_YOUR_CALM: u8 = 11;
 
-/// A connection that fails where its peer takes too long for what it has begun: the settings, a frame, or the frames of one
-/// block of headers. HTTP/2 libraries wait for these without bound, and a ping does not find them out. Nor do they mind calls
-/// that are given up again and again (CVE-2023-44487): those that were begun are judged by [`PeerConduct`], those that were not by
-/// how many there are in a second. A connection that is cut ends with GOAWAY.
+/// A connection that fails when its peer takes too long for what it has begun: the settings, a frame, or the frames of one
+/// block of headers. HTTP/2 libraries wait for the rest of these without bound, and pings do not detect such a peer. Nor do the
+/// libraries mind calls that are given up again and again (CVE-2023-44487): [`PeerConduct`] judges calls that a layer has seen,
+/// and this type limits how many others may be given up in a second. A connection that is cut ends with GOAWAY.
 #[derive(Debug)]
 pub(super) struct Frames<IO> {
     io: IO,
-    /// How much of the preface, which was read before, is still to be handed out.
-    preface: usize,
+    /// The rest of the preface, which was read before, and which HTTP/2 still has to read.
+    preface: &'static [u8],
     unit: Unit,
     resets: Resets,
     conduct: Arc<PeerConduct>,
     timeout: Duration,
     peer_timeout: PeerTimeout,
-    /// Whether the time-out is running: something is not finished.
+    /// Whether the time-out is running: the peer has begun something that is not finished.
     is_waiting: bool,
-    /// Whether all that was written is whole frames.
+    /// Whether the last frame that was written is complete.
     is_flushed: bool,
 }
 
-/// How far the peer is with what it sends.
+/// The unit that the peer is sending: a frame, or the frames of one block of headers.
 #[derive(Debug)]
 struct Unit {
-    /// The bytes of the payload that are still to come before the next frame's header.
+    /// How many bytes of the frame's payload are missing.
     left: usize,
+    /// The header of the next frame, of which `read` bytes are there.
     header: [u8; HEADER],
-    /// How much of that there is.
     read: usize,
-    /// Whether a frame must follow: the first one, or more of the headers.
+    /// Whether another frame must follow: the settings at first, then the rest of a block of headers.
     is_awaited: bool,
-    /// The last call that was begun, and the last one that there was when nothing more could be read.
+    /// The last call that was begun, and the last call that had been begun when nothing more could be read.
     last: u32,
     seen: u32,
-    /// How many calls were given up before anybody could see them.
+    /// How many calls were given up that no layer can have seen.
     resets: u32,
 }
 
-/// How many calls the peer may still give up unseen: all it may have at a time once a second, and a few seconds' worth at once,
-/// as it does when all its deadlines pass while the gateway does not run.
+/// How many more calls the peer may give up unseen. A second's budget is as many as the peer may have at a time. A few seconds'
+/// budget may be used at once: a peer does so when all its deadlines pass while the gateway does not run.
 #[derive(Debug)]
 struct Resets {
     each_second: f64,
@@ -73,18 +74,18 @@ struct Resets {
     at: Instant,
 }
 
-/// How many calls a peer may give up at once before they were seen.
+/// Returns how many calls a peer may give up at once before a layer has seen them.
 pub(super) fn max_unseen_resets(max_calls: u32) -> u32 {
     max_calls.max(Resets::LEAST).saturating_mul(Resets::BURST)
 }
 
 impl<IO> Frames<IO> {
-    /// Watches a connection whose preface was read, and whose peer must finish each frame within `timeout`, and may have so
-    /// many calls at a time.
+    /// Watches a connection whose preface was read. Its peer must finish each frame within `timeout`, and may have `max_calls` calls
+    /// at a time.
     pub(super) fn new(io: IO, timeout: Duration, max_calls: u32, conduct: Arc<PeerConduct>) -> Self {
         Self {
             io,
-            preface: PREFACE.len(),
+            preface: PREFACE,
             unit: Unit::new(),
             resets: Resets::new(max_calls),
             conduct,
@@ -95,6 +96,12 @@ impl<IO> Frames<IO> {
         }
     }
 
+    /// Returns whether the peer has begun something that is not finished.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.is_waiting
+    }
+
+    /// Accounts for bytes that the peer sent.
     fn took(&mut self, bytes: &[u8]) {
         let has_finished = self.unit.take(bytes);
         if !self.resets.take(std::mem::take(&mut self.unit.resets)) {
@@ -110,12 +117,12 @@ impl<IO> Frames<IO> {
 }
 
 impl<IO: AsyncWrite + Unpin> Frames<IO> {
-    /// Fails where the connection was cut. h2 reads nothing while it cannot write, so that both must look.
+    /// Fails if the connection was cut. h2 reads nothing while it cannot write, so both reads and writes must check.
     fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         self.conduct.why_cut().map_or(Ok(()), |why| Err(self.end(cx, why)))
     }
 
-    /// Ends the connection: by GOAWAY where that can be said at once.
+    /// Ends the connection: with GOAWAY, where that can be written at once.
     fn end(&mut self, cx: &mut Context<'_>, why: Cut) -> io::Error {
         if self.is_flushed {
             let text: &[u8] = match why {
@@ -137,9 +144,9 @@ fn goaway(last: u32, text: &[u8]) -> Vec<u8> {
 }
 
 impl Resets {
-    /// However few calls it may have at a time, since it may give each of them up at once.
+    /// The least budget of a second: a peer that may have few calls at a time may give each of them up at once.
     const LEAST: u32 = 100;
-    /// So many seconds' worth may come at once.
+    /// How many seconds' budget may be used at once.
     const BURST: u32 = 4;
 
     fn new(max_calls: u32) -> Self {
@@ -147,7 +154,7 @@ impl Resets {
         Self { each_second, left: f64::from(max_unseen_resets(max_calls)), at: Instant::now() }
     }
 
-    /// Returns whether so many more may be given up.
+    /// Takes this many calls from the budget. Returns whether it sufficed.
     fn take(&mut self, resets: u32) -> bool {
         if resets == 0 {
             return true;
@@ -169,14 +176,14 @@ impl Unit {
         self.left == 0 && self.read == 0 && !self.is_awaited
     }
 
-    /// Takes what came next. Returns whether anything was finished by it.
+    /// Accounts for the next bytes. Returns whether a unit ended in them.
     fn take(&mut self, mut bytes: &[u8]) -> bool {
         let mut has_finished = false;
         while !bytes.is_empty() {
             if self.left > 0 {
-                let taken = self.left.min(bytes.len());
-                self.left -= taken;
-                bytes = bytes.get(taken..).unwrap_or_default();
+                let (payload, rest) = bytes.split_at(self.left.min(bytes.len()));
+                self.left -= payload.len();
+                bytes = rest;
             } else {
                 let (part, rest) = bytes.split_at(bytes.len().min(HEADER - self.read));
                 let to = self.header.iter_mut().skip(self.read);
@@ -210,19 +217,18 @@ impl Unit {
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Frames<IO> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.preface > 0 {
-            let left = PREFACE.get(PREFACE.len() - self.preface..).unwrap_or_default();
-            let part = left.get(..to.remaining()).unwrap_or(left);
+        if !self.preface.is_empty() {
+            let (part, rest) = self.preface.split_at(self.preface.len().min(to.remaining()));
             to.put_slice(part);
-            self.preface -= part.len();
+            self.preface = rest;
             return Poll::Ready(Ok(()));
         }
         self.conduct.reads(cx.waker());
         let before = to.filled().len();
         let outcome = Pin::new(&mut self.io).poll_read(cx, to);
         match &outcome {
-            Poll::Ready(_) => self.took(to.filled().get(before..).unwrap_or_default()),
-            // Nothing is late that is there and was not read.
+            Poll::Ready(_) => self.took(to.filled().split_at(before).1),
+            // Bytes that have arrived and were not read yet are not late.
             Poll::Pending => {
                 self.unit.seen = self.unit.last;
                 if self.is_waiting && self.peer_timeout.poll(cx).is_ready() {

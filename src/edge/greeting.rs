@@ -1,4 +1,4 @@
-//! What a peer begins with: HTTP/2's preface, or something else.
+//! Reads what a peer begins with: HTTP/2's preface, or something else.
 
 use std::{io, time::Duration};
 
@@ -7,36 +7,36 @@ use tokio::{
     time,
 };
 
-/// What every connection of HTTP/2 begins with (RFC 9113, section 3.4).
+/// The preface, with which every connection of HTTP/2 begins (RFC 9113, section 3.4).
 pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How long a peer that speaks HTTP/1.1 may take for its answer, and how much more of its request is read: a socket that is closed
-/// before it was read takes the answer with it.
+/// with unread bytes in it discards the answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_REQUEST: u64 = 64 << 10;
 
-/// What a peer speaks.
+/// The protocol that a peer speaks, by its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Greeting {
     /// HTTP/2; the whole preface was read.
     Http2,
     /// HTTP/1.1, by its first letters.
     Http1,
-    /// Nothing that is known here.
+    /// Another protocol.
     Other,
-    /// Nothing at all.
+    /// The peer closed the connection without a word.
     Silence,
 }
 
-/// Reads until it is known what the peer speaks.
+/// Reads until the protocol of the peer is known.
 pub(super) async fn read<IO: AsyncRead + Unpin>(io: &mut IO) -> io::Result<Greeting> {
     let (mut bytes, mut len) = ([0; PREFACE.len()], 0);
     loop {
-        let read = io.read(bytes.get_mut(len..).unwrap_or_default()).await?;
+        let read = io.read(bytes.split_at_mut(len).1).await?;
         if read == 0 {
             return Ok(if len == 0 { Greeting::Silence } else { Greeting::Other });
         }
         len += read;
-        let said = bytes.get(..len).unwrap_or_default();
+        let said = bytes.split_at(len).0;
         if said == PREFACE {
             return Ok(Greeting::Http2);
         }
@@ -48,7 +48,7 @@ pub(super) async fn read<IO: AsyncRead + Unpin>(io: &mut IO) -> io::Result<Greet
     }
 }
 
-/// Answers a request of HTTP/1.1 with what is spoken here: 505, which names other protocols in its text. A 426 must offer an
+/// Answers a request of HTTP/1.1 with 505, whose text names the protocols that the gateway speaks. 426 would have to offer an
 /// upgrade, and there is none: RFC 9113 has given up h2c, and HTTP/2 is spoken from the first byte on.
 pub(super) async fn refuse_http1<IO: AsyncRead + AsyncWrite + Unpin>(io: &mut IO) {
     let text = "This port speaks gRPC over HTTP/2 (with prior knowledge, or by ALPN h2 in TLS), not HTTP/1.1.\n\
@@ -64,7 +64,7 @@ pub(super) async fn refuse_http1<IO: AsyncRead + AsyncWrite + Unpin>(io: &mut IO
         io.shutdown().await?;
         tokio::io::copy(&mut io.take(MAX_REQUEST), &mut tokio::io::sink()).await
     };
-    // A peer that does not wait for its answer has none.
+    // A peer that leaves before it has its answer wants none.
     let _gone = time::timeout(ANSWER_TIMEOUT, answering).await;
 }
 

@@ -1,22 +1,22 @@
-//! Blocks of headers (HPACK, RFC 7541), written anew so that `:authority` is `localhost` whatever the peer sent, and nothing
-//! refers to the dynamic table any more. Strings stay as they are coded; of a Huffman code only the length is needed.
+//! Rewrites blocks of headers (HPACK, RFC 7541) so that `:authority` is `localhost` whatever the peer sent, and no field refers
+//! to the dynamic table any more. Strings stay as they are coded; of a Huffman code only the length is needed.
 
 use std::collections::VecDeque;
 
-/// The largest dynamic table, which is HTTP/2's default, and ours.
+/// The largest dynamic table: HTTP/2's default, which the gateway keeps.
 const MAX_TABLE: usize = 4096;
-/// What each field counts for beside its name and value, in the table and in the size of a list.
+/// How many bytes each field counts beside its name and value, in the table and in the size of a list.
 const FIELD: usize = 32;
-/// How many fields the static table has; `:authority` is the first of them, its value empty.
+/// How many fields the static table has. `:authority`, with an empty value, is the first of them.
 const STATIC: usize = 61;
 const AUTHORITY: usize = 1;
-/// `:authority: localhost`, not to be indexed.
+/// `:authority: localhost` as a literal that is not to be indexed.
 const LOCALHOST: &[u8] = b"\x01\x09localhost";
-/// `:authority`, as it is and in the Huffman code.
+/// `:authority`, plain and in the Huffman code.
 const NAME: &[u8] = b":authority";
 const NAME_HUFFMAN: &[u8] = &[0xb8, 0x3b, 0x53, 0x39, 0xec, 0x32, 0x7d, 0x7f];
 
-/// The table of one direction of a connection.
+/// Rewrites the blocks that one side of a connection sends; holds that side's dynamic table.
 #[derive(Debug)]
 pub(super) struct Rewriter {
     table: VecDeque<Entry>,
@@ -32,21 +32,21 @@ struct Entry {
 
 #[derive(Debug, Clone)]
 enum Name {
-    /// Of a field of the static table.
+    /// The name of this field of the static table.
     Static(usize),
     Literal(Text),
 }
 
-/// A string as it is coded.
+/// A string, as the peer coded it.
 #[derive(Debug, Clone)]
 struct Text {
     is_huffman: bool,
     bytes: Vec<u8>,
-    /// How long it is when it is decoded.
+    /// The length of the decoded string.
     len: usize,
 }
 
-/// A block that is no HPACK: the connection cannot go on.
+/// A block that is not valid HPACK: the connection must end.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Malformed;
 
@@ -55,8 +55,11 @@ impl Rewriter {
         Self { table: VecDeque::new(), size: 0, max_size: MAX_TABLE }
     }
 
-    /// Writes a whole block anew. What is beyond `max_size`, as HTTP/2 counts the size of a list, is left out: few bytes of a block can
-    /// stand for very many. One field more than that is not, so that HTTP/2 sees the list as too large.
+    /// Returns a complete block, rewritten. Leaves out the fields beyond `max_size`, as HTTP/2 counts the size of a list, since few bytes
+    /// of a block can stand for very many; keeps the first field beyond it, so that HTTP/2 refuses the list as too large.
+    ///
+    /// # Errors
+    /// [`Malformed`] if the block is not valid HPACK, or wants a dynamic table larger than [`MAX_TABLE`].
     pub(super) fn rewrite(&mut self, mut block: &[u8], max_size: usize) -> Result<Vec<u8>, Malformed> {
         let (mut written, mut size) = (Vec::with_capacity(block.len() + LOCALHOST.len()), 0);
         let block = &mut block;
@@ -113,7 +116,7 @@ impl Rewriter {
         }
     }
 
-    /// Makes room for so many bytes.
+    /// Evicts the oldest fields until this many bytes fit.
     fn evict(&mut self, room: usize) {
         while self.size + room > self.max_size
             && let Some(oldest) = self.table.pop_back()
@@ -175,7 +178,7 @@ impl Text {
 
 /// Reads an integer that begins in the low `bits` of the first byte.
 fn integer(block: &mut &[u8], bits: u32) -> Result<usize, Malformed> {
-    /// More of them could not be meant.
+    /// The most further bytes: 28 bits are more than any length or index here.
     const MOST: usize = 4;
     let mut next = || {
         let (first, rest) = block.split_first().ok_or(Malformed)?;
@@ -212,14 +215,14 @@ fn write_integer(to: &mut Vec<u8>, first: u8, bits: u32, mut value: usize) {
     to.push(value as u8);
 }
 
-/// How many symbols a text in the Huffman code has. The code is canonical: how many codes there are of each length is all that is
-/// to be known of it. What is no whole symbol at the end is padding.
+/// Returns how many symbols a text in the Huffman code has. The code is canonical: the number of codes of each length defines it.
+/// An incomplete symbol at the end is padding.
 fn huffman_len(bytes: &[u8]) -> usize {
     /// How many codes there are of one bit, of two, and so on, up to thirty.
     const CODES: [u32; 30] =
         [0, 0, 0, 0, 10, 26, 32, 6, 0, 5, 3, 2, 6, 2, 3, 0, 0, 0, 3, 8, 13, 26, 29, 12, 4, 15, 19, 29, 0, 4];
     let bits = bytes.iter().flat_map(|byte| (0..8).rev().map(move |bit| u32::from(byte >> bit & 1)));
-    // The code so far, the first one of its length, and that length.
+    // The code so far, the first code of its length, and that length.
     let (mut symbols, mut code, mut first, mut length) = (0, 0u32, 0u32, 0);
     for bit in bits {
         (code, first) = (code << 1 | bit, first << 1);
@@ -235,7 +238,7 @@ fn huffman_len(bytes: &[u8]) -> usize {
     symbols
 }
 
-/// The lengths of the names in the static table (RFC 7541, appendix A).
+/// Returns the length of a name in the static table (RFC 7541, appendix A).
 fn static_name_len(index: usize) -> usize {
     const LENGTHS: [u8; STATIC] = [
         10, 7, 7, 5, 5, 7, 7, 7, 7, 7, 7, 7, 7, 7, 14, 15, 15, 13, 6, 27, 3, 5, 13, 13, 19, 16, 16, 14, 16, 13, 12, 6,
