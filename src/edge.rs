@@ -4,6 +4,7 @@
 mod address;
 mod arrival;
 mod authenticate;
+mod authenticator;
 mod authority;
 mod call;
 mod call_end;
@@ -47,7 +48,7 @@ pub use self::{
     address::Address,
     arrival::ArrivalLayer,
     authenticate::AuthenticateLayer,
-    credential::{Authenticator, Config as AuthConfig, Token},
+    authenticator::{Authenticator, Config as AuthConfig, Token},
     error_info::with_error_info,
     header_list::HeaderListLayer,
     health::Health,

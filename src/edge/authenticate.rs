@@ -13,9 +13,9 @@ use tonic_types::ErrorDetails;
 use tower::{Layer, Service};
 
 use super::{
-    credential::{Authenticator, Credential, InvalidCredential},
+    authenticator::Authenticator,
+    credential::{Credential, Expiry, InvalidCredential},
     error_info::refusal_with,
-    lifetime::Expiry,
 };
 use crate::grpc::{CallNotes, Route, no_such_method};
 

@@ -16,6 +16,7 @@ use tower::{Layer, Service};
 
 use super::{
     call_end::{Bounds, CallEnd, Why},
+    credential::Expiry,
     error_info::trailers,
     stage::Stages,
 };
@@ -33,10 +34,6 @@ pub struct LifetimeLayer {
     /// How long the peer may take nothing of what it is offered.
     pub stall_timeout: Duration,
 }
-
-/// When the credential of a request expires; among its extensions.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Expiry(pub(super) Instant);
 
 /// The service of [`LifetimeLayer`].
 #[derive(Debug, Clone)]
