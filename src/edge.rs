@@ -9,6 +9,7 @@ mod authority;
 mod call;
 mod call_end;
 mod calls;
+mod certificate;
 mod connection;
 mod credential;
 mod drain;

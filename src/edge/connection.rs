@@ -26,6 +26,7 @@ use super::{
     Config,
     authority::AnyAuthority,
     calls::Calls,
+    certificate,
     credential::Credential,
     frames::{Frames, max_unseen_resets},
     greeting::{self, Greeting},
@@ -35,7 +36,7 @@ use super::{
     peer_timeout::within_peer_timeout,
     socket::{Corked, Socket, Stream},
     stage::{Stage, Stages},
-    tls::{self, Tls},
+    tls::Tls,
 };
 use crate::display::ErrorChain;
 
@@ -108,7 +109,7 @@ where
         tokio::select! {
             outcome = handshake => match outcome {
                 Some(Ok(io)) => {
-                    let peer = tls::peer(io.get_ref().1, &self.log_limiters.certificates);
+                    let peer = certificate::credential(io.get_ref().1, &self.log_limiters.certificates);
                     self.speak(io, &socket, peer).await;
                 }
                 Some(Err(error)) => self.failed_handshake(&socket, &ErrorChain(&error)),
