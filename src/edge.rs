@@ -12,6 +12,7 @@ mod calls;
 mod certificate;
 mod connection;
 mod credential;
+mod cut;
 mod drain;
 mod error_info;
 mod frames;

@@ -7,11 +7,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{
-    greeting::PREFACE,
-    hpack::Rewriter,
-    peer_conduct::{Cut, PeerConduct},
-};
+use super::{cut::Cut, greeting::PREFACE, hpack::Rewriter, peer_conduct::PeerConduct};
 
 const HEADER: usize = 9;
 const HEADERS: u8 = 1;

@@ -14,11 +14,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{
-    greeting::PREFACE,
-    peer_conduct::{Cut, PeerConduct},
-    peer_timeout::PeerTimeout,
-};
+use super::{cut::Cut, greeting::PREFACE, peer_conduct::PeerConduct, peer_timeout::PeerTimeout};
 
 const HEADER: usize = 9;
 const HEADERS: u8 = 1;

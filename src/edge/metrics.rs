@@ -10,7 +10,7 @@ use prometheus::{
 };
 use tonic::Code;
 
-use super::{error_info, peer_conduct::Cut};
+use super::{cut::Cut, error_info};
 
 /// The bounds of the buckets of call durations, in seconds, by OpenTelemetry's conventions.
 const BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];

@@ -8,47 +8,19 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 
-/// So many calls must have been given up before a connection is judged by them, as Envoy does
+use super::cut::Cut;
+
+/// How many calls must have been given up before a connection is judged by them, as in Envoy
 /// (`overload.premature_reset_total_stream_count`).
 const LEAST: u64 = 500;
 
-/// How a peer behaves on one connection, and why the connection was cut, if it was.
+/// The conduct of a peer on one connection, by which the connection is cut, if it is.
 #[derive(Debug, Default)]
 pub(super) struct PeerConduct {
     ended: AtomicU64,
     premature: AtomicU64,
     cut: OnceLock<Cut>,
     reading: AtomicWaker,
-}
-
-/// Why a connection was cut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cut {
-    /// The peer gives up its calls, most of them and too soon.
-    Resets,
-    /// HTTP/2's implementation takes what the peer sends for an attack.
-    Flood,
-    /// The peer breaks the protocol.
-    Protocol,
-    /// The peer does not finish what it began.
-    Slow,
-    /// The peer does not speak HTTP/2.
-    NotHttp2,
-}
-
-impl Cut {
-    pub(super) const ALL: [Self; 5] = [Self::Resets, Self::Flood, Self::Protocol, Self::Slow, Self::NotHttp2];
-
-    /// The name in metrics.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Resets => "resets",
-            Self::Flood => "flood",
-            Self::Protocol => "protocol",
-            Self::Slow => "slow",
-            Self::NotHttp2 => "not_http2",
-        }
-    }
 }
 
 impl PeerConduct {
@@ -75,7 +47,7 @@ impl PeerConduct {
         self.cut.get().copied()
     }
 
-    /// Has whoever reads woken up when the connection is cut.
+    /// Wakes this task, which reads from the connection, when the connection is cut.
     pub(super) fn reads(&self, waker: &Waker) {
         self.reading.register(waker);
     }
