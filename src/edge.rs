@@ -35,6 +35,8 @@ mod protocol;
 mod reloadable;
 mod socket;
 mod stage;
+#[doc(hidden)]
+pub mod testing;
 mod tls;
 mod trace_context;
 mod watched;
