@@ -49,7 +49,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    address::Address,
+    address::{Address, InvalidAddress},
     arrival::ArrivalLayer,
     authenticate::AuthenticateLayer,
     authenticator::{Authenticator, Config as AuthConfig, Token},

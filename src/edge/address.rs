@@ -2,23 +2,31 @@ use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// Where callers connect: `HOST:PORT` with an IP address for the host, or `unix:PATH`.
+/// An address that callers connect to: `HOST:PORT` with an IP address for the host, or `unix:PATH`.
+///
+/// ```
+/// use ssm_gateway::edge::Address;
+///
+/// let address: Address = "unix:/run/ssm-gateway.sock".parse()?;
+/// assert!(address.is_local());
+/// # Ok::<(), ssm_gateway::edge::InvalidAddress>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Address {
-    /// A TCP address; port 0 takes a free one.
+    /// A TCP address. For port 0 the system chooses a free port.
     Tcp(SocketAddr),
     /// The path of a Unix socket.
     Unix(PathBuf),
 }
 
-/// Why a text is no address.
+/// A text that is not an address.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?} is not an address to listen on, such as 127.0.0.1:50051 or unix:/run/ssm-gateway.sock")]
 pub struct InvalidAddress(String);
 
 impl Address {
-    /// Whether nobody on another machine can connect.
+    /// Returns whether only callers on the same machine can connect.
     #[must_use]
     pub fn is_local(&self) -> bool {
         match self {

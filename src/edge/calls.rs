@@ -12,9 +12,10 @@ use tokio_util::task::TaskTracker;
 
 use super::{call_end::CallEnd, peer_conduct::PeerConduct};
 
-/// Runs the calls of one connection, each in a task of its own, which may outlive the connection for a moment. hyper hands over
-/// the whole of a call (headers, body, trailers) right after it called the service for it, from the same task: so the service
-/// leaves the end of the call here for the next one that is run.
+/// Runs the calls of one connection, each in a task of its own, which may outlive the connection for a moment.
+///
+/// hyper hands a whole call (headers, body, trailers) to this executor right after it has called the service for the call, from the
+/// same task. So the service leaves the [`CallEnd`] here, for the next call that is run.
 #[derive(Debug, Clone)]
 pub(super) struct Calls(Arc<Shared>);
 
@@ -26,7 +27,7 @@ struct Shared {
 }
 
 pin_project! {
-    /// A call that is dropped when it is overdue, by which hyper resets its stream.
+    /// A call, which is dropped when it is overdue: by that hyper resets its stream.
     #[derive(Debug)]
     struct Running<F> {
         #[pin]
@@ -37,10 +38,13 @@ pin_project! {
     }
 }
 
-/// When the call must be dropped. There is no timer before the call has to wait.
+/// When a call must be dropped. A call that never waits needs no timer.
 enum Overdue {
+    /// The call was not polled yet.
     New,
+    /// The call waits, and no layer has set its bounds.
     Unknown,
+    /// The call waits, and must be dropped when this is ready.
     At(Pin<Box<dyn Future<Output = ()> + Send>>),
 }
 
@@ -49,7 +53,7 @@ impl Calls {
         Self(Arc::new(Shared { tasks: tasks.clone(), conduct: Arc::clone(conduct), next: Mutex::default() }))
     }
 
-    /// Makes the end of the call that is run next.
+    /// Creates the end of the call that is run next.
     pub(super) fn begin(&self) -> Arc<CallEnd> {
         let end = Arc::new(CallEnd::new());
         *self.0.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&end));
@@ -74,7 +78,7 @@ impl<F: Future> Future for Running<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
         if this.call.poll(cx).is_ready() {
-            // What its caller has given up before the first poll is counted as the frames come in.
+            // `Frames` counts calls that were given up before their first poll.
             let is_premature = !matches!(this.overdue, Overdue::New) && this.end.is_premature(Instant::now());
             this.calls.0.conduct.ended(is_premature);
             return Poll::Ready(());

@@ -41,18 +41,19 @@ use super::{
 };
 use crate::display::ErrorChain;
 
-/// By how much the age of connections varies, so that those which came together do not leave together.
+/// How much the maximum age of connections varies, so that connections which were opened together are not closed together.
 const AGE_JITTER: f64 = 0.1;
-/// How often h2 may reset streams for mistakes of the peer's, over the whole life of a connection: hyper's own default. A frame of
-/// data for a call that was refused and forgotten counts as one, too.
+/// How often h2 may reset streams for mistakes of the peer over the whole life of a connection: hyper's own default. A frame of data
+/// for a call that was refused and forgotten counts as such a mistake, too.
 const MAX_ERROR_RESETS: usize = 1024;
-/// How many times as large as ours h2's limit of headers is: what is between them has an answer in gRPC, what is beyond is 431.
+/// How many times as large as the configured limit of headers h2's limit is. Between them a call is refused in gRPC, beyond both with
+/// status 431.
 const HEADER_LIST_FACTOR: u32 = 8;
-/// What a peer may send ahead of a call's reader, and of all together: requests are small.
+/// How many bytes a peer may send ahead of the reader of one call, and of all calls together: requests are small.
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;
 
-/// What all connections share.
+/// The state that all connections share.
 #[derive(Debug)]
 pub(super) struct Connections<S> {
     pub(super) tasks: TaskTracker,
@@ -66,7 +67,7 @@ pub(super) struct Connections<S> {
     pub(super) log_limiters: LogLimiters,
 }
 
-/// How often lines are written that strangers can cause, by kind.
+/// The limits of log lines that strangers can cause, by kind.
 #[derive(Debug, Default)]
 pub(super) struct LogLimiters {
     handshakes: LogLimiter,
@@ -120,7 +121,7 @@ where
         }
     }
 
-    /// Counts a handshake that failed. A connection that said nothing is a probe of the port.
+    /// Counts and logs a handshake that failed. A connection on which nothing was sent is a probe of the port, and is not counted.
     fn failed_handshake(&self, socket: &Socket, error: &dyn Display) {
         let peer = socket.peer();
         if !socket.has_received() {
@@ -132,7 +133,7 @@ where
         }
     }
 
-    /// Counts a connection that was cut.
+    /// Counts and logs a connection that was cut.
     fn cut(&self, socket: &Socket, why: Cut) {
         self.metrics.cut(why);
         let (peer, reason) = (socket.peer(), why.as_str());
@@ -145,7 +146,7 @@ where
         }
     }
 
-    /// How long a connection is used: no longer than what it proves.
+    /// Returns how long a connection is used: no longer than its certificate is valid.
     fn age(&self, peer: Option<&Credential>) -> Duration {
         let age = self.config.max_connection_age.mul_f64(1.0 + AGE_JITTER * (2.0 * fastrand::f64() - 1.0));
         let expires = peer.and_then(|peer| peer.expires);
@@ -153,7 +154,7 @@ where
         left.map_or(age, |left| left.min(age))
     }
 
-    /// Serves a peer that speaks HTTP/2, and no other.
+    /// Serves a peer that speaks HTTP/2, and refuses any other.
     async fn speak<IO>(&self, mut io: IO, socket: &Socket, peer: Option<Credential>)
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -175,7 +176,7 @@ where
         }
     }
 
-    /// Serves HTTP/2 until the peer leaves, is cut, or is sent elsewhere and has had the time to go.
+    /// Serves HTTP/2 until the peer leaves, the connection is cut, or its grace period is over.
     async fn serve_http2<IO>(&self, io: IO, socket: &Socket, peer: Option<Credential>)
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -215,7 +216,8 @@ where
         }
     }
 
-    /// Runs a connection until it ends, or is sent elsewhere and has had the time to go. Returns none if it was still there then.
+    /// Runs a connection until it ends. Sends the peer away when the connection is old enough or the gateway stops, and returns none if
+    /// the connection outlasts the time that it has from then on.
     async fn run<C: GracefulConnection>(
         &self,
         mut connection: Pin<Box<Corked<C>>>,
@@ -241,7 +243,7 @@ where
     }
 }
 
-/// Returns why h2 cut a connection, where it did so for what the peer sent.
+/// Returns why h2 cut a connection, if the peer was the cause.
 fn fault(error: &hyper::Error) -> Option<Cut> {
     let error: &h2::Error = error.source()?.downcast_ref()?;
     (error.is_go_away() && error.is_library()).then(|| match error.reason() {

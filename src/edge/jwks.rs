@@ -8,13 +8,13 @@ use tracing::{debug, warn};
 use super::watched::FileError;
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
-/// What the members of a key are by RFC 7517 and RFC 7518, of those that a public key may have.
+/// The members of a public key that are strings, and those that are lists of strings, by RFC 7517 and RFC 7518.
 const TEXTS: [&str; 11] = ["alg", "crv", "e", "kid", "kty", "n", "use", "x", "x5t", "x5t#S256", "y"];
 const LISTS: [&str; 2] = ["key_ops", "x5c"];
-/// The longest key ID that is shown, and how many skipped keys an error names.
+/// The longest key ID that a message names, and how many skipped keys an error names.
 const MAX_SHOWN_ID: usize = 64;
 const REPORTED: usize = 5;
-/// The shortest modulus of RSA that signatures are checked with, in bytes.
+/// The shortest modulus of an RSA key that is used, in bytes.
 const LEAST_MODULUS: usize = 256;
 
 const BY_RSA: [Algorithm; 6] =
@@ -24,32 +24,32 @@ const BY_RSA: [Algorithm; 6] =
 #[derive(Debug)]
 pub(super) struct Key {
     id: Option<String>,
-    /// What it can have signed.
+    /// The algorithms that signatures by this key can have.
     algorithms: Vec<Algorithm>,
     pub(super) decoding: DecodingKey,
 }
 
 /// Why a key of a set is not used.
 enum Skipped {
-    /// It is of a kind that is not known, or for something else, as RFC 7517 allows in section 5.
+    /// The key is of an unknown kind, or for another use: section 5 of RFC 7517 demands that such keys are ignored.
     Foreign(&'static str),
-    /// It is no key by RFC 7517.
+    /// The key breaks RFC 7517.
     Invalid(String),
 }
 
 impl Key {
-    /// Whether a token with this header may be signed by it. Where one of both has no key ID, the algorithm alone decides.
+    /// Returns whether a token with this header can be signed by the key. Where the token or the key has no ID, the algorithm alone
+    /// decides.
     pub(super) fn is_candidate(&self, algorithm: Algorithm, id: Option<&str>) -> bool {
         let is_meant = self.id.as_deref().zip(id).is_none_or(|(own, meant)| own == meant);
         is_meant && self.algorithms.contains(&algorithm)
     }
 }
 
-/// Reads a JWKS: the keys that can check a signature by one of these algorithms, and the set as a whole fails only if there are
-/// none. Others are logged.
+/// Reads the keys of a JWKS that can check a signature by one of these algorithms. Logs the keys that are skipped.
 ///
 /// # Errors
-/// [`FileError::Content`], with no value of the file in it: a set may hold private keys by mistake.
+/// [`FileError::Content`] if the set has no such key. The error shows no value of the file: a set may hold private keys by mistake.
 pub(super) fn read(file: &Path, jwks: &[u8], allowed: &[Algorithm]) -> Result<Vec<Key>, FileError> {
     let wrong = |reason: String| FileError::Content { file: file.to_owned(), reason };
     let jwks = jwks.strip_prefix(BYTE_ORDER_MARK).unwrap_or(jwks);
@@ -158,7 +158,7 @@ fn point(jwk: &Map<String, Value>, length: usize) -> Result<DecodingKey, Skipped
     Ok(DecodingKey::from_ec_der(&[&[4][..], &x, &y].concat()))
 }
 
-/// A key by its place in the set, and its ID if it has one that can be shown.
+/// Returns a key's place in the set, and its ID if that can be shown.
 fn name(index: usize, jwk: &Value) -> String {
     let id = jwk.get("kid").and_then(Value::as_str);
     let id = id.filter(|id| id.len() <= MAX_SHOWN_ID && id.bytes().all(|byte| byte.is_ascii_graphic()));

@@ -20,28 +20,28 @@ use crate::access::Principal;
 
 /// The longest subject that names a caller.
 const MAX_SUBJECT: usize = 255;
-/// How many tokens are known again without a look at their signature, which costs more than all else of a call.
+/// How many verified tokens are remembered: checking a signature costs more than all else of a call.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9999);
 
-/// Whose JWTs prove a caller; the `[auth.jwt]` table of the configuration file.
+/// The issuer whose JWTs authenticate callers; the `[auth.jwt]` table of the configuration file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The issuer's public keys, a JWKS; used anew when the file changes.
+    /// The file with the issuer's public keys, a JWKS, which is loaded again when it changes.
     pub jwks: PathBuf,
     /// The issuer that the `iss` claim must name.
     pub issuer: String,
     /// The audiences of which the `aud` claim must name one.
     pub audiences: Vec<String>,
-    /// How tokens may be signed.
+    /// The algorithms that tokens may be signed by.
     #[serde(default = "algorithms")]
     pub algorithms: Vec<SigningAlgorithm>,
-    /// By how much the issuer's clock may differ from ours.
+    /// The largest difference between the issuer's clock and the gateway's.
     #[serde(default = "clock_skew", with = "humantime_serde")]
     pub clock_skew: Duration,
 }
 
-/// How a JWT may be signed: by a private key alone, since whoever can check a shared secret can sign with it.
+/// An algorithm that a JWT may be signed by. All sign with a private key: whoever can check a shared secret can sign with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the names of RFC 7518")]
 pub enum SigningAlgorithm {
@@ -66,7 +66,7 @@ fn clock_skew() -> Duration {
     Duration::from_secs(30)
 }
 
-/// Verifies JWTs of one issuer.
+/// Verifies the JWTs of one issuer.
 #[derive(Debug)]
 pub(super) struct Jwt {
     keys: Watched<Keys>,
@@ -75,7 +75,7 @@ pub(super) struct Jwt {
     clock_skew: Duration,
 }
 
-/// The issuer's public keys, and whose tokens were found to be signed by them, by the tokens' hashes.
+/// The issuer's public keys, and the credentials of the tokens that they verified, by the tokens' hashes.
 #[derive(Debug)]
 struct Keys {
     keys: Vec<Key>,
@@ -83,7 +83,10 @@ struct Keys {
 }
 
 impl Config {
-    /// Reads the keys, and again when they change.
+    /// Loads the keys, and again whenever their file has changed, for which it looks `every` so often.
+    ///
+    /// # Errors
+    /// [`FileError`] if the file cannot be read or holds no usable key.
     pub(super) async fn load(self, every: Duration) -> Result<Jwt, FileError> {
         let Self { jwks: file, issuer, audiences, algorithms, clock_skew } = self;
         let algorithms: Vec<Algorithm> = algorithms.into_iter().map(Algorithm::from).collect();
@@ -97,7 +100,10 @@ impl Config {
 }
 
 impl Jwt {
-    /// Returns whose token it is, by this SHA-256 if it was seen before, and when it runs out, which may have been since.
+    /// Returns the credential of a token, of which `hash` is the SHA-256. A token that was verified before may have expired since.
+    ///
+    /// # Errors
+    /// [`InvalidCredential`] if the issuer did not sign the token for this gateway, or the token has expired.
     pub(super) fn verify(&self, token: &str, hash: [u8; 32]) -> Result<Credential, InvalidCredential> {
         let keys = self.keys.get();
         let verified = || keys.verified.lock().unwrap_or_else(PoisonError::into_inner);
@@ -110,7 +116,7 @@ impl Jwt {
         Ok(credential)
     }
 
-    /// Checks the claims of a token that the issuer signed.
+    /// Returns the credential of a token that the issuer signed, by its claims.
     fn credential(&self, claims: &Map<String, Value>) -> Result<Credential, InvalidCredential> {
         let text = |claim| claims.get(claim).and_then(Value::as_str);
         let require = |is_so: bool, reason| if is_so { Ok(()) } else { Err(InvalidCredential::Unknown(reason)) };
@@ -144,13 +150,13 @@ impl Jwt {
     }
 }
 
-/// Seconds since 1970, not always whole; none where they are beyond all clocks.
+/// Returns the time of so many seconds since 1970, which may have a fraction; none if no clock can show it.
 fn time(seconds: f64) -> Option<SystemTime> {
     UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(seconds.max(0.0)).ok()?)
 }
 
-/// Returns the claims of a token that one of these keys signed, or why there are none. Header and claims are decoded here, since
-/// the `jsonwebtoken` crate passes over `crit`, takes a list for an issuer, and does not know `Ed25519`.
+/// Returns the claims of a token that one of these keys signed, or why the token is refused. Header and claims are decoded here, since
+/// the `jsonwebtoken` crate ignores `crit`, accepts a list as the issuer, and does not know `Ed25519`.
 fn signed_claims(token: &str, keys: &[Key]) -> Result<Map<String, Value>, &'static str> {
     const MALFORMED: &str = "it is no JWT, which is three parts in base64url";
     let (message, signature) = token.rsplit_once('.').ok_or(MALFORMED)?;

@@ -19,28 +19,31 @@ use x509_parser::{certificate::X509Certificate, prelude::FromDer as _};
 use super::watched::{FileError, Watched};
 use crate::pem::{self, InvalidPair};
 
-/// The gateway's certificate, and whose certificates prove a caller; the `[edge.tls]` table of the configuration file. All
-/// files are PEM, and used anew when they change.
+/// The gateway's certificate, and the authorities of callers' certificates; the `[edge.tls]` table of the configuration file. All
+/// files are PEM. They are loaded again when they change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The gateway's certificate, and those that lead from it to its authority.
+    /// The gateway's certificate, followed by those that lead to its authority.
     pub cert: PathBuf,
-    /// Its private key.
+    /// The private key of the certificate.
     pub key: PathBuf,
-    /// The authorities whose client certificates prove who calls; absent, no caller is asked for one.
+    /// The authorities whose client certificates authenticate callers; absent, no caller is asked for a certificate.
     pub client_ca: Option<PathBuf>,
-    /// Whether a caller without a client certificate is refused at once, whatever token it has.
+    /// Whether a caller without a client certificate is refused during the handshake, whatever token it has.
     #[serde(default)]
     pub require_client_cert: bool,
 }
 
-/// Takes connections in TLS 1.2 or 1.3.
+/// Accepts connections over TLS 1.2 or 1.3.
 #[derive(Debug)]
 pub(super) struct Tls(Watched<ServerConfig>);
 
 impl Config {
-    /// Reads the files, and again when they change.
+    /// Loads the files, and again whenever they have changed, for which it looks `every` so often.
+    ///
+    /// # Errors
+    /// [`FileError`] if a file cannot be read or cannot be used for TLS.
     pub(super) async fn load(self, every: Duration) -> Result<Tls, FileError> {
         let files = [&self.cert, &self.key].into_iter().chain(&self.client_ca).cloned().collect();
         Watched::load(files, every, move |contents| self.server(contents)).await.map(Tls)
@@ -60,7 +63,7 @@ impl Config {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
         let builder = builder.with_safe_default_protocol_versions();
-        let builder = builder.map_err(|_unsupported| wrong(&self.cert, "neither TLS 1.2 nor TLS 1.3 can be spoken"))?;
+        let builder = builder.map_err(|_unsupported| wrong(&self.cert, "neither TLS 1.2 nor TLS 1.3 is available"))?;
         let builder = match (&self.client_ca, rest) {
             (Some(file), [authorities]) => {
                 builder.with_client_cert_verifier(self.verifier(file, authorities, provider)?)
@@ -72,7 +75,7 @@ impl Config {
         Ok(server)
     }
 
-    /// Why a certificate and a key that could be read cannot be used, in words of our own.
+    /// Returns why a certificate and a key that could be read cannot be used, in words without any of the files'.
     fn mismatch(&self, error: &rustls::Error) -> FileError {
         match error {
             rustls::Error::InconsistentKeys(_) => {
@@ -111,7 +114,7 @@ fn wrong(file: &Path, what: impl Display) -> FileError {
 }
 
 impl Tls {
-    /// Takes a connection by the files as they are now.
+    /// Returns an acceptor that uses the files as they were loaded last.
     pub(super) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(self.0.get())
     }

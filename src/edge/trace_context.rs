@@ -1,4 +1,4 @@
-//! W3C Trace Context: what a caller says of the trace that its call is of (<https://www.w3.org/TR/trace-context/>).
+//! W3C Trace Context: the trace that a caller's call belongs to (<https://www.w3.org/TR/trace-context/>).
 
 use http::HeaderMap;
 use opentelemetry::{
@@ -21,7 +21,7 @@ impl Extractor for Headers<'_> {
     }
 }
 
-/// The trace that a call is of; with a span of its own where traces are on.
+/// Returns the trace that a call belongs to, if its caller named one; with a span of the call's own where traces are on.
 pub(super) fn of_call(headers: &HeaderMap, method: &str, is_traced: bool) -> Option<Context> {
     let parent = headers.contains_key("traceparent").then(|| {
         let context = TraceContextPropagator::new().extract_with_context(&Context::new(), &Headers(headers));
@@ -39,17 +39,17 @@ pub(super) fn of_call(headers: &HeaderMap, method: &str, is_traced: bool) -> Opt
     Some(parent.with_span(span))
 }
 
-/// The ID of its trace.
+/// Returns the ID of a call's trace.
 pub(super) fn trace_id(context: &Context) -> TraceId {
     context.span().span_context().trace_id()
 }
 
-/// Ends the call's own span, if there is one.
+/// Ends the call's own span, if it has one.
 pub(super) fn end(context: &Context, code: Code, attributes: impl IntoIterator<Item = KeyValue>) {
     let span = context.span();
     if span.is_recording() {
         span.set_attributes(attributes);
-        // Of a server's span: only what is the server's fault.
+        // The span of a server fails only by the server's own fault.
         let is_own_fault = matches!(
             code,
             Code::Unknown
