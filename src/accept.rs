@@ -8,8 +8,8 @@ use tracing::warn;
 /// How long to wait before the next try: out of file descriptors, the system fails at once each time.
 const BACKOFF: Duration = Duration::from_millis(100);
 
-/// Returns the next connection of a listener. Calls `next` again, after a pause, while the system cannot accept, and logs the
-/// first of these failures under the listener's name.
+/// Returns the next connection of a listener. Calls `next` again, after a pause, while the system cannot accept, and
+/// logs the first of these failures under the listener's name.
 ///
 /// Cancel safe if `next` is.
 pub(crate) async fn accept<T, F>(listener: &'static str, next: impl Fn() -> F) -> T

@@ -1,11 +1,12 @@
-/// Tells whether `pattern`, in which `*` stands for any characters, means this text. It takes no more time than the
-/// product of both lengths, whatever the pattern.
+/// Returns whether a pattern, in which `*` stands for any characters, matches a text, in a time of at most the product of
+/// both lengths.
 ///
-/// A pattern is a text, too: one that means another means all that the other one does.
+/// Patterns compose: if `a` matches the text of pattern `b`, `a` matches every text that `b` matches. `Policy` relies on
+/// this to authorise a caller's glob.
 pub(super) fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut at, mut in_text) = (0, 0);
-    // Where the last star was, and how far the text was when it came: only that one is ever taken back.
+    // The last star, and where the text that it stands for ends: only this star is ever stretched.
     let mut star = None;
     while let Some(letter) = text.get(in_text) {
         match pattern.get(at) {
@@ -33,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pattern_means_a_name_or_a_glob() {
+    fn a_star_stands_for_any_characters_and_everything_else_for_itself() {
         for pattern in ["default", "*", "def*", "*ault", "d*f*t", "**"] {
             assert!(matches(pattern, "default"), "{pattern}");
         }
@@ -43,7 +44,7 @@ mod tests {
     }
 
     #[test]
-    fn no_pattern_takes_the_stack_or_the_day() {
+    fn a_pattern_of_a_mebibyte_of_stars_is_matched_at_once() {
         let stars = "*".repeat(1 << 20);
         assert!(matches(&stars, "default"));
         assert!(!matches(&format!("{stars}x"), "default"));
@@ -51,7 +52,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_means_a_glob_means_all_that_the_glob_does(wide in "[ab*]{0,6}", narrow in "[ab*]{0,6}", text in "[ab]{0,8}") {
+        fn a_pattern_that_matches_a_pattern_matches_every_text_of_it(
+            wide in "[ab*]{0,6}",
+            narrow in "[ab*]{0,6}",
+            text in "[ab]{0,8}",
+        ) {
             if matches(&wide, &narrow) && matches(&narrow, &text) {
                 prop_assert!(matches(&wide, &text));
             }

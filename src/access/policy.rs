@@ -4,49 +4,69 @@ use serde::{Deserialize, Serialize};
 
 use super::{glob, method::Method, principal::Principal};
 
-/// A rule of the policy, an `[[allow]]` table of the configuration file: what it says is allowed, and nothing else is.
+/// A rule of the policy, an `[[allow]]` table of the configuration file. Rules only add up: a call that no rule allows is
+/// denied.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Allow {
-    /// Whom it allows: a principal, or a glob. Only `anonymous` itself means callers who proved nothing.
+    /// The callers that the rule applies to: a principal, or a glob. Only `anonymous`, in full, applies to callers who
+    /// proved nothing.
     pub principal: String,
-    /// What it allows to call; absent, every method.
+    /// The methods that they may call; absent, every method.
     pub methods: Option<Vec<Method>>,
-    /// What it allows to ask about, as names or globs; absent, every target.
+    /// The targets that they may ask about, by names or globs; absent, every target.
     pub targets: Option<Vec<String>>,
-    /// The smallest `max_age` that it allows to ask for.
+    /// The smallest `max_age` that they may ask for.
     #[serde(default, with = "humantime_serde")]
     pub min_max_age: Duration,
 }
 
-/// Who may ask what.
+/// The rules by which callers are authorised.
+///
+/// ```
+/// use std::time::Duration;
+/// use ssm_gateway::access::{Allow, Denied, Method, Policy, Principal};
+///
+/// let policy = Policy::Rules(vec![Allow {
+///     principal: "spiffe://acme/*".to_owned(),
+///     methods: None,
+///     targets: Some(vec!["prod-*".to_owned()]),
+///     min_max_age: Duration::ZERO,
+/// }]);
+/// let orders = Principal::spiffe("spiffe://acme/orders").ok_or("no SPIFFE ID")?;
+/// let asks = |target| policy.check(&orders, Method::DescribeInstanceInformation, Some(target), None);
+/// assert_eq!(asks("prod-eu"), Ok(()));
+/// assert_eq!(asks("prod-*"), Ok(()), "the rule allows everything that this glob can match");
+/// assert_eq!(asks("*"), Err(Denied::Target));
+/// # Ok::<(), &str>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Policy {
-    /// Everybody may ask everything.
+    /// Every caller may ask everything.
     Open,
-    /// What one of the rules allows.
+    /// A caller may ask what one of these rules allows.
     Rules(Vec<Allow>),
 }
 
-/// Why a call is not allowed: what is missing, by how far the nearest rule goes.
+/// Why a call is denied, by the rule that comes closest to allowing it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Denied {
-    /// A rule for the principal.
+    /// No rule applies to the principal.
     Principal,
-    /// One of them for the method.
+    /// No rule that applies allows the method.
     Method,
-    /// One of these for the target.
+    /// No rule that allows the method allows the target.
     Target,
-    /// One of these for so small a `max_age`; it must be at least this.
+    /// No rule that allows the target allows so small a `max_age`; the smallest that one allows is this.
     MaxAge(Duration),
 }
 
 impl Policy {
-    /// Checks that a principal may call a method about a target, demanding this `max_age`; without a target, about any at all.
-    /// The target may be a glob: then all that it could mean must be allowed.
+    /// Authorises a principal to call a method about a target, with this `max_age`. Without a target, a rule for any target
+    /// suffices. For a glob, one rule must allow everything that the glob can match.
     ///
     /// # Errors
-    /// [`Denied`].
+    /// [`Denied`] if no rule allows the call.
     pub fn check(
         &self,
         principal: &Principal,
@@ -56,10 +76,10 @@ impl Policy {
     ) -> Result<(), Denied> {
         let Self::Rules(rules) = self else { return Ok(()) };
         let (mut denied, mut least) = (Denied::Principal, None);
-        for rule in rules.iter().filter(|rule| rule.is_about(principal)) {
-            if !rule.covers_method(method) {
+        for rule in rules.iter().filter(|rule| rule.applies_to(principal)) {
+            if !rule.allows_method(method) {
                 denied = denied.max(Denied::Method);
-            } else if !target.is_none_or(|target| rule.covers_target(target)) {
+            } else if !target.is_none_or(|target| rule.allows_target(target)) {
                 denied = Denied::Target;
             } else {
                 least = Some(least.map_or(rule.min_max_age, |least: Duration| least.min(rule.min_max_age)));
@@ -71,7 +91,7 @@ impl Policy {
 }
 
 impl Allow {
-    fn is_about(&self, principal: &Principal) -> bool {
+    fn applies_to(&self, principal: &Principal) -> bool {
         if principal.is_anonymous() {
             self.principal == principal.as_str()
         } else {
@@ -79,11 +99,11 @@ impl Allow {
         }
     }
 
-    fn covers_method(&self, method: Method) -> bool {
+    fn allows_method(&self, method: Method) -> bool {
         self.methods.as_ref().is_none_or(|methods| methods.contains(&method))
     }
 
-    fn covers_target(&self, target: &str) -> bool {
+    fn allows_target(&self, target: &str) -> bool {
         self.targets.as_ref().is_none_or(|patterns| patterns.iter().any(|pattern| glob::matches(pattern, target)))
     }
 }
@@ -119,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_rule_says_is_allowed_and_what_is_missing_is_told() {
+    fn a_call_is_allowed_by_a_rule_or_denied_for_what_the_closest_rule_lacks() {
         let (policy, orders) = (policy(), Principal::spiffe("spiffe://acme/orders").unwrap());
         let check = |principal: &Principal, method, target| policy.check(principal, method, Some(target), None);
         assert_eq!(check(&orders, DESCRIBE, "prod-eu"), Ok(()));
@@ -142,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_glob_is_allowed_where_all_that_it_could_mean_is() {
+    fn a_glob_is_allowed_where_everything_that_it_can_match_is() {
         let (policy, orders) = (policy(), Principal::spiffe("spiffe://acme/orders").unwrap());
         for (glob, expected) in [("prod-*", Ok(())), ("prod-e*", Ok(())), ("*", Err(Denied::Target))] {
             assert_eq!(policy.check(&orders, DESCRIBE, Some(glob), None), expected, "{glob}");
@@ -150,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_star_does_not_mean_those_who_proved_nothing() {
+    fn a_star_does_not_apply_to_callers_who_proved_nothing() {
         let rule = |principal: &str, caller: &Principal| {
             let principal = principal.to_owned();
             let rule = Allow { principal, methods: None, targets: None, min_max_age: Duration::ZERO };

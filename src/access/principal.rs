@@ -3,27 +3,27 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-/// Whom no proof can name, as it has no prefix.
+/// The principal of callers who proved nothing: no proof can name it, as it has no prefix.
 const ANONYMOUS_NAME: &str = "anonymous";
 /// The longest SPIFFE ID, and the longest trust domain in one, in bytes.
 const MAX_SPIFFE_ID: usize = 2048;
 const MAX_TRUST_DOMAIN: usize = 255;
 
-/// Who calls, as it was proven: `spiffe://DOMAIN/PATH` or `dns:NAME` by a client certificate, `jwt:SUBJECT` or `token:NAME` by
-/// a bearer token, or else `anonymous`. What comes before the colon tells how, so that no proof passes for another.
+/// An authenticated caller: `spiffe://DOMAIN/PATH` or `dns:NAME` by a client certificate, `jwt:SUBJECT` or `token:NAME` by
+/// a bearer token, or else `anonymous`. The prefix names the kind of proof, so that no proof passes for another.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Principal(Arc<str>);
 
 impl Principal {
-    /// A caller who proved nothing, where that is allowed.
+    /// Returns the principal of callers who proved nothing.
     #[must_use]
     pub fn anonymous() -> Self {
         static ANONYMOUS: LazyLock<Principal> = LazyLock::new(|| Principal(Arc::from(ANONYMOUS_NAME)));
         ANONYMOUS.clone()
     }
 
-    /// The holder of a certificate for this SPIFFE ID, `spiffe://DOMAIN/PATH`; none if it breaks the grammar of the SPIFFE-ID
-    /// standard, where two spellings of one ID could be two principals, or match a rule that is not meant for it.
+    /// Returns the holder of a certificate for this SPIFFE ID, `spiffe://DOMAIN/PATH`; none if the ID breaks the grammar of
+    /// the SPIFFE-ID standard. Otherwise two spellings of one ID could be two principals, or match a rule for another.
     ///
     /// ```
     /// use ssm_gateway::access::Principal;
@@ -42,7 +42,8 @@ impl Principal {
         is_valid.then(|| Self(Arc::from(id)))
     }
 
-    /// Returns whether this is a SPIFFE ID or, where it is a glob, whether one can begin with what stands before its first `*`.
+    /// Returns whether this is a SPIFFE ID or, where it is a glob, whether one can begin with what stands before its
+    /// first `*`.
     ///
     /// ```
     /// use ssm_gateway::access::Principal;
@@ -57,31 +58,31 @@ impl Principal {
         ["", "a", "/a", "a/a", "/a/a", "//a/a"].iter().any(|rest| Self::spiffe(&format!("{before}{rest}")).is_some())
     }
 
-    /// The holder of a certificate for this DNS name.
+    /// Returns the holder of a certificate for this DNS name.
     #[must_use]
     pub fn dns(name: &str) -> Self {
         Self(format!("dns:{}", name.to_ascii_lowercase()).into())
     }
 
-    /// The subject of a JWT.
+    /// Returns the subject of a JWT.
     #[must_use]
     pub fn jwt(subject: &str) -> Self {
         Self(format!("jwt:{subject}").into())
     }
 
-    /// The holder of the static token of this name.
+    /// Returns the holder of the static token of this name.
     #[must_use]
     pub fn token(name: &str) -> Self {
         Self(format!("token:{name}").into())
     }
 
-    /// The text that policies match.
+    /// Returns the text that rules are matched against.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether the caller proved nothing.
+    /// Returns whether the caller proved nothing.
     #[must_use]
     pub fn is_anonymous(&self) -> bool {
         &*self.0 == ANONYMOUS_NAME
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_glob_that_no_spiffe_id_begins_like_is_told() {
+    fn a_glob_that_no_spiffe_id_can_begin_like_is_no_pattern() {
         let full_domain = format!("spiffe://{}*", "a".repeat(255));
         for glob in [
             "spiffe:*",

@@ -4,31 +4,31 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-/// The SHA-256 of a bearer token: what is written of it, so that no file holds the token itself.
+/// The SHA-256 of a bearer token, which the configuration holds in place of the token.
 #[derive(Clone, Copy, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TokenHash([u8; 32]);
 
-/// Why a text is no SHA-256.
+/// A text that is not the SHA-256 of a token.
 #[derive(Debug, thiserror::Error)]
 #[error("a SHA-256 is 64 hexadecimal digits")]
 pub struct InvalidTokenHash;
 
 impl TokenHash {
-    /// The hash of this token.
+    /// Returns the hash of a token.
     #[must_use]
     pub fn of(token: &str) -> Self {
         Self(Sha256::digest(token.as_bytes()).into())
     }
 
-    /// Its bytes.
+    /// Returns the bytes of the hash.
     #[must_use]
     pub fn bytes(self) -> [u8; 32] {
         self.0
     }
 }
 
-/// Takes the same time whatever differs, so that the time says nothing.
+/// Compares in constant time, so that the time reveals nothing.
 impl PartialEq for TokenHash {
     fn eq(&self, other: &Self) -> bool {
         self.0.ct_eq(&other.0).into()
@@ -49,7 +49,7 @@ impl TryFrom<String> for TokenHash {
     }
 }
 
-/// Is not told: a token that is not random could be guessed by it.
+/// Hides the hash: a token that is not random could be guessed from it.
 impl From<TokenHash> for String {
     fn from(_: TokenHash) -> Self {
         "…".to_owned()
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hash_is_what_sha256sum_prints_and_is_not_told() {
+    fn a_hash_is_what_sha256sum_prints_and_is_not_shown() {
         let text = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
         assert_eq!(TokenHash::try_from(text.to_owned()).unwrap(), TokenHash::of("secret"));
         assert_eq!(TokenHash::try_from(text.to_uppercase()).unwrap(), TokenHash::of("secret"));

@@ -2,7 +2,8 @@ use std::{error::Error, fmt, iter};
 
 /// An error and its causes in one line: `cannot read the page: connection refused`.
 ///
-/// Some errors repeat their cause in their own message. Such a cause is left out, if it stands there whole, between colons.
+/// Some errors repeat their cause in their own message. Such a cause is left out, if it stands there whole, between
+/// colons.
 ///
 /// ```
 /// use std::io;

@@ -3,8 +3,8 @@ use std::fmt;
 /// The longest text that is shown.
 const MAX: usize = 64;
 
-/// A setting's value as a message shows it: quoted, if it is short and plain, and else not at all. What is long or odd where a
-/// name belongs may be a key or a token that was put into the wrong place, and a URL with a user may have a password.
+/// The value of a setting, as a message displays it: quoted if it is short and plain, else not at all. A long or odd value
+/// where a name belongs may be a key or a token in the wrong place, and a URL with a user may have a password.
 ///
 /// ```
 /// use ssm_gateway::display::Shown;
@@ -31,7 +31,8 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
-/// Whether a run of letters, digits and slashes in a text is long and mixed, as keys and tokens are, and names are not.
+/// Returns whether a text has a long run of letters, digits and slashes that mixes letters and digits, as keys and tokens
+/// do, and names do not.
 pub(super) fn is_random(text: &str) -> bool {
     let is_mixed = |run: &str| {
         let has = |is: fn(&u8) -> bool| run.bytes().any(|byte| is(&byte));

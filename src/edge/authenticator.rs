@@ -15,8 +15,8 @@ use crate::access::{Principal, TokenHash};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Whether callers who prove nothing are admitted, as `anonymous`. They are anyway where nobody can prove anything and nobody on
-    /// another machine can connect.
+    /// Whether callers who prove nothing are admitted, as `anonymous`. They are anyway where nobody can prove anything
+    /// and nobody on another machine can connect.
     pub allow_anonymous: bool,
     /// Whether bearer tokens may be sent over connections that others could read.
     pub allow_plaintext_tokens: bool,
@@ -51,7 +51,8 @@ impl Config {
         !self.tokens.is_empty() || self.jwt.is_some()
     }
 
-    /// Loads the keys of the JWT issuer, and again whenever their file has changed, for which it looks `every` so often.
+    /// Loads the keys of the JWT issuer, and again whenever their file has changed, for which it looks `every` so
+    /// often.
     /// `has_certificates` says whether connections can prove callers by client certificates.
     ///
     /// # Errors
@@ -68,12 +69,12 @@ impl Config {
 }
 
 impl Authenticator {
-    /// Returns the credential of a caller: its bearer token, or else the certificate of its connection, which many callers may
-    /// share behind a proxy, or else none, where anonymous callers are admitted.
+    /// Returns the credential of a caller: its bearer token, or else the certificate of its connection, which many
+    /// callers may share behind a proxy, or else none, where anonymous callers are admitted.
     ///
     /// # Errors
-    /// [`InvalidCredential`] if the caller has no valid credential. A token that is not valid counts as such even where the
-    /// certificate is.
+    /// [`InvalidCredential`] if the caller has no valid credential. A token that is not valid counts as such even where
+    /// the certificate is.
     pub(super) fn authenticate(
         &self,
         headers: &HeaderMap,

@@ -21,8 +21,8 @@ const MAX_FRAME: usize = 16 << 10;
 /// How much is read at a time.
 const READ: usize = 16 << 10;
 
-/// A connection over a Unix socket, whose `:authority` is replaced by `localhost`. It has no use there, and h2 accepts none of
-/// what clients send: the path of the socket, percent-encoded or bare, or nothing.
+/// A connection over a Unix socket, whose `:authority` is replaced by `localhost`. It has no use there, and h2 accepts
+/// none of what clients send: the path of the socket, percent-encoded or bare, or nothing.
 #[derive(Debug)]
 pub(super) struct AnyAuthority<IO> {
     io: IO,
@@ -77,8 +77,8 @@ impl<IO> AnyAuthority<IO> {
             let Some((header, rest)) = left.split_first_chunk::<HEADER>() else { break };
             let [a, b, c, kind, flags, stream @ ..] = *header;
             let len = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-            // Between the frames of a block there may be no other (RFC 9113, section 6.10). h2 cannot see that, as it reads the block
-            // after its last frame.
+            // Between the frames of a block there may be no other (RFC 9113, section 6.10). h2 cannot see that, as it
+            // reads the block after its last frame.
             if self.block.is_some() && kind != CONTINUATION {
                 return Err(Cut::Protocol);
             }
@@ -97,7 +97,8 @@ impl<IO> AnyAuthority<IO> {
 
     /// Adds a frame to its block, and writes the block when it is complete.
     fn add(&mut self, stream: [u8; 4], kind: u8, flags: u8, payload: &[u8]) -> Result<(), Cut> {
-        /// How many times as large as the list a block may be, by the padding of its frames and the coding of its strings.
+        /// How many times as large as the list a block may be, by the padding of its frames and the coding of its
+        /// strings.
         const MOST: usize = 2;
         let payload = if kind == HEADERS { unpadded(flags, payload).ok_or(Cut::Protocol)? } else { payload };
         let new = || Block { stream, flags, bytes: Vec::new(), frames: 0 };

@@ -14,8 +14,8 @@ use super::{call_end::CallEnd, peer_conduct::PeerConduct};
 
 /// Runs the calls of one connection, each in a task of its own, which may outlive the connection for a moment.
 ///
-/// hyper hands a whole call (headers, body, trailers) to this executor right after it has called the service for the call, from the
-/// same task. So the service leaves the [`CallEnd`] here, for the next call that is run.
+/// hyper hands a whole call (headers, body, trailers) to this executor right after it has called the service for the
+/// call, from the same task. So the service leaves the [`CallEnd`] here, for the next call that is run.
 #[derive(Debug, Clone)]
 pub(super) struct Calls(Arc<Shared>);
 

@@ -16,8 +16,8 @@ use crate::access::Principal;
 /// The tag of a URI among the names of a certificate (RFC 5280, section 4.2.1.6).
 const URI_TAG: u32 = 6;
 
-/// Returns the credential of a connection whose peer has shown a certificate: for its SPIFFE ID, or else for its first DNS name. A
-/// certificate with neither, or with a SPIFFE ID against the rules, proves nobody; the log says why.
+/// Returns the credential of a connection whose peer has shown a certificate: for its SPIFFE ID, or else for its first
+/// DNS name. A certificate with neither, or with a SPIFFE ID against the rules, proves nobody; the log says why.
 pub(super) fn credential(connection: &ServerConnection, limiter: &LogLimiter) -> Option<Credential> {
     let certificate = connection.peer_certificates()?.first()?;
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
@@ -31,8 +31,9 @@ pub(super) fn credential(connection: &ServerConnection, limiter: &LogLimiter) ->
     Some(Credential { principal, expires: UNIX_EPOCH.checked_add(Duration::from_secs(seconds)) })
 }
 
-/// Returns the principal that a certificate proves, if it proves one. As the X509-SVID standard demands, a certificate with a SPIFFE
-/// ID has no other URI. A certificate with a URI that cannot be read proves nobody: the URI may be either.
+/// Returns the principal that a certificate proves, if it proves one. As the X509-SVID standard demands, a certificate
+/// with a SPIFFE ID has no other URI. A certificate with a URI that cannot be read proves nobody: the URI may be
+/// either.
 fn principal(certificate: &X509Certificate<'_>) -> Result<Option<Principal>, &'static str> {
     let names = certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
         ParsedExtension::SubjectAlternativeName(names) => Some(&names.general_names),

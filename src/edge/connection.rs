@@ -41,13 +41,14 @@ use super::{
 };
 use crate::display::ErrorChain;
 
-/// How much the maximum age of connections varies, so that connections which were opened together are not closed together.
+/// How much the maximum age of connections varies, so that connections which were opened together are not closed
+/// together.
 const AGE_JITTER: f64 = 0.1;
-/// How often h2 may reset streams for mistakes of the peer over the whole life of a connection: hyper's own default. A frame of data
-/// for a call that was refused and forgotten counts as such a mistake, too.
+/// How often h2 may reset streams for mistakes of the peer over the whole life of a connection: hyper's own default. A
+/// frame of data for a call that was refused and forgotten counts as such a mistake, too.
 const MAX_ERROR_RESETS: usize = 1024;
-/// How many times as large as the configured limit of headers h2's limit is. Between them a call is refused in gRPC, beyond both with
-/// status 431.
+/// How many times as large as the configured limit of headers h2's limit is. Between them a call is refused in gRPC,
+/// beyond both with status 431.
 const HEADER_LIST_FACTOR: u32 = 8;
 /// How many bytes a peer may send ahead of the reader of one call, and of all calls together: requests are small.
 const STREAM_WINDOW: u32 = 256 << 10;
@@ -121,7 +122,8 @@ where
         }
     }
 
-    /// Counts and logs a handshake that failed. A connection on which nothing was sent is a probe of the port, and is not counted.
+    /// Counts and logs a handshake that failed. A connection on which nothing was sent is a probe of the port, and is
+    /// not counted.
     fn failed_handshake(&self, socket: &Socket, error: &dyn Display) {
         let peer = socket.peer();
         if !socket.has_received() {
@@ -216,8 +218,8 @@ where
         }
     }
 
-    /// Runs a connection until it ends. Sends the peer away when the connection is old enough or the gateway stops, and returns none if
-    /// the connection outlasts the time that it has from then on.
+    /// Runs a connection until it ends. Sends the peer away when the connection is old enough or the gateway stops, and
+    /// returns none if the connection outlasts the time that it has from then on.
     async fn run<C: GracefulConnection>(
         &self,
         mut connection: Pin<Box<Corked<C>>>,

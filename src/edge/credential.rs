@@ -18,8 +18,8 @@ pub(super) struct Credential {
 pub(super) enum InvalidCredential {
     /// The caller has no credential, and needs one.
     Missing,
-    /// The caller's credential is malformed, or the gateway does not know it. The reason is a fixed text, so that nothing of the
-    /// credential can get into it.
+    /// The caller's credential is malformed, or the gateway does not know it. The reason is a fixed text, so that
+    /// nothing of the credential can get into it.
     Unknown(&'static str),
     /// The caller's credential has expired.
     Expired,

@@ -9,8 +9,8 @@ use super::stage::{Stage, Stages};
 /// How long the tasks of calls that were cut off may take to log and count their calls.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The end of a listener: from the last connection that it accepts to the end of the last call. Advances the stage, by which
-/// connections and calls know what to do.
+/// The end of a listener: from the last connection that it accepts to the end of the last call. Advances the stage, by
+/// which connections and calls know what to do.
 #[derive(Debug)]
 pub(super) struct Drain {
     /// How long connections are accepted after the gateway reported that it is not serving.
@@ -25,15 +25,15 @@ pub(super) struct Drain {
 }
 
 impl Drain {
-    /// Waits until no more connections may be accepted: balancers have had `delay` to look elsewhere, or the operator wants the
-    /// gateway to stop at once.
+    /// Waits until no more connections may be accepted: balancers have had `delay` to look elsewhere, or the operator
+    /// wants the gateway to stop at once.
     pub(super) async fn begun(&self) {
         self.stages.reached(Stage::NotServing).await;
         ends_within(self.delay, self.stages.reached(Stage::CutOff)).await;
     }
 
-    /// Sends all peers away and waits for their calls; ends the calls that are left with a status after three quarters of `timeout`,
-    /// and cuts off what is left at its end.
+    /// Sends all peers away and waits for their calls; ends the calls that are left with a status after three quarters
+    /// of `timeout`, and cuts off what is left at its end.
     pub(super) async fn finish(self) {
         let Self { stages, connections, calls, .. } = &self;
         let quarter = self.timeout / 4;

@@ -1,5 +1,5 @@
-//! Watches the frames that a peer sends (RFC 9113, section 4) for those that the peer begins and does not finish, and for calls
-//! that it gives up unseen.
+//! Watches the frames that a peer sends (RFC 9113, section 4) for those that the peer begins and does not finish, and
+//! for calls that it gives up unseen.
 
 use std::{
     io::{self, IoSlice},
@@ -24,10 +24,11 @@ const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
 const ENHANCE_YOUR_CALM: u8 = 11;
 
-/// A connection that fails when its peer takes too long for what it has begun: the settings, a frame, or the frames of one
-/// block of headers. HTTP/2 libraries wait for the rest of these without bound, and pings do not detect such a peer. Nor do the
-/// libraries mind calls that are given up again and again (CVE-2023-44487): [`PeerConduct`] judges calls that a layer has seen,
-/// and this type limits how many others may be given up in a second. A connection that is cut ends with GOAWAY.
+/// A connection that fails when its peer takes too long for what it has begun: the settings, a frame, or the frames of
+/// one block of headers. HTTP/2 libraries wait for the rest of these without bound, and pings do not detect such a
+/// peer. Nor do the libraries mind calls that are given up again and again (CVE-2023-44487): [`PeerConduct`] judges
+/// calls that a layer has seen, and this type limits how many others may be given up in a second. A connection that is
+/// cut ends with GOAWAY.
 #[derive(Debug)]
 pub(super) struct Frames<IO> {
     io: IO,
@@ -61,8 +62,8 @@ struct Unit {
     resets: u32,
 }
 
-/// How many more calls the peer may give up unseen. A second's budget is as many as the peer may have at a time. A few seconds'
-/// budget may be used at once: a peer does so when all its deadlines pass while the gateway does not run.
+/// How many more calls the peer may give up unseen. A second's budget is as many as the peer may have at a time. A few
+/// seconds' budget may be used at once: a peer does so when all its deadlines pass while the gateway does not run.
 #[derive(Debug)]
 struct Resets {
     each_second: f64,
@@ -76,8 +77,8 @@ pub(super) fn max_unseen_resets(max_calls: u32) -> u32 {
 }
 
 impl<IO> Frames<IO> {
-    /// Watches a connection whose preface was read. Its peer must finish each frame within `timeout`, and may have `max_calls` calls
-    /// at a time.
+    /// Watches a connection whose preface was read. Its peer must finish each frame within `timeout`, and may have
+    /// `max_calls` calls at a time.
     pub(super) fn new(io: IO, timeout: Duration, max_calls: u32, conduct: Arc<PeerConduct>) -> Self {
         Self {
             io,

@@ -9,8 +9,8 @@ use tokio::{
 
 /// The preface, with which every connection of HTTP/2 begins (RFC 9113, section 3.4).
 pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// How long a peer that speaks HTTP/1.1 may take for its answer, and how much more of its request is read: a socket that is closed
-/// with unread bytes in it discards the answer.
+/// How long a peer that speaks HTTP/1.1 may take for its answer, and how much more of its request is read: a socket
+/// that is closed with unread bytes in it discards the answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_REQUEST: u64 = 64 << 10;
 
@@ -48,8 +48,8 @@ pub(super) async fn read<IO: AsyncRead + Unpin>(io: &mut IO) -> io::Result<Greet
     }
 }
 
-/// Answers a request of HTTP/1.1 with 505, whose text names the protocols that the gateway speaks. 426 would have to offer an
-/// upgrade, and there is none: RFC 9113 has given up h2c, and HTTP/2 is spoken from the first byte on.
+/// Answers a request of HTTP/1.1 with 505, whose text names the protocols that the gateway speaks. 426 would have to
+/// offer an upgrade, and there is none: RFC 9113 has given up h2c, and HTTP/2 is spoken from the first byte on.
 pub(super) async fn refuse_http1<IO: AsyncRead + AsyncWrite + Unpin>(io: &mut IO) {
     let text = "This port speaks gRPC over HTTP/2 (with prior knowledge, or by ALPN h2 in TLS), not HTTP/1.1.\n\
         Probes by HTTP/1.1 belong to the admin address: /livez and /readyz.\n";

@@ -1,5 +1,6 @@
-//! Rewrites blocks of headers (HPACK, RFC 7541) so that `:authority` is `localhost` whatever the peer sent, and no field refers
-//! to the dynamic table any more. Strings stay as they are coded; of a Huffman code only the length is needed.
+//! Rewrites blocks of headers (HPACK, RFC 7541) so that `:authority` is `localhost` whatever the peer sent, and no
+//! field refers to the dynamic table any more. Strings stay as they are coded; of a Huffman code only the length is
+//! needed.
 
 use std::collections::VecDeque;
 
@@ -55,8 +56,9 @@ impl Rewriter {
         Self { table: VecDeque::new(), size: 0, max_size: MAX_TABLE }
     }
 
-    /// Returns a complete block, rewritten. Leaves out the fields beyond `max_size`, as HTTP/2 counts the size of a list, since few bytes
-    /// of a block can stand for very many; keeps the first field beyond it, so that HTTP/2 refuses the list as too large.
+    /// Returns a complete block, rewritten. Leaves out the fields beyond `max_size`, as HTTP/2 counts the size of a
+    /// list, since few bytes of a block can stand for very many; keeps the first field beyond it, so that HTTP/2
+    /// refuses the list as too large.
     ///
     /// # Errors
     /// [`Malformed`] if the block is not valid HPACK, or wants a dynamic table larger than [`MAX_TABLE`].
@@ -215,8 +217,8 @@ fn write_integer(to: &mut Vec<u8>, first: u8, bits: u32, mut value: usize) {
     to.push(value as u8);
 }
 
-/// Returns how many symbols a text in the Huffman code has. The code is canonical: the number of codes of each length defines it.
-/// An incomplete symbol at the end is padding.
+/// Returns how many symbols a text in the Huffman code has. The code is canonical: the number of codes of each length
+/// defines it. An incomplete symbol at the end is padding.
 fn huffman_len(bytes: &[u8]) -> usize {
     /// How many codes there are of one bit, of two, and so on, up to thirty.
     const CODES: [u32; 30] =

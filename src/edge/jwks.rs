@@ -38,8 +38,8 @@ enum Skipped {
 }
 
 impl Key {
-    /// Returns whether a token with this header can be signed by the key. Where the token or the key has no ID, the algorithm alone
-    /// decides.
+    /// Returns whether a token with this header can be signed by the key. Where the token or the key has no ID, the
+    /// algorithm alone decides.
     pub(super) fn is_candidate(&self, algorithm: Algorithm, id: Option<&str>) -> bool {
         let is_meant = self.id.as_deref().zip(id).is_none_or(|(own, meant)| own == meant);
         is_meant && self.algorithms.contains(&algorithm)
@@ -49,7 +49,8 @@ impl Key {
 /// Reads the keys of a JWKS that can check a signature by one of these algorithms. Logs the keys that are skipped.
 ///
 /// # Errors
-/// [`FileError::Content`] if the set has no such key. The error shows no value of the file: a set may hold private keys by mistake.
+/// [`FileError::Content`] if the set has no such key. The error shows no value of the file: a set may hold private keys
+/// by mistake.
 pub(super) fn read(file: &Path, jwks: &[u8], allowed: &[Algorithm]) -> Result<Vec<Key>, FileError> {
     let wrong = |reason: String| FileError::Content { file: file.to_owned(), reason };
     let jwks = jwks.strip_prefix(BYTE_ORDER_MARK).unwrap_or(jwks);
@@ -116,7 +117,8 @@ fn key(jwk: &Value, allowed: &[Algorithm]) -> Result<Key, Skipped> {
     Ok(Key { id: text(jwk, "kid").filter(|id| !id.is_empty()).map(str::to_owned), algorithms, decoding })
 }
 
-/// Returns the algorithm of this name. `EdDSA` means the curve of `Ed25519`, its newer name (RFC 9864): no other one is known here.
+/// Returns the algorithm of this name. `EdDSA` means the curve of `Ed25519`, its newer name (RFC 9864): no other one is
+/// known here.
 pub(super) fn algorithm(name: &str) -> Option<Algorithm> {
     if name == "Ed25519" { Some(Algorithm::EdDSA) } else { name.parse().ok() }
 }

@@ -41,7 +41,8 @@ pub struct Config {
     pub clock_skew: Duration,
 }
 
-/// An algorithm that a JWT may be signed by. All sign with a private key: whoever can check a shared secret can sign with it.
+/// An algorithm that a JWT may be signed by. All sign with a private key: whoever can check a shared secret can sign
+/// with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the names of RFC 7518")]
 pub enum SigningAlgorithm {
@@ -100,7 +101,8 @@ impl Config {
 }
 
 impl Jwt {
-    /// Returns the credential of a token, of which `hash` is the SHA-256. A token that was verified before may have expired since.
+    /// Returns the credential of a token, of which `hash` is the SHA-256. A token that was verified before may have
+    /// expired since.
     ///
     /// # Errors
     /// [`InvalidCredential`] if the issuer did not sign the token for this gateway, or the token has expired.
@@ -155,8 +157,9 @@ fn time(seconds: f64) -> Option<SystemTime> {
     UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(seconds.max(0.0)).ok()?)
 }
 
-/// Returns the claims of a token that one of these keys signed, or why the token is refused. Header and claims are decoded here, since
-/// the `jsonwebtoken` crate ignores `crit`, accepts a list as the issuer, and does not know `Ed25519`.
+/// Returns the claims of a token that one of these keys signed, or why the token is refused. Header and claims are
+/// decoded here, since the `jsonwebtoken` crate ignores `crit`, accepts a list as the issuer, and does not know
+/// `Ed25519`.
 fn signed_claims(token: &str, keys: &[Key]) -> Result<Map<String, Value>, &'static str> {
     const MALFORMED: &str = "it is no JWT, which is three parts in base64url";
     let (message, signature) = token.rsplit_once('.').ok_or(MALFORMED)?;

@@ -21,8 +21,8 @@ use super::{
 };
 use crate::accept::accept;
 
-/// A bound address with an accept loop of the gateway's own: tonic's waits for idle peers without bound when it stops, and spins
-/// when the process is out of file descriptors.
+/// A bound address with an accept loop of the gateway's own: tonic's waits for idle peers without bound when it stops,
+/// and spins when the process is out of file descriptors.
 #[derive(Debug)]
 pub struct Listener {
     socket: Bound,
@@ -104,9 +104,9 @@ impl Listener {
         &self.addr
     }
 
-    /// Serves HTTP/2 until the gateway is not serving any more, then drains: accepts connections for another `drain_delay`, while
-    /// balancers look elsewhere; then sends all peers away; ends the calls that are left after three quarters of `drain_timeout`;
-    /// cuts off what is left at its end.
+    /// Serves HTTP/2 until the gateway is not serving any more, then drains: accepts connections for another
+    /// `drain_delay`, while balancers look elsewhere; then sends all peers away; ends the calls that are left after
+    /// three quarters of `drain_timeout`; cuts off what is left at its end.
     pub async fn serve<S, B>(self, service: S, stages: Stages, metrics: Metrics)
     where
         S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,

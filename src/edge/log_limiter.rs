@@ -20,7 +20,8 @@ struct State {
 }
 
 impl LogLimiter {
-    /// Counts a line. Returns how many lines were left out before it, if it may be written, and none if it must be left out.
+    /// Counts a line. Returns how many lines were left out before it, if it may be written, and none if it must be left
+    /// out.
     pub(super) fn admit(&self) -> Option<u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();

@@ -24,8 +24,8 @@ pub(super) struct PeerConduct {
 }
 
 impl PeerConduct {
-    /// Counts a call that has ended, and whether its caller gave it up prematurely. Cuts a connection on which at least [`LEAST`]
-    /// calls, and more than half, were.
+    /// Counts a call that has ended, and whether its caller gave it up prematurely. Cuts a connection on which at least
+    /// [`LEAST`] calls, and more than half, were.
     pub(super) fn ended(&self, is_premature: bool) {
         let ended = self.ended.fetch_add(1, Relaxed) + 1;
         if is_premature {

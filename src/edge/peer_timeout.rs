@@ -10,8 +10,8 @@ use tokio::time::{self, Instant, Sleep};
 /// A timer that fires this late shows that the gateway itself did not run.
 const LATE: Duration = Duration::from_millis(100);
 
-/// A time-out for what a peer sends, without the time in which the gateway did not run and so did not read: a timer that fires late
-/// gives the peer as much time again, once. Read what the peer has sent before each poll.
+/// A time-out for what a peer sends, without the time in which the gateway did not run and so did not read: a timer
+/// that fires late gives the peer as much time again, once. Read what the peer has sent before each poll.
 #[derive(Debug)]
 pub(super) struct PeerTimeout {
     due: Instant,

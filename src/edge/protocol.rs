@@ -18,8 +18,8 @@ const TEXT: &[u8] = b"This is a gRPC server: POST with content-type application/
 const GRPC: &str = "application/grpc";
 const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
 
-/// Rejects a request that is no gRPC call: with 405 if its method is not POST, with 415 if its content type is not gRPC's. This is
-/// the outermost layer, so that only calls are counted, logged and traced as calls.
+/// Rejects a request that is no gRPC call: with 405 if its method is not POST, with 415 if its content type is not
+/// gRPC's. This is the outermost layer, so that only calls are counted, logged and traced as calls.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ProtocolLayer;
 

@@ -1,5 +1,5 @@
-//! A connection's socket, which sends all that one poll of the connection writes together: HTTP/2 writes frame by frame, and
-//! a packet for each frame costs more than all else about a connection.
+//! A connection's socket, which sends all that one poll of the connection writes together: HTTP/2 writes frame by
+//! frame, and a packet for each frame costs more than all else about a connection.
 
 use std::{
     future::Future,

@@ -25,7 +25,8 @@ pub struct Watched {
     pub is_waiting: bool,
 }
 
-/// Watches a connection whose peer sends these bytes behind the preface, in pieces of this size, each read before the next is sent.
+/// Watches a connection whose peer sends these bytes behind the preface, in pieces of this size, each read before the
+/// next is sent.
 pub async fn frames(sent: &[u8], size: usize) -> Watched {
     let (peer, io) = tokio::io::duplex(CAPACITY);
     let conduct = Arc::new(PeerConduct::default());
@@ -34,8 +35,8 @@ pub async fn frames(sent: &[u8], size: usize) -> Watched {
     Watched { read, cut: conduct.why_cut().map(Cut::as_str), is_waiting: frames.is_waiting() }
 }
 
-/// Returns what HTTP/2 reads of a connection on which `:authority` is rewritten and lists of headers may have `max_size` bytes. Its
-/// peer sends these bytes, in pieces of this size, each read before the next is sent.
+/// Returns what HTTP/2 reads of a connection on which `:authority` is rewritten and lists of headers may have
+/// `max_size` bytes. Its peer sends these bytes, in pieces of this size, each read before the next is sent.
 ///
 /// # Errors
 /// The reason, if the connection was cut.

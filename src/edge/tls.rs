@@ -19,8 +19,8 @@ use x509_parser::{certificate::X509Certificate, prelude::FromDer as _};
 use super::watched::{FileError, Watched};
 use crate::pem::{self, InvalidPair};
 
-/// The gateway's certificate, and the authorities of callers' certificates; the `[edge.tls]` table of the configuration file. All
-/// files are PEM. They are loaded again when they change.
+/// The gateway's certificate, and the authorities of callers' certificates; the `[edge.tls]` table of the configuration
+/// file. All files are PEM. They are loaded again when they change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {

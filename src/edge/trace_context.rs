@@ -21,7 +21,8 @@ impl Extractor for Headers<'_> {
     }
 }
 
-/// Returns the trace that a call belongs to, if its caller named one; with a span of the call's own where traces are on.
+/// Returns the trace that a call belongs to, if its caller named one; with a span of the call's own where traces are
+/// on.
 pub(super) fn of_call(headers: &HeaderMap, method: &str, is_traced: bool) -> Option<Context> {
     let parent = headers.contains_key("traceparent").then(|| {
         let context = TraceContextPropagator::new().extract_with_context(&Context::new(), &Headers(headers));

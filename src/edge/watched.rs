@@ -36,8 +36,8 @@ pub enum FileError {
 }
 
 impl<T: Send + Sync + 'static> Watched<T> {
-    /// Builds the value from the contents of the files, in their order, and again when they have changed, for which it looks `every` so
-    /// often.
+    /// Builds the value from the contents of the files, in their order, and again when they have changed, for which it
+    /// looks `every` so often.
     ///
     /// # Errors
     /// [`FileError::Read`] if a file cannot be read, and what `make` returns.
@@ -68,7 +68,8 @@ impl<T: Send + Sync + 'static> Watched<T> {
                         info!(file = named, "files changed and are used from now on");
                     }
                     Err(error) => {
-                        // Files are often replaced one by one: an error is reported when it is seen twice in a row, once.
+                        // Files are often replaced one by one: an error is reported when it is seen twice in a row,
+                        // once.
                         let failed = Some(error.to_string());
                         is_reported &= failed == failure;
                         if !is_reported && failed == failure {

@@ -59,7 +59,8 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("jsonwebtoken", &["edge"]),
 ];
 
-/// A folder within a module, and the folders of the module that its files may use. The files right in the module are `MODULE/`.
+/// A folder within a module, and the folders of the module that its files may use. The files right in the module are
+/// `MODULE/`.
 const MAY_USE_WITHIN: &[(&str, &[&str])] = &[
     ("edge/", &[]),
     ("edge/identity", &["edge/"]),
@@ -76,8 +77,8 @@ fn top(module: &str) -> &str {
     module.split('/').next().unwrap()
 }
 
-/// The folder within its top-level module that a file belongs to; none for the file of the top-level module itself, which names
-/// what the others make public.
+/// The folder within its top-level module that a file belongs to; none for the file of the top-level module itself,
+/// which names what the others make public.
 fn folder(module: &str) -> Option<String> {
     let (top, rest) = module.split_once('/')?;
     let divided = |folder: &str| MAY_USE_WITHIN.iter().any(|(name, _)| *name == folder);

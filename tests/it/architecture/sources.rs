@@ -1,5 +1,5 @@
-//! The files of the crate, and which of them uses which: by the paths that their code names, re-exports followed to the file that
-//! defines the name.
+//! The files of the crate, and which of them uses which: by the paths that their code names, re-exports followed to the
+//! file that defines the name.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
