@@ -8,50 +8,52 @@
     reason = "a bench prints, and one that meets what it does not expect must fail"
 )]
 
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::{HeaderMap, HeaderValue, Request, Response};
-use http_body::Frame;
-use http_body_util::{BodyExt as _, Empty, StreamBody};
+use http::{HeaderValue, Request, Response};
+use http_body_util::{BodyExt as _, Empty, Full, combinators::UnsyncBoxBody};
 use ssm_gateway::{
     access::TokenHash,
     edge::{
         ArrivalLayer, AuthConfig, AuthenticateLayer, CatchPanicLayer, HeaderListLayer, LifetimeLayer, LimitsConfig,
-        Metrics, ObserveLayer, ProtocolLayer, Stages, Token, with_error_info,
+        Metrics, ObserveLayer, ProtocolLayer, Stages, Token,
     },
+    grpc::{Body, Failure},
 };
-use tonic::{Status, body::Body};
-use tower::{Layer, ServiceBuilder, ServiceExt as _, service_fn, util::BoxCloneService};
+use tower::{BoxError, Layer, ServiceBuilder, ServiceExt as _, service_fn, util::BoxCloneService};
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _};
 
 const PATH: &str = "/ssm_gateway.v1.InstanceInformationService/DescribeInstanceInformation";
 const CALLS: u32 = 20_000;
 const ROUNDS: usize = 31;
 
-type Stack = BoxCloneService<Request<Empty<Bytes>>, Response<Body>, Infallible>;
+type Boxed = UnsyncBoxBody<Bytes, BoxError>;
+type Stack = BoxCloneService<Request<Empty<Bytes>>, Response<Boxed>, BoxError>;
 
-/// An answer as the service gives it: a page in two frames, and the trailers.
-async fn answer<R>(_: Request<R>) -> Result<Response<Body>, Infallible> {
+/// An answer as the service gives it: a page.
+async fn answer<R>(_: Request<R>) -> Result<Response<Body>, Failure> {
     static PAGE: [u8; 15_000] = [7; 15_000];
-    let trailers =
-        HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))]);
-    let frames = [Frame::data(Bytes::from_static(&PAGE)), Frame::trailers(trailers)].map(Ok::<_, Status>);
-    Ok(Response::new(Body::new(StreamBody::new(futures_util::stream::iter(frames)))))
+    let body = Full::new(Bytes::from_static(&PAGE)).map_err(|never| match never {});
+    Ok(Response::new(body.boxed_unsync()))
 }
 
 /// The layers of the gateway in its order, the innermost `count` of them.
 async fn stacks() -> Vec<(&'static str, Stack)> {
     fn boxed<S, B>(service: S) -> Stack
     where
-        S: tower::Service<Request<Empty<Bytes>>, Response = Response<B>, Error = Infallible, Future: Send>
+        S: tower::Service<Request<Empty<Bytes>>, Response = Response<B>, Error: Into<BoxError>, Future: Send>
             + Clone
             + Send
             + 'static,
-        B: http_body::Body<Data = Bytes, Error = Status> + Send + 'static,
+        B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
-        BoxCloneService::new(service.map_response(|answer| answer.map(Body::new)))
+        BoxCloneService::new(
+            service
+                .map_response(|answer| answer.map(|body| body.map_err(Into::into).boxed_unsync()))
+                .map_err(Into::into),
+        )
     }
     let token = Token { name: "bench".to_owned(), sha256: TokenHash::of("bench-secret") };
     let auth = AuthConfig { tokens: vec![token], ..AuthConfig::default() };
@@ -70,8 +72,7 @@ async fn stacks() -> Vec<(&'static str, Stack)> {
     let authenticate = auth.layer(limits.clone());
     let header_list = HeaderListLayer(16 << 10).layer(authenticate.clone());
     let catch_panic = CatchPanicLayer.layer(header_list.clone());
-    let error_info = ServiceBuilder::new().map_response(with_error_info).service(catch_panic.clone());
-    let observe = observe.layer(error_info.clone());
+    let observe = observe.layer(catch_panic.clone());
     let protocol = ProtocolLayer.layer(observe.clone());
     vec![
         ("the service alone", boxed(service_fn(answer))),
@@ -81,8 +82,7 @@ async fn stacks() -> Vec<(&'static str, Stack)> {
         ("Authenticate, a static token", boxed(authenticate)),
         ("HeaderList", boxed(header_list)),
         ("CatchPanic", boxed(catch_panic)),
-        ("with_error_info", boxed(error_info)),
-        ("Observe: request ID, metrics", boxed(observe)),
+        ("Observe: request ID, metrics, trailers", boxed(observe)),
         ("Protocol", boxed(protocol.clone())),
         ("Observe: the line in JSON, too", boxed(protocol)),
     ]
@@ -96,7 +96,7 @@ fn round(stack: &Stack) -> f64 {
         request.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
         request.headers_mut().insert("authorization", HeaderValue::from_static("Bearer bench-secret"));
         let answer = Box::pin(stack.clone().oneshot(request)).now_or_never().unwrap().unwrap();
-        assert!(answer.into_body().collect().now_or_never().unwrap().unwrap().trailers().is_some());
+        answer.into_body().collect().now_or_never().unwrap().unwrap();
     }
     started.elapsed().as_nanos() as f64 / f64::from(CALLS)
 }

@@ -1,6 +1,6 @@
 //! Who calls and what the policy lets them do, as plain values: principals, rules, globs and hashes of tokens.
 
-mod glob;
+pub(crate) mod glob;
 mod method;
 mod policy;
 mod principal;

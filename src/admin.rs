@@ -1,5 +1,5 @@
-//! What those who look after a running gateway ask it, over HTTP at an address of its own: metrics, probes, how it is, and how it
-//! is configured. Whoever asks over the network without a token is told no more than probes and Prometheus need.
+//! The admin endpoint, plain HTTP at an address of its own: metrics, probes, status and configuration. Off loopback, a request
+//! without a token gets only metrics and probes.
 
 mod access;
 mod page;
@@ -39,19 +39,19 @@ pub use self::status::{Caller, Calls, Failure, Listing, Memory, Reads, Status, T
 use self::{access::Access, page::page};
 use crate::{accept::accept, access::TokenHash};
 
-/// Whoever connects to here must not take the file descriptors that callers need.
+/// The most connections, so that the admin endpoint leaves file descriptors for callers.
 const MAX_CONNECTIONS: usize = 100;
-/// How long a peer may take to ask, and to read the answer.
+/// The longest time for a request, and for a whole connection.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Where administrators ask; the `[admin]` table of the configuration file.
+/// The admin endpoint; the `[admin]` table of the configuration file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The address to bind.
     pub listen: SocketAddr,
-    /// The SHA-256, in hexadecimal, of the token that opens all of it, to other machines too.
+    /// The SHA-256, in hexadecimal, of the token that grants access to everything, from other machines too.
     pub token_sha256: Option<TokenHash>,
 }
 
@@ -61,28 +61,28 @@ impl Default for Config {
     }
 }
 
-/// The gateway that is looked after.
+/// The port to the gateway that the admin endpoint reports on.
 pub trait Gateway: Debug + Send + Sync + 'static {
-    /// All metrics, in Prometheus's text format.
+    /// Returns all metrics, in Prometheus's text format.
     ///
     /// # Errors
-    /// They cannot be written.
+    /// If the metrics cannot be encoded.
     fn metrics(&self) -> Result<String, BoxError>;
 
-    /// Why it should be sent no calls, if it should not.
+    /// Returns why the gateway is not ready for calls, or `None` if it is.
     fn unready(&self) -> Option<String>;
 
-    /// How it is.
+    /// Returns the current status.
     fn status(&self) -> Status;
 
-    /// Its configuration, in TOML, without secrets.
+    /// Returns the configuration, in TOML, without secrets.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// If the configuration cannot be encoded.
     fn config(&self) -> Result<String, BoxError>;
 }
 
-/// A bound address.
+/// A bound admin endpoint.
 #[derive(Debug)]
 pub struct Admin {
     socket: TcpListener,
@@ -90,16 +90,16 @@ pub struct Admin {
     access: Access,
 }
 
-/// Why the address could not be bound.
+/// The address could not be bound.
 #[derive(Debug, thiserror::Error)]
-#[error("could not listen on {0} for administrators")]
+#[error("could not listen on {0} for the admin endpoint")]
 pub struct BindError(SocketAddr, #[source] io::Error);
 
 impl Config {
     /// Binds the address.
     ///
     /// # Errors
-    /// [`BindError`].
+    /// [`BindError`], if the address is in use or the system refuses it.
     pub async fn bind(self) -> Result<Admin, BindError> {
         let failed = |error| BindError(self.listen, error);
         let socket = TcpListener::bind(self.listen).await.map_err(failed)?;
@@ -109,13 +109,13 @@ impl Config {
 }
 
 impl Admin {
-    /// The address that is bound, with the port that was chosen.
+    /// Returns the bound address, with the port that the system selected.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Answers until it is dropped.
+    /// Answers requests until the future is dropped.
     pub async fn serve(self, gateway: Arc<dyn Gateway>) {
         let guarded = Router::new()
             .route("/", get(html))
@@ -136,9 +136,9 @@ impl Admin {
             let (stream, _) = accept("admin", || self.socket.accept()).await;
             while connections.try_join_next().is_some() {}
             let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
-            // How it ends is its peer's affair.
+            // An error of the connection concerns only its peer.
             oldest.push_back(connections.spawn(async { drop(time::timeout(ANSWER_TIMEOUT, connection).await) }));
-            // Whoever opens many and asks nothing is in no probe's way.
+            // The oldest connection is closed, so that idle connections cannot block probes.
             oldest.retain(|connection: &AbortHandle| !connection.is_finished());
             if oldest.len() > MAX_CONNECTIONS
                 && let Some(connection) = oldest.pop_front()
@@ -149,44 +149,44 @@ impl Admin {
     }
 }
 
-type Shared = State<Arc<dyn Gateway>>;
+type GatewayState = State<Arc<dyn Gateway>>;
 
-async fn metrics(State(gateway): Shared) -> Response {
+async fn metrics(State(gateway): GatewayState) -> Response {
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    told(gateway.metrics().map(|metrics| (kind, metrics)))
+    or_error(gateway.metrics().map(|metrics| (kind, metrics)))
 }
 
-async fn readyz(State(gateway): Shared) -> (StatusCode, String) {
+async fn readyz(State(gateway): GatewayState) -> (StatusCode, String) {
     match gateway.unready() {
         None => (StatusCode::OK, "ok\n".to_owned()),
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }
 }
 
-async fn html(State(gateway): Shared) -> Html<String> {
+async fn html(State(gateway): GatewayState) -> Html<String> {
     Html(page(&gateway.status()))
 }
 
-/// A page for people, and JSON for all others.
-async fn status(State(gateway): Shared, headers: HeaderMap) -> Response {
+/// Returns HTML if the client accepts it, otherwise JSON.
+async fn status(State(gateway): GatewayState, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let status = gateway.status();
     if accept.contains("text/html") { Html(page(&status)).into_response() } else { Json(status).into_response() }
 }
 
-async fn config(State(gateway): Shared) -> Response {
-    told(gateway.config())
+async fn config(State(gateway): GatewayState) -> Response {
+    or_error(gateway.config())
 }
 
-/// What is told, or that it cannot be.
-fn told(what: Result<impl IntoResponse, BoxError>) -> Response {
-    what.map_or_else(
+/// Converts a result into a response, an error into status 500.
+fn or_error(result: Result<impl IntoResponse, BoxError>) -> Response {
+    result.map_or_else(
         |error| (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
         IntoResponse::into_response,
     )
 }
 
-/// Nothing of it is kept by a browser, shown within another page, or loads anything.
+/// Forbids browsers to cache an answer, to embed it in another page, or to load anything for it.
 async fn private(mut answer: Response) -> Response {
     let policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
     answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

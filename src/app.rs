@@ -6,6 +6,7 @@ mod routes;
 mod view;
 
 use std::{
+    convert::Infallible,
     net::SocketAddr,
     sync::{
         Arc,
@@ -22,7 +23,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use prometheus::Registry;
 use tokio::sync::mpsc;
-use tonic::Status;
+
 use tower::{Service as TowerService, ServiceBuilder};
 use tracing::{error, info, warn};
 
@@ -35,8 +36,9 @@ use crate::{
     config::{Config, ConfigError},
     display::ErrorChain,
     edge::{
-        self, Address, ArrivalLayer, AuthenticateLayer, Authenticator, CatchPanicLayer, FileError, HeaderListLayer,
-        LifetimeLayer, LimitsLayer, ListenError, Listener, ObserveLayer, ProtocolLayer, Reloadable, Stage, Stages,
+        Address, ArrivalLayer, AuthenticateLayer, Authenticator, CatchPanicLayer, FileError, HeaderListLayer,
+        LifetimeLayer, LimitsLayer, ListenError, Listener, Metrics, ObserveLayer, ProtocolLayer, Reloadable, Stage,
+        Stages,
     },
     listing::{self, Listings, Target},
     model::TargetName,
@@ -67,7 +69,7 @@ struct Live {
 #[derive(Debug, Clone)]
 struct Lasting {
     stages: Stages,
-    metrics: edge::Metrics,
+    metrics: Metrics,
     registry: Registry,
     credentials: CredentialsCache,
     started: Instant,
@@ -318,8 +320,8 @@ impl Live {
         &self,
     ) -> impl TowerService<
         Request<Incoming>,
-        Response = Response<impl Body<Data = bytes::Bytes, Error = Status> + Send + use<>>,
-        Error = std::convert::Infallible,
+        Response = Response<impl Body<Data = bytes::Bytes, Error = Infallible> + Send + use<>>,
+        Error = Infallible,
         Future: Send,
     > + Clone
     + Send
@@ -331,7 +333,6 @@ impl Live {
         ServiceBuilder::new()
             .layer(ProtocolLayer)
             .layer(ObserveLayer { metrics, slow_call: log.slow_call, is_traced: trace.is_on() })
-            .map_response(edge::with_error_info)
             .layer(CatchPanicLayer)
             .layer(HeaderListLayer(edge.max_header_list_size))
             .layer(AuthenticateLayer(Arc::clone(&self.authenticator)))

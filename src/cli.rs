@@ -1,4 +1,4 @@
-//! The command line: a file a subcommand.
+//! The command line, one file per subcommand.
 
 mod admin;
 mod check;
@@ -42,16 +42,15 @@ use crate::{
     telemetry::{LogError, TraceError},
 };
 
-/// Tells which machines AWS Systems Manager manages, and how they are, over gRPC.
+/// Reports over gRPC which machines AWS Systems Manager manages, and their state.
 ///
-/// `demo` shows it all in one process. `serve` is the gateway: callers speak to it in gRPC, it asks AWS for them; `check`
-/// looks at its configuration. `list`, `targets` and `health` are callers; `top` watches. `simulate` is an SSM without AWS.
-/// `proto` writes the contract, for other clients.
+/// `serve` runs the gateway, which answers gRPC calls and asks AWS for the data; `check` validates its configuration. `demo`
+/// runs a gateway and a simulated SSM in one process. `list`, `targets` and `health` call a running gateway; `top` watches one.
+/// `simulate` runs an SSM without AWS. `proto` writes the contract, for other clients.
 ///
-/// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done in part: some targets could not be reached.
+/// Exit codes: 0 success, 1 failure, 2 wrong usage, 3 partial success: some targets could not be reached.
 ///
-/// An option can be given by the environment variable that the help of its command names. A variable that is empty counts as
-/// unset.
+/// The help of each command names the environment variables of its options. An empty variable counts as unset.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 pub struct Cli {
@@ -72,10 +71,10 @@ enum Command {
     Proto(proto::Args),
 }
 
-/// The exit code of a command that did what it could.
+/// The exit code of a command that could not reach some targets.
 const PARTIAL: u8 = 3;
 
-/// Why a command failed, in a sentence together with its sources.
+/// Why a command failed. Its message and those of its sources make one sentence.
 #[derive(Debug, thiserror::Error)]
 enum CliError {
     #[error(transparent)]
@@ -90,9 +89,9 @@ enum CliError {
     Bind(&'static str, #[source] AppError),
     #[error("cannot bind the address that --listen sets: could not simulate SSM on {0}")]
     Simulate(std::net::SocketAddr, #[source] io::Error),
-    #[error("could not wait for signals")]
+    #[error("could not register the signal handlers")]
     Signal(#[source] io::Error),
-    #[error("{0} is a plaintext address: use https://…, or leave --tls-ca, --cert and --key out")]
+    #[error("{0} is a plaintext address: use https://…, or omit --tls-ca, --cert and --key")]
     NotTls(Gateway),
     #[error("cannot load the TLS files of --tls-ca, --cert and --key")]
     Tls(#[source] tonic::transport::Error),
@@ -102,7 +101,7 @@ enum CliError {
     File(&'static str, #[source] io::Error),
     #[error("{} cannot be used", .0.display())]
     Pem(PathBuf, #[source] InvalidPem),
-    #[error("{} holds no bearer token, which is visible ASCII", .0.display())]
+    #[error("{} contains no bearer token: a token is one word of visible ASCII", .0.display())]
     Token(PathBuf),
     #[error("could not reach a gateway at {0}: {1}")]
     Connect(Gateway, String),
@@ -112,15 +111,15 @@ enum CliError {
     Broken(String),
     #[error("cannot read the gateway's status at {0}")]
     Admin(http::uri::Authority, #[source] Box<dyn Error + Send + Sync>),
-    #[error("{0} is another machine, and others could read the token on its way: forward a port of this one to it")]
+    #[error("{0} is another machine, and others could read the token on its way: forward a local port to it instead")]
     PlaintextAdminToken(http::uri::Authority),
-    #[error("the gateway did not answer in the time given")]
+    #[error("the gateway did not answer in time")]
     Timeout,
     #[error("could not read the gateway's answer")]
     Answer(#[from] prost::DecodeError),
-    #[error("the program's own contract is broken")]
+    #[error("the contract in this program is malformed")]
     Descriptors(#[from] prost_reflect::DescriptorError),
-    #[error("the program's own contract has no InstanceInformation")]
+    #[error("the contract in this program has no InstanceInformation")]
     Contract,
     #[error("could not write {}", .0.display())]
     Write(PathBuf, #[source] io::Error),
@@ -128,12 +127,12 @@ enum CliError {
     Output(#[from] io::Error),
     #[error("{} could not be reached", .0.join(", "))]
     Unreachable(Vec<String>),
-    #[error("the gateway says {0}")]
+    #[error("the gateway reports {0}")]
     NotServing(String),
 }
 
 impl CliError {
-    /// Names the flag to change where the address of the gateway or its admin address cannot be bound.
+    /// Converts an error of `App::build`. If an address cannot be bound, the error names the flag that sets it.
     fn naming(listen: &'static str, admin_listen: &'static str) -> impl FnOnce(AppError) -> Self {
         move |error| match error {
             AppError::Listen(ListenError::Bind(..)) => Self::Bind(listen, error),
@@ -144,7 +143,7 @@ impl CliError {
 }
 
 impl Cli {
-    /// Parses the command line of the process and its environment; prints what is wrong and exits if they are no command.
+    /// Parses the command line and the environment of the process. Prints an error and exits if they are invalid.
     #[must_use]
     pub fn from_command_line() -> Self {
         let mut command =
@@ -154,7 +153,7 @@ impl Cli {
         parsed.unwrap_or_else(|error| usage::without_secret(error.format(&mut command), &mut command, &words).exit())
     }
 
-    /// Runs the command to its end.
+    /// Runs the command, and prints its error.
     pub async fn run(self) -> ExitCode {
         let outcome = match self.command {
             Command::Serve(args) => Box::pin(args.run()).await,
@@ -169,31 +168,31 @@ impl Cli {
         };
         match outcome {
             Ok(()) => ExitCode::SUCCESS,
-            // Whoever read the output has read enough.
+            // The reader of the output has closed it, as `head` does: not an error.
             Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
             Err(error) => {
-                // There is no one left to tell if this fails.
-                let _unheard = writeln!(io::stderr(), "error: {}", ErrorChain(&error));
+                // Nothing is left to report to if standard error fails.
+                let _unwritten = writeln!(io::stderr(), "error: {}", ErrorChain(&error));
                 if matches!(error, CliError::Unreachable(_)) { ExitCode::from(PARTIAL) } else { ExitCode::FAILURE }
             }
         }
     }
 }
 
-/// Removes from every option the variable that `is_unset` names: clap would take an empty variable for an empty value.
+/// Removes from every option its variable if `is_unset` says so: clap would parse an empty variable as an empty value.
 fn without_variables(command: clap::Command, is_unset: fn(&OsStr) -> bool) -> clap::Command {
     let command =
         command.mut_args(|arg| if arg.get_env().is_some_and(is_unset) { arg.env(Resettable::Reset) } else { arg });
     command.mut_subcommands(|subcommand| without_variables(subcommand, is_unset))
 }
 
-/// Each time the process is told to stop, by Ctrl-C or SIGTERM.
+/// Returns a stream of the requests to stop: Ctrl-C or SIGTERM.
 fn stop_signals() -> Result<impl Stream<Item = Signal>, CliError> {
     let both = stream::select(signals(SignalKind::interrupt())?, signals(SignalKind::terminate())?);
     Ok(both.map(|()| Signal::Stop))
 }
 
-/// Each time the process is sent a signal of this kind, from now on.
+/// Returns a stream of all signals of this kind from now on.
 fn signals(kind: SignalKind) -> Result<impl Stream<Item = ()>, CliError> {
     let signals = signal(kind).map_err(CliError::Signal)?;
     Ok(stream::unfold(signals, async |mut signals| signals.recv().await.map(|()| ((), signals))))
@@ -203,7 +202,7 @@ fn signals(kind: SignalKind) -> Result<impl Stream<Item = ()>, CliError> {
 mod tests {
     use super::*;
 
-    /// Every option that a variable of ours can give, as `command SSM_GATEWAY_NAME`.
+    /// Returns every option that has a variable, as `command SSM_GATEWAY_NAME`.
     fn variables(command: &clap::Command) -> Vec<String> {
         let of = |command: &clap::Command| {
             let names = command.get_arguments().filter_map(clap::Arg::get_env);

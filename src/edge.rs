@@ -14,7 +14,6 @@ mod connection;
 mod credential;
 mod cut;
 mod drain;
-mod error_info;
 mod frames;
 mod greeting;
 mod header_list;
@@ -53,7 +52,6 @@ pub use self::{
     arrival::ArrivalLayer,
     authenticate::AuthenticateLayer,
     authenticator::{Authenticator, Config as AuthConfig, Token},
-    error_info::with_error_info,
     header_list::HeaderListLayer,
     health::Health,
     jwt::{Config as JwtConfig, SigningAlgorithm},

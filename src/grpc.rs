@@ -1,8 +1,9 @@
-//! gRPC on the wire, the same for every method: what a path names, how requests are read and answers written, how a call is
-//! refused.
+//! What gRPC is to the gateway, the same for every method: the method that a path names, how a request is read and an answer
+//! written, and every reason for which a call fails.
 
 mod call_notes;
-mod refusal;
+mod failure;
+mod reason;
 mod request;
 mod response;
 mod route;
@@ -10,9 +11,10 @@ mod timeout;
 
 pub(crate) use self::{
     call_notes::{CallNotes, Noted},
-    refusal::{GATEWAY, malformed, name, no_such_method, refusal, refusal_with},
+    reason::{Reason, code_name},
     request::{Messages, message},
-    response::{answer, answers},
+    response::{PREFIX, answer, answers, response},
     route::Route,
     timeout::timeout,
 };
+pub use self::{failure::Failure, request::RequestBody, response::Body};

@@ -15,7 +15,7 @@
 //! | [`listing`] | one walk upstream for any number of readers: freshness, failures, memory, cursors |
 //! | [`service`] | the RPCs and the status mapping |
 //! | [`edge`] | listener, TLS and drain; who calls, how much, how long; what is told of every call |
-//! | `grpc` | requests, answers, refusals and notes of a call, the same for every method |
+//! | [`grpc`] | requests, answers, failures and notes of a call, the same for every method |
 //! | `reflection` | the contract as gRPC's reflection describes it |
 //! | `accept` | accepting connections, the same for every listener |
 //! | [`telemetry`] | logs and traces |
@@ -33,7 +33,7 @@ pub mod cli;
 pub mod config;
 pub mod display;
 pub mod edge;
-mod grpc;
+pub mod grpc;
 pub mod listing;
 pub mod model;
 pub mod pem;

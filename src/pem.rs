@@ -1,9 +1,9 @@
-//! PEM files, read strictly: everything in a file is understood, or the file is refused by line and reason. The reader of
-//! `rustls-pki-types` passes over what it does not know, so that an authority or an intermediate certificate is missing
-//! without a word, and its errors print the bytes that it stumbles on, those of private keys included.
+//! Reads PEM files strictly: uses everything in a file, or rejects the file with a line and a reason. The parser of
+//! `rustls-pki-types` was rejected: it skips blocks that it does not know, so that an authority or an intermediate certificate is
+//! silently missing, and its errors print bytes of the file, even those of private keys.
 //!
-//! Understood are a byte order mark, indentation, any line ends, blocks that follow each other on one line (files glued without
-//! a line end), and remarks outside of blocks, as `openssl x509 -text` and bundles of authorities have them.
+//! The reader accepts a byte order mark, indentation, any line ends, blocks that share a line (files concatenated without a line
+//! end), and comments outside of blocks, as `openssl x509 -text` and bundles of authorities write them.
 
 mod blocks;
 
@@ -13,18 +13,18 @@ use x509_parser::{certificate::X509Certificate, prelude::FromDer as _};
 
 use self::blocks::{Block, Kind, blocks};
 
-/// Why a PEM file cannot be used. Its reasons are fixed texts, so that no byte of the file can get into them.
+/// Why a PEM file cannot be used. The reasons are fixed texts, so that no message contains a byte of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPem {
-    /// Something in the file is wrong.
+    /// A line of the file is invalid.
     #[error("line {line}: {reason}")]
     Line {
-        /// Where: the line, from 1.
+        /// The number of the line, from 1.
         line: usize,
-        /// What is wrong there, and what to do.
+        /// The error, and what to do.
         reason: &'static str,
     },
-    /// The file as a whole is wrong.
+    /// The file as a whole is invalid.
     #[error("{0}")]
     File(&'static str),
 }
@@ -32,28 +32,28 @@ pub enum InvalidPem {
 /// Which of two files cannot be used, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPair {
-    /// That of the certificates.
+    /// The file of the certificates.
     #[error(transparent)]
     Cert(InvalidPem),
-    /// That of the private key.
+    /// The file of the private key.
     #[error(transparent)]
     Key(InvalidPem),
 }
 
-/// A certificate or a key, and the line that its block begins in.
+/// A certificate or a key, and the first line of its block.
 type Placed<T> = (usize, T);
 
-/// All that a file holds.
+/// The content of a file.
 #[derive(Default)]
 struct Contents {
     certificates: Vec<Placed<CertificateDer<'static>>>,
     keys: Vec<Placed<PrivateKeyDer<'static>>>,
 }
 
-/// Returns the certificates of a file that holds nothing else, in their order.
+/// Returns the certificates of a file, in their order.
 ///
 /// # Errors
-/// [`InvalidPem`] where the file holds none, a private key, or anything that is not understood.
+/// [`InvalidPem`], if the file contains no certificate, a private key, or anything invalid.
 ///
 /// # Examples
 /// ```
@@ -66,10 +66,10 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, InvalidP
     Contents::of_certificates(pem)?.into_certificates()
 }
 
-/// Returns the certificates of a file that holds authorities alone.
+/// Returns the certificates of a file that contains only authorities.
 ///
 /// # Errors
-/// As of [`certificates`], and where a certificate is neither an authority's nor issued by itself: it would never be used.
+/// As for [`certificates`], and if a certificate is neither an authority's nor self-signed: it would never be used.
 pub fn authorities(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, InvalidPem> {
     let contents = Contents::of_certificates(pem)?;
     let is_authority = |der: &[u8]| {
@@ -78,32 +78,33 @@ pub fn authorities(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, InvalidPe
     };
     match contents.certificates.iter().find(|(_, certificate)| !is_authority(certificate)) {
         Some(&(line, _)) => {
-            let reason = "a certificate that is no authority's, where authorities belong: give that of its issuer";
+            let reason = "the certificate is not an authority's: use the certificate of its issuer";
             Err(InvalidPem::Line { line, reason })
         }
         None => contents.into_certificates(),
     }
 }
 
-/// Returns the private key of a file that holds one, and nothing else but its parameters.
+/// Returns the private key of a file. Besides the key, the file may contain only its parameters.
 ///
 /// # Errors
-/// [`InvalidPem`] where the file holds no key, several keys, an encrypted key, a certificate, or anything that is not understood.
+/// [`InvalidPem`], if the file contains no key, several keys, an encrypted key, a certificate, or anything invalid.
 pub fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, InvalidPem> {
     let contents = Contents::read(pem)?;
     match contents.certificates.first() {
         Some(&(line, _)) => {
-            let reason = "a certificate, where only the private key belongs: are two files swapped?";
+            let reason = "a certificate in the file of the private key: are two files swapped?";
             Err(InvalidPem::Line { line, reason })
         }
         None => contents.into_key(),
     }
 }
 
-/// Returns the certificates of one file and the private key of another. One file that holds both may stand for each.
+/// Returns the certificates of one file and the private key of another. Both arguments may be the same file, with certificates and
+/// key.
 ///
 /// # Errors
-/// [`InvalidPair`], as of [`certificates`] and [`private_key`].
+/// [`InvalidPair`], as for [`certificates`] and [`private_key`].
 pub fn pair(cert: &[u8], key: &[u8]) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), InvalidPair> {
     if cert != key {
         let certificates = certificates(cert).map_err(InvalidPair::Cert)?;
@@ -114,13 +115,13 @@ pub fn pair(cert: &[u8], key: &[u8]) -> Result<(Vec<CertificateDer<'static>>, Pr
     Ok((certificates, Contents { certificates: Vec::new(), keys }.into_key().map_err(InvalidPair::Key)?))
 }
 
-/// Writes certificates as PEM that every other reader understands.
+/// Writes certificates as PEM that every parser accepts.
 #[must_use]
 pub fn write_certificates(certificates: &[CertificateDer<'_>]) -> String {
     certificates.iter().map(|certificate| write("CERTIFICATE", certificate)).collect()
 }
 
-/// Writes a private key as PEM that every other reader understands.
+/// Writes a private key as PEM that every parser accepts.
 #[must_use]
 pub fn write_key(key: &PrivateKeyDer<'_>) -> String {
     let label = match key {
@@ -136,13 +137,12 @@ fn write(label: &str, der: &[u8]) -> String {
 }
 
 impl Contents {
-    /// Of a file where keys do not belong.
+    /// Reads a file of certificates, which must not contain keys.
     fn of_certificates(pem: &[u8]) -> Result<Self, InvalidPem> {
         let contents = Self::read(pem)?;
         match contents.keys.first() {
             Some(&(line, _)) => {
-                let reason =
-                    "a private key, where certificates belong: are two files swapped, or is it in the wrong one?";
+                let reason = "a private key in a file of certificates: are two files swapped?";
                 Err(InvalidPem::Line { line, reason })
             }
             None => Ok(contents),
@@ -155,7 +155,7 @@ impl Contents {
             let key = match kind {
                 Kind::Certificate => {
                     if !X509Certificate::from_der(&der).is_ok_and(|(rest, _)| rest.is_empty()) {
-                        let reason = "the block is called a certificate, and what it holds is none";
+                        let reason = "the block is labelled CERTIFICATE but contains none";
                         return Err(InvalidPem::Line { line, reason });
                     }
                     contents.certificates.push((line, der.into()));
@@ -173,7 +173,7 @@ impl Contents {
 
     fn into_certificates(self) -> Result<Vec<CertificateDer<'static>>, InvalidPem> {
         if self.certificates.is_empty() {
-            return Err(InvalidPem::File("it holds no certificate in PEM"));
+            return Err(InvalidPem::File("the file contains no PEM certificate"));
         }
         Ok(self.certificates.into_iter().map(|(_, certificate)| certificate).collect())
     }
@@ -182,9 +182,9 @@ impl Contents {
         let mut keys = self.keys.into_iter();
         match (keys.next(), keys.next()) {
             (Some((_, key)), None) => Ok(key),
-            (None, _) => Err(InvalidPem::File("it holds no private key in PEM")),
+            (None, _) => Err(InvalidPem::File("the file contains no PEM private key")),
             (Some(_), Some((line, _))) => {
-                Err(InvalidPem::Line { line, reason: "a second private key, where one belongs: which is meant?" })
+                Err(InvalidPem::Line { line, reason: "a second private key: the file must contain only one" })
             }
         }
     }

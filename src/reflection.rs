@@ -9,14 +9,14 @@ use std::{
 use futures_util::stream;
 use http::{Request, Response};
 use prost_reflect::{DescriptorPool, EnumDescriptor, FileDescriptor, MessageDescriptor, ServiceDescriptor};
-use tonic::{Code, Status, body::Body};
+use tonic::Code;
 use tonic_reflection::pb::v1::{
     ErrorResponse, ExtensionNumberResponse, ExtensionRequest, FileDescriptorResponse, ListServiceResponse,
     ServerReflectionRequest, ServerReflectionResponse, ServiceResponse, server_reflection_request::MessageRequest,
     server_reflection_response::MessageResponse,
 };
 
-use crate::grpc::{Messages, answers};
+use crate::grpc::{Body, Failure, Messages, RequestBody, answers};
 
 /// The reflection service over a pool of descriptors, all of whose services are listed.
 #[derive(Debug, Clone)]
@@ -46,7 +46,7 @@ impl Reflection {
     ///
     /// # Errors
     /// What [`Messages::new`] refuses.
-    pub(crate) fn answer(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
+    pub(crate) fn answer(&self, request: Request<RequestBody>) -> Result<Response<Body>, Failure> {
         let messages = Messages::<ServerReflectionRequest>::new(request, self.max_request_size)?;
         let descriptors = Arc::clone(&self.descriptors);
         Ok(answers(stream::unfold(Some(messages), move |messages| {

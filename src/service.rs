@@ -1,10 +1,9 @@
 //! The RPCs: each one validates, asks a listing, and converts. Errors become a status here, once.
 
 mod answer;
-mod caller;
+mod call_context;
 mod compress;
 mod describe;
-mod failure;
 mod provenance;
 mod status;
 mod stream;
@@ -15,13 +14,14 @@ use std::sync::Arc;
 
 use http::{Request, Response};
 use serde::{Deserialize, Serialize};
-use tonic::{Status, body::Body};
 
-use self::{caller::Caller, compress::Compression, describe::describe, stream::stream, targets::list_targets};
+use self::{
+    call_context::CallContext, compress::Compression, describe::describe, stream::stream, targets::list_targets,
+};
 pub use self::{compress::Encoding, stream::page_head};
 use crate::{
     access::{Method, Policy},
-    grpc::message,
+    grpc::{Body, Failure, RequestBody, message},
     listing::Listings,
     model::TargetName,
 };
@@ -80,16 +80,16 @@ impl Service {
     /// Answers a call of this method.
     ///
     /// # Errors
-    /// A status with an `ErrorInfo`, where the call fails before the first message of its answer.
-    pub async fn answer(&self, method: Method, request: Request<Body>) -> Result<Response<Body>, Status> {
+    /// [`Failure`], if the call fails before the first message of its answer.
+    pub async fn answer(&self, method: Method, request: Request<RequestBody>) -> Result<Response<Body>, Failure> {
         let serving = &*self.0;
         let max = serving.config.max_request_size;
         let compression = Compression::of(&serving.config, request.headers());
-        let caller = Caller::new(&serving.policy, request.extensions(), method).taking(compression);
+        let call = CallContext::new(serving, request.extensions(), method, compression)?;
         match method {
-            Method::DescribeInstanceInformation => describe(serving, &caller, message(request, max).await?).await,
-            Method::StreamInstanceInformation => stream(serving, &caller, message(request, max).await?).await,
-            Method::ListTargets => list_targets(serving, &caller, message(request, max).await?),
+            Method::DescribeInstanceInformation => describe(serving, &call, message(request, max).await?).await,
+            Method::StreamInstanceInformation => stream(serving, &call, message(request, max).await?).await,
+            Method::ListTargets => Ok(list_targets(serving, &call, message(request, max).await?)),
         }
     }
 }

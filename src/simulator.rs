@@ -1,6 +1,23 @@
-//! An SSM for `demo`, tests and benches: answers `DescribeInstanceInformation` over HTTP in AWS JSON 1.1 from made-up
-//! fleets, one an account and region, as real AWS has been seen to answer, and misbehaves on demand. STS's `AssumeRole` is
-//! beside it. Shares no code with [`crate::upstream`], or both would share the same mistake.
+//! A simulated SSM for `demo`, tests and benches. Answers `DescribeInstanceInformation` over HTTP in AWS JSON 1.1, as observed from
+//! real AWS, from made-up fleets, one per account and region, and misbehaves on demand. Also answers STS's `AssumeRole`. Shares no
+//! code with the SSM adapter, because both would then share the same mistakes.
+//!
+//! # Examples
+//! ```
+//! # #[tokio::main]
+//! # async fn main() -> std::io::Result<()> {
+//! use ssm_gateway::simulator::{Config, Failure, FailureKind, Faults};
+//!
+//! let simulator = Config { nodes: 100, ..Config::default() }.start().await?;
+//! let endpoint = simulator.url(); // for `upstream.endpoint_url`, or any AWS client
+//! assert!(endpoint.starts_with("http://127.0.0.1:"));
+//!
+//! let throttling = Failure { calls: Some(3), ..Failure::always(FailureKind::Throttling) };
+//! simulator.set_faults(Faults { failures: vec![throttling], ..Faults::default() });
+//! assert_eq!(simulator.stats().calls, 0);
+//! # Ok(())
+//! # }
+//! ```
 
 mod faults;
 mod fleet;
@@ -32,22 +49,22 @@ pub use self::{
     identity::Scope,
 };
 
-/// What to simulate.
+/// The settings of a simulator.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The address to bind; port 0 takes a free one.
+    /// The address to bind; port 0 selects a free port.
     pub listen: SocketAddr,
-    /// How many nodes each fleet has.
+    /// The number of nodes in each fleet.
     pub nodes: usize,
-    /// What the fleets are made from: equal seeds make equal fleets.
+    /// The seed of the fleets: equal seeds make equal fleets.
     pub seed: u64,
-    /// How long a NextToken may be used.
+    /// How long a NextToken is valid.
     pub token_lifetime: Duration,
-    /// How long the session of an assumed role lasts; absent, as long as its caller asks.
+    /// How long the session of an assumed role lasts; by default, as long as its caller requests.
     pub session_lifetime: Option<Duration>,
-    /// The external ID that roles demand, if any.
+    /// The external ID that roles require, if any.
     pub external_id: Option<String>,
-    /// How to misbehave from the start.
+    /// The faults from the start.
     pub faults: Faults,
 }
 
@@ -65,7 +82,7 @@ impl Default for Config {
     }
 }
 
-/// A running simulator. Dropping it stops it.
+/// A running simulator. Dropping the value stops the simulator and closes its connections.
 #[derive(Debug)]
 pub struct Simulator {
     addr: SocketAddr,
@@ -73,30 +90,30 @@ pub struct Simulator {
     _tasks: JoinSet<()>,
 }
 
-/// What the simulator was asked so far.
+/// Statistics on the calls so far.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub struct Stats {
-    /// How many calls came in, failed ones included, those to STS not.
+    /// Calls to SSM, failed ones included.
     pub calls: u64,
-    /// How many of them were throttled by rate.
+    /// Calls that [`Faults::rate`] throttled.
     pub throttled: u64,
-    /// How many there were for each account and region, as `ACCOUNT/REGION`.
+    /// Calls by account and region, as `ACCOUNT/REGION`.
     pub calls_by_scope: BTreeMap<String, u64>,
-    /// How often a role was assumed.
+    /// Successful calls of `AssumeRole`.
     pub roles_assumed: u64,
-    /// The body of the last of them.
+    /// The body of the last call to SSM.
     pub last_request: Value,
 }
 
-/// What every connection shares.
+/// The state that all connections share.
 #[derive(Debug)]
 struct State {
     config: Config,
     fleets: Mutex<HashMap<Scope, Arc<Fleet>>>,
     sessions: Mutex<Sessions>,
     faults: Mutex<Faults>,
-    /// Those of single scopes, in place of `faults`.
+    /// The faults of single scopes, which replace `faults`.
     faults_by_scope: Mutex<HashMap<Scope, Faults>>,
     buckets: Mutex<HashMap<Scope, Bucket>>,
     random: Mutex<fastrand::Rng>,
@@ -104,10 +121,10 @@ struct State {
 }
 
 impl Config {
-    /// Serves; fleets are made when they are asked for.
+    /// Binds the address and serves in a task of its own. A fleet is made at the first call to it.
     ///
     /// # Errors
-    /// What the system says to binding the address.
+    /// If the address cannot be bound.
     pub async fn start(self) -> io::Result<Simulator> {
         let socket = TcpListener::bind(self.listen).await?;
         let addr = socket.local_addr()?;
@@ -128,29 +145,29 @@ impl Config {
 }
 
 impl Simulator {
-    /// The address that is bound.
+    /// Returns the bound address.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// The endpoint to give to an AWS client.
+    /// Returns the endpoint for an AWS client.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.addr)
     }
 
-    /// Misbehaves in these ways from now on, and in no other, but for scopes that have faults of their own.
+    /// Replaces the faults of all scopes that have no faults of their own.
     pub fn set_faults(&self, faults: Faults) {
         *lock(&self.state.faults) = faults;
     }
 
-    /// Misbehaves in these ways, and in no other, to callers of one account and region.
+    /// Replaces the faults of one account and region.
     pub fn set_faults_of(&self, scope: Scope, faults: Faults) {
         lock(&self.state.faults_by_scope).insert(scope, faults);
     }
 
-    /// What was asked so far.
+    /// Returns the statistics so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
         lock(&self.state.stats).clone()
@@ -158,7 +175,7 @@ impl Simulator {
 }
 
 impl State {
-    /// Takes note of a call, and decides how it fares.
+    /// Counts a call, and decides its outcome.
     fn admit(&self, scope: Option<&Scope>, request: Value) -> Effect {
         let mut stats = lock(&self.stats);
         stats.calls += 1;
@@ -178,7 +195,7 @@ impl State {
         effect
     }
 
-    /// Decides how the next call of the scope fares.
+    /// Decides the outcome of the next call of the scope.
     fn draw(&self, scope: Option<&Scope>) -> Effect {
         let random = &mut lock(&self.random);
         let mut by_scope = lock(&self.faults_by_scope);
@@ -188,7 +205,7 @@ impl State {
         }
     }
 
-    /// Whether nobody may assume this role of the account, asking in this region.
+    /// Returns whether `AssumeRole` denies this role of the account in this region.
     fn denies(&self, scope: &Scope, role: &String) -> bool {
         let by_scope = lock(&self.faults_by_scope);
         let is_denied = |faults: &Faults| faults.denied_roles.contains(role);
@@ -202,7 +219,7 @@ impl State {
     }
 }
 
-/// Nothing that a panic could leave half done is kept under these locks.
+/// Locks a mutex. Poisoning is ignored, because no holder can leave the state half changed.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! What the program tells of itself while it runs: logs on standard error, and traces by OTLP.
+//! Logs on standard error, and traces over OTLP.
 
 mod batched;
 mod logs;

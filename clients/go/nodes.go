@@ -1,4 +1,4 @@
-// A client of ssm-gateway: what a service needs of it, to be taken over as it stands.
+// A client of ssm-gateway, to be copied into a service.
 //
 // As a program it prints the nodes that are online.
 package main
@@ -35,12 +35,12 @@ import (
 //go:generate buf generate ../../proto
 //go:generate cp ../../proto/ssm_gateway/v1/service_config.json ssmgateway/
 
-// Round robin over replicas, health checks, the longest that a call may take, and retries of what may be retried.
+// Round robin over replicas, health checks, time-outs, and retries of errors that are safe to retry.
 //
 //go:embed ssmgateway/service_config.json
 var serviceConfig string
 
-// bearer proves by a token who calls.
+// bearer authenticates each call with a token.
 type bearer string
 
 func (token bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
@@ -49,10 +49,10 @@ func (token bearer) GetRequestMetadata(context.Context, ...string) (map[string]s
 
 func (bearer) RequireTransportSecurity() bool { return true }
 
-// Connect connects: in TLS, trusting ca or else whom the system trusts, with a token that proves who calls. With neither, without
-// TLS.
+// Connect connects to a gateway. With ca or a token it uses TLS and trusts ca, or else the system's authorities; a token authenticates
+// each call. With neither, the connection is not encrypted.
 func Connect(address string, ca []byte, token string) (*grpc.ClientConn, error) {
-	// A connection that has gone silent is noticed.
+	// Detects a connection that no longer answers.
 	alive := keepalive.ClientParameters{Time: time.Minute, Timeout: 20 * time.Second}
 	options := []grpc.DialOption{grpc.WithDefaultServiceConfig(serviceConfig), grpc.WithKeepaliveParams(alive)}
 	if ca == nil && token == "" {
@@ -72,7 +72,7 @@ func Connect(address string, ca []byte, token string) (*grpc.ClientConn, error) 
 	return grpc.NewClient(address, options...)
 }
 
-// Pages gives all nodes that the request asks for, by a call a page, each of which may take so long.
+// Pages yields all nodes that the request selects. It makes one call per page, each with this timeout.
 func Pages(
 	ctx context.Context, client ssmgateway.InstanceInformationServiceClient, timeout time.Duration,
 	request *ssmgateway.DescribeInstanceInformationRequest,
@@ -105,11 +105,11 @@ func Pages(
 	}
 }
 
-// Stream gives all pages of all targets that the request asks for, until ctx is done, and takes up a stream that breaks off where
-// it was. It sets the request's resume tokens itself.
+// Stream yields all pages of all targets that the request selects, until ctx is done, and resumes a stream that breaks off. It sets
+// the request's resume tokens itself.
 //
-// A reader who is slow holds the walk back: little more than what it reads is sent, or asked of AWS. In place of nodes a page may
-// tell why its target is unreachable.
+// A slow reader slows the walk: the gateway sends, and fetches from AWS, little more than what the reader reads. A page may have the
+// reason why its target is unreachable in place of nodes.
 func Stream(
 	ctx context.Context, client ssmgateway.InstanceInformationServiceClient,
 	request *ssmgateway.StreamInstanceInformationRequest,
@@ -120,7 +120,7 @@ func Stream(
 		request, tokens := proto.CloneOf(request), map[string]string{}
 		for {
 			request.ResumeTokens = slices.Collect(maps.Values(tokens))
-			// What has begun waits until it can go on; what has not fails once the service config has tried it often enough.
+			// A stream that has begun waits for a gateway; the first call fails after the attempts of the service config.
 			stream, err := client.StreamInstanceInformation(ctx, request, grpc.WaitForReady(len(tokens) > 0))
 			hasBegun := false
 			for err == nil {
@@ -144,14 +144,14 @@ func Stream(
 	}
 }
 
-// Problem is what the details of an error tell. RetryDelay is 0 where nothing is known.
+// Problem holds the details of an error. RetryDelay is 0 if the error advises none.
 type Problem struct {
 	Reason     string
 	Fields     []string
 	RetryDelay time.Duration
 }
 
-// Explain decodes the details of an error, of which one that the gateway never saw has none.
+// Explain decodes the details of an error. An error that does not come from the gateway has none.
 func Explain(err error) (problem Problem) {
 	for _, detail := range status.Convert(err).Details() {
 		switch detail := detail.(type) {
@@ -168,7 +168,7 @@ func Explain(err error) (problem Problem) {
 	return problem
 }
 
-// fromEnvironment reads the file that the variable names, if it names one.
+// fromEnvironment reads the file that the variable names, if the variable is set.
 func fromEnvironment(name string) ([]byte, error) {
 	if file := os.Getenv(name); file != "" {
 		return os.ReadFile(file)

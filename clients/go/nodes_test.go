@@ -17,7 +17,7 @@ import (
 	"example.com/nodes/ssmgateway"
 )
 
-// read gives what is in the file that the variable names: `clients/test` sets it, and starts the gateway.
+// read returns the file that the variable names. `clients/test` sets the variable and starts the gateway.
 func read(t *testing.T, name string) []byte {
 	content, err := fromEnvironment(name)
 	if err != nil || content == nil {
@@ -101,7 +101,7 @@ func TestStream(t *testing.T) {
 }
 
 func TestCut(t *testing.T) {
-	// Each connection ends after less than half of a fleet, and for a while there is none after the first.
+	// Each connection breaks before half of a fleet, and for a while after the first every connection is closed.
 	cut := client(t, "CUT_ADDRESS", string(read(t, "SSM_GATEWAY_TOKEN_FILE")))
 	fleets, reasons := map[string][]*ssmgateway.InstanceInformation{}, map[string]string{}
 	request := &ssmgateway.StreamInstanceInformationRequest{Targets: []string{"fleet", "other", "denied"}}
@@ -137,7 +137,7 @@ func TestSlowReader(t *testing.T) {
 			t.Fatal(err)
 		}
 		if resumed.IsZero() {
-			// Another reader gets to the end of as long a walk.
+			// Another reader reads a walk of the same length to its end.
 			other := proto.CloneOf(slow)
 			other.Filters = []*ssmgateway.InstanceInformationStringFilter{
 				{Key: proto.String("PlatformTypes"), Values: []string{"Linux", "Windows", "MacOS"}},
@@ -175,7 +175,7 @@ func TestDenied(t *testing.T) {
 }
 
 func TestThrottle(t *testing.T) {
-	// AWS throttles once, and advises to wait longer than all the retries that do not listen would take together.
+	// AWS throttles once, and advises a delay longer than all retries that ignore it would take together.
 	started := time.Now()
 	nodes, err := walk(t, gateway(t), 30*time.Second, "throttled-go")
 	if err != nil || len(nodes) != 1237 || time.Since(started) < 2*time.Second {
@@ -184,7 +184,7 @@ func TestThrottle(t *testing.T) {
 }
 
 func TestThrottledStream(t *testing.T) {
-	// The error comes before the headers of an answer, or no policy would retry it.
+	// The error precedes the headers of an answer; otherwise no policy would retry it.
 	started := time.Now()
 	request := &ssmgateway.StreamInstanceInformationRequest{Targets: []string{"throttled-go-stream"}}
 	if nodes := stream(t, gateway(t), request); len(nodes) != 1237 || time.Since(started) < 2*time.Second {

@@ -1,4 +1,4 @@
-"""A gateway with TLS and a token in front of simulated SSMs, and a connection to it that does not last."""
+"""A gateway with TLS and a token in front of simulated SSMs, and an address whose connections break."""
 
 import contextlib
 import hashlib
@@ -23,29 +23,29 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/peers"))
 from fleet import read_by_boto3  # noqa: E402
 
-# What all programs say.
+# The output of all programs.
 LOG = ROOT / ".tools/clients.log"
 ACCOUNT = "123456789012"
 NODES = 1237
 LARGE = 40_000
 # Less than half of the fleet.
 CUT_AFTER = 150_000
-# How long no connection lasts after the first that was cut, in seconds: longer than the retries of the service config take.
+# For so many seconds after the first cut every connection is closed: longer than the retries of the service config take.
 OUTAGE = 3
-# What is wrong with a target, as the simulator takes it.
+# The faults of targets, in the simulator's format.
 FAULTS = {
     "denied": {"failures": [{"kind": "access_denied"}]},
     "silent": {"failures": [{"kind": "hang"}]},
-    # Longer than all the retries of the service config take together, if they do not wait for it.
+    # Longer than all retries of the service config take together if they ignore the advice.
     "throttled": {"failures": [{"kind": "throttling", "calls": 1, "retry_after": "3s"}]},
 }
 
 
 @contextlib.contextmanager
 def gateway(languages):
-    """Starts it all, and gives the environment that the clients' tests are told by, and the connections that were cut.
+    """Starts simulators and gateways. Yields the environment for the clients' tests, and the list of cut connections.
 
-    There are targets to be throttled for each language.
+    Each language has targets of its own that throttle.
     """
     LOG.unlink(missing_ok=True)
     with TemporaryDirectory() as folder, contextlib.ExitStack() as programs:
@@ -94,7 +94,7 @@ def gateway(languages):
 
 @contextlib.contextmanager
 def program(*arguments):
-    """Runs a command of the program, and gives the address that it tells of."""
+    """Runs a command of the program, and yields the address that it prints."""
     keys = {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any"}
     command = [ROOT / "target/debug/ssm-gateway", *arguments]
     child = subprocess.Popen(
@@ -108,7 +108,7 @@ def program(*arguments):
                 threading.Thread(target=shutil.copyfileobj, args=(child.stdout, log), daemon=True).start()
                 yield found[1]
                 return
-        sys.exit(f"it does not start: see {LOG}")
+        sys.exit(f"the program does not start: see {LOG}")
     finally:
         child.kill()
         child.wait()
@@ -121,7 +121,7 @@ def steer(simulator, region, faults):
 
 
 def fleet(simulator):
-    """What boto3 reads, as ProtoJSON writes it."""
+    """Returns the nodes that boto3 reads, as ProtoJSON."""
 
     def as_json(time):
         precision = "milliseconds" if time.microsecond else "seconds"
@@ -133,7 +133,7 @@ def fleet(simulator):
 
 
 def cutting(address):
-    """An address whose every connection to `address` breaks after CUT_AFTER bytes to the client, and a list of when."""
+    """Returns an address whose connections to `address` break after CUT_AFTER bytes to the client, and the list of their times."""
     listener, cuts = socket.create_server(("127.0.0.1", 0)), []
 
     def pass_on(source, sink, most):

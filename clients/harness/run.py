@@ -1,4 +1,4 @@
-"""Runs the clients' tests in all languages, or in those given, and prints a line a language and case."""
+"""Runs the clients' tests in all languages, or in those given, and prints one line per language and case."""
 
 import json
 import os
@@ -23,7 +23,7 @@ CASES = [
     "wrong token",
     "program",
 ]
-# What installs and generates what is needed, what runs the tests, how that tells of a case, and what prints the nodes that are online.
+# The command that installs and generates, the command that runs the tests, the pattern of a case in its output, and the program.
 LANGUAGES = {
     "python": (
         "python3 -m venv .venv && .venv/bin/pip install -qr test-requirements.txt && PYTHON=.venv/bin/python ./generate",
@@ -56,13 +56,13 @@ LANGUAGES = {
         "cargo run --locked --quiet",
     ),
 }
-# For one command: more than any takes that installs what it needs.
+# The longest that one command may take, in seconds; those that install packages take less.
 PATIENCE = 900
 
 
 def run(command, language, environment):
-    """Runs it in the language's folder, and gives whether it succeeded, what it printed, and all that it said."""
-    # A stand-in for what a developer has on the PATH.
+    """Runs a command in the language's folder. Returns whether it succeeded, its standard output, and all its output."""
+    # The tools that a developer has on the PATH.
     path = f"{ROOT}/.tools/maven/bin:{ROOT}/.tools/venv/bin:{os.environ['PATH']}"
     child = subprocess.Popen(
         command,
@@ -80,39 +80,39 @@ def run(command, language, environment):
     except subprocess.TimeoutExpired:
         os.killpg(child.pid, signal.SIGKILL)
         printed, said = child.communicate()
-        said += f"\nit took more than {PATIENCE} s"
+        said += f"\nthe command took more than {PATIENCE} s"
     return child.returncode == 0, printed, f"$ {command}\n{printed}{said}"
 
 
 def words(name):
-    """`slow_reader`, `SlowReader` and `slowReader` as `slow reader`."""
+    """Writes `slow_reader`, `SlowReader` and `slowReader` as `slow reader`."""
     return re.sub(r"_|(?<=[a-z])(?=[A-Z])", " ", name).strip().lower()
 
 
 def try_program(command, language, environment):
-    """Whether the program prints each node that is online, by TLS and a token, and without; and all that it said."""
+    """Returns whether the program prints each online node, with TLS and a token, and without; and all its output."""
     fleet = json.loads(Path(environment["FLEET"]).read_text())
     online = [node["InstanceId"] for node in fleet if node.get("PingStatus") == "Online"]
     all_said, is_right = "", True
-    for told in [environment, {"SSM_GATEWAY_ADDRESS": environment["OPEN_ADDRESS"]}]:
-        succeeded, printed, said = run(command, language, told)
+    for variables in [environment, {"SSM_GATEWAY_ADDRESS": environment["OPEN_ADDRESS"]}]:
+        succeeded, printed, said = run(command, language, variables)
         is_right = is_right and succeeded and [line.partition(" ")[0] for line in printed.splitlines()] == online
         all_said += said
     return is_right, all_said
 
 
 def test(language, environment, cuts):
-    """Prints a line a case, and gives how many of them passed."""
-    prepare, command, told, program = LANGUAGES[language]
+    """Prints one line per case, and returns how many of them passed."""
+    prepare, command, pattern, program = LANGUAGES[language]
     cuts.clear()
     passed = set()
     succeeded, _, said = run(prepare, language, environment)
     if succeeded:
         succeeded, printed, said = run(command, language, environment)
         passed = {
-            words(match["case"]) for match in re.finditer(told, printed, re.MULTILINE) if match["passed"] is not None
+            words(match["case"]) for match in re.finditer(pattern, printed, re.MULTILINE) if match["passed"] is not None
         }
-        # Two fleets, of which a connection carries less than half of one.
+        # Two fleets take at least four cuts, because a connection carries less than half of one.
         if len(cuts) < 4:
             passed.discard("cut")
         is_right, said_by_program = try_program(program, language, environment)
@@ -121,13 +121,13 @@ def test(language, environment, cuts):
     if not succeeded and passed == set(CASES):
         passed.clear()
     if passed != set(CASES):
-        print(f"{said}\n{len(cuts)} connections were cut; what the gateway said: {LOG}")
+        print(f"{said}\n{len(cuts)} connections were cut; the gateway's log: {LOG}")
     for case in CASES:
         print(f"{language:<12}{case:<18}{'ok' if case in passed else 'FAILED'}", flush=True)
     return len(passed & set(CASES))
 
 
-# So that what was started ends, too.
+# An exit by exception also ends the programs that were started.
 signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
 languages = sys.argv[1:] or list(LANGUAGES)
 if unknown := set(languages) - set(LANGUAGES):

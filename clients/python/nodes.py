@@ -1,4 +1,4 @@
-"""A client of ssm-gateway: what a service needs of it, to be taken over as it stands.
+"""A client of ssm-gateway, to be copied into a service.
 
 As a program it prints the nodes that are online.
 """
@@ -23,17 +23,18 @@ from ssm_gateway.v1.instance_information_service_pb2 import (
 )
 from ssm_gateway.v1.instance_information_service_pb2_grpc import InstanceInformationServiceStub
 
-# Round robin over replicas, health checks, the longest that a call may take, and retries of what may be retried.
+# Round robin over replicas, health checks, time-outs, and retries of errors that are safe to retry.
 SERVICE_CONFIG = Path(__file__).parent / "ssm_gateway/v1/service_config.json"
 
 
 def connect(address: str, ca: bytes | None = None, token: str | None = None) -> grpc.Channel:
-    """Connects: in TLS, trusting `ca` or else whom grpcio trusts, with a token that proves who calls.
+    """Connects to a gateway.
 
-    With neither, without TLS.
+    With `ca` or a token it uses TLS and trusts `ca`, or else grpcio's authorities; a token authenticates each call. With
+    neither, the connection is not encrypted.
     """
     options = [("grpc.service_config", SERVICE_CONFIG.read_text())]
-    # A connection that has gone silent is noticed.
+    # Detects a connection that no longer answers.
     options += [("grpc.keepalive_time_ms", 60_000), ("grpc.keepalive_timeout_ms", 20_000)]
     if ca is None and token is None:
         return grpc.insecure_channel(address, options)
@@ -44,7 +45,7 @@ def connect(address: str, ca: bytes | None = None, token: str | None = None) -> 
 
 
 def pages(service: InstanceInformationServiceStub, timeout: float, **request) -> Iterator[InstanceInformation]:
-    """Gives all nodes, by a call a page, each of which may take `timeout` seconds."""
+    """Yields all nodes. Makes one call per page, each with a timeout of `timeout` seconds."""
     asked = DescribeInstanceInformationRequest(**{"max_results": 50} | request)
     while True:
         page = service.DescribeInstanceInformation(asked, timeout=timeout)
@@ -57,15 +58,15 @@ def pages(service: InstanceInformationServiceStub, timeout: float, **request) ->
 def stream(
     service: InstanceInformationServiceStub, timeout: float, **request
 ) -> Iterator[StreamInstanceInformationResponse]:
-    """Gives all pages of all targets, in `timeout` seconds at most, and takes up a stream that breaks off where it was.
+    """Yields all pages of all targets, within `timeout` seconds, and resumes a stream that breaks off.
 
-    A reader who is slow holds the walk back: little more than what it reads is sent, or asked of AWS. In place of nodes a
-    page may tell why its target is `unreachable`.
+    A slow reader slows the walk: the gateway sends, and fetches from AWS, little more than what the reader reads. A page may
+    have the reason why its target is `unreachable` in place of nodes.
     """
     end, tokens = time.monotonic() + timeout, {}
     while True:
         asked = StreamInstanceInformationRequest(resume_tokens=tokens.values(), **request)
-        # What has begun waits until it can go on; what has not fails once the service config has tried it often enough.
+        # A stream that has begun waits for a gateway; the first call fails after the attempts of the service config.
         call = service.StreamInstanceInformation(asked, timeout=end - time.monotonic(), wait_for_ready=bool(tokens))
         has_begun = False
         try:
@@ -82,7 +83,7 @@ def stream(
 
 
 class Problem(NamedTuple):
-    """What the details of an error tell."""
+    """The details of an error."""
 
     reason: str
     fields: list[str]
@@ -90,7 +91,7 @@ class Problem(NamedTuple):
 
 
 def explain(error: grpc.RpcError) -> Problem:
-    """Decodes the details of an error, of which one that the gateway never saw has none."""
+    """Decodes the details of an error. An error that does not come from the gateway has none."""
     problem = Problem(reason="", fields=[], retry_delay=None)
     status = rpc_status.from_call(error)
     for detail in status.details if status else []:

@@ -37,7 +37,7 @@ def test_stream():
 
 
 def test_cut():
-    # Each connection ends after less than half of a fleet, and for a while there is none after the first.
+    # Each connection breaks before half of a fleet, and for a while after the first every connection is closed.
     fleets, unreachable = {"fleet": [], "other": []}, set()
     for page in nodes.stream(service(os.environ["CUT_ADDRESS"]), timeout=30, targets=["fleet", "other", "denied"]):
         if page.HasField("unreachable"):
@@ -53,7 +53,7 @@ def test_slow_reader():
     now = {"targets": ["large"], "read_options": {"max_age": {}}}
     slow = nodes.stream(service(), timeout=60, **now)
     next(slow)
-    # Another reader gets to the end of as long a walk.
+    # Another reader reads a walk of the same length to its end.
     platforms = InstanceInformationStringFilter(key="PlatformTypes", values=["Linux", "Windows", "MacOS"])
     assert len(listed(nodes.stream(service(), timeout=60, filters=[platforms], **now))) > 10_000
     resumed = datetime.now(timezone.utc)
@@ -80,14 +80,14 @@ def test_denied():
 
 
 def test_throttle():
-    # AWS throttles once, and advises to wait longer than all the retries that do not listen would take together.
+    # AWS throttles once, and advises a delay longer than all retries that ignore it would take together.
     started = time.monotonic()
     assert len(list(nodes.pages(service(), timeout=30, target="throttled-python"))) == len(FLEET)
     assert time.monotonic() - started > 2
 
 
 def test_throttled_stream():
-    # The error comes before the headers of an answer, or no policy would retry it.
+    # The error precedes the headers of an answer; otherwise no policy would retry it.
     started = time.monotonic()
     assert len(listed(nodes.stream(service(), timeout=30, targets=["throttled-python-stream"]))) == len(FLEET)
     assert time.monotonic() - started > 2

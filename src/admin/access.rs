@@ -17,12 +17,12 @@ use tracing::warn;
 
 use crate::access::TokenHash;
 
-/// Who may see more than probes and metrics.
+/// Authorises requests for more than probes and metrics.
 #[derive(Debug, Clone)]
 pub(super) struct Access {
     is_loopback: bool,
     token: Option<TokenHash>,
-    /// How many requests had a wrong token, or none.
+    /// How many requests had no token or a wrong one.
     refused: Arc<AtomicU64>,
 }
 
@@ -31,7 +31,8 @@ impl Access {
         Self { is_loopback: addr.ip().to_canonical().is_loopback(), token, refused: Arc::default() }
     }
 
-    /// Without a token, only those on this machine, and no web page that has its name lead here.
+    /// Returns whether the request is authorised. Without a configured token that is any request on loopback to an IP address or
+    /// `localhost`: a web page could have its own name resolve to loopback (DNS rebinding).
     fn admits(&self, headers: &HeaderMap) -> bool {
         match &self.token {
             Some(token) => presented(headers).is_some_and(|presented| *token == TokenHash::of(&presented)),
@@ -40,30 +41,30 @@ impl Access {
     }
 }
 
-/// Lets a request in, or tells what it lacks.
+/// Passes an authorised request on, and rejects any other with the reason.
 pub(super) async fn check(State(access): State<Access>, request: Request, next: Next) -> Response {
     if access.admits(request.headers()) {
         return next.run(request).await;
     }
     if access.token.is_some() {
         let refused = access.refused.fetch_add(1, Relaxed) + 1;
-        // Whoever guesses fills no log.
+        // Logged at powers of two, so that guesses do not fill the log.
         if refused.is_power_of_two() {
-            warn!(refused, "somebody asked for the status or the configuration without the token of [admin]");
+            warn!(refused, "rejected requests for the status or the configuration without the token of [admin]");
         }
         // A browser asks for a password, which is the token.
         let challenge = [(header::WWW_AUTHENTICATE, "Bearer, Basic realm=\"ssm-gateway\"")];
-        return (StatusCode::UNAUTHORIZED, challenge, "the token of [admin] is needed\n").into_response();
+        return (StatusCode::UNAUTHORIZED, challenge, "the token of [admin] is required\n").into_response();
     }
     let why = if access.is_loopback {
-        "ask by an IP address or as localhost: this is told to no page that has its own name lead here\n"
+        "the host must be an IP address or localhost: any other name may be a web page's that resolves to loopback\n"
     } else {
-        "this is told where [admin] listens on loopback alone, or has a token_sha256\n"
+        "off loopback this requires a token: set token_sha256 in [admin]\n"
     };
     (StatusCode::FORBIDDEN, why).into_response()
 }
 
-/// The token of a bearer, or a password.
+/// Returns the bearer token of a request, or its password.
 fn presented(headers: &HeaderMap) -> Option<String> {
     let (scheme, rest) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     if scheme.eq_ignore_ascii_case("bearer") {

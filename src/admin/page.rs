@@ -1,4 +1,4 @@
-//! The status as a page for people: it refreshes itself, and needs no scripts.
+//! The status as a page for browsers. The page refreshes itself without scripts.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::{Caller, Listing, Reads, Status, Target};
 
-/// How often a browser asks again, in seconds.
+/// How often the page refreshes itself, in seconds.
 const REFRESH: u32 = 5;
 
 const STYLE: &str = "
@@ -40,7 +40,7 @@ pub(super) fn page(status: &Status) -> String {
                     h2 { "Active calls" }
                     (caller_table(callers))
                 }
-                h2 { "Listings " span.dim { "the " (listings.len()) " used last, of " (listing_count) } }
+                h2 { "Listings " span.dim { "the " (listings.len()) " most recently used, of " (listing_count) } }
                 (listing_table(listings))
                 p.dim { "As " a href="/status" { "JSON" } ", " a href="/metrics" { "metrics" } ", " a href="/config" { "configuration" } "." }
             }
@@ -55,7 +55,7 @@ fn head(status: &Status) -> Markup {
     let stage = if status.stage == "serving" { "good" } else { "bad" };
     html! {
         @if let Some(why) = &status.unready { p.bad { "Not ready: " (why) } }
-        @if status.has_reload_failed { p.bad { "The configuration that it was told last cannot be used: the one before stays in use" } }
+        @if status.has_reload_failed { p.bad { "The last configuration is invalid: the previous one stays in use" } }
         dl {
             div { dt { "stage" } dd class=(stage) { (status.stage) @if status.unready.is_none() { ", ready" } } }
             div { dt { "up for" } dd { (seconds(status.uptime_seconds)) } }
@@ -94,7 +94,7 @@ fn target_table(targets: &[Target]) -> Markup {
                     td.n { (target.retries) }
                     (reads(target.reads))
                     td { (target.last_answered.as_deref().unwrap_or("never")) }
-                    // It may be long ago.
+                    // Dimmed while the target is ready, because the error may be old.
                     td.wide.dim[class == "good"] {
                         @if let Some(error) = &target.last_error {
                             (error.what)
@@ -158,7 +158,7 @@ fn seconds(seconds: u64) -> String {
     humantime::format_duration(Duration::from_secs(seconds)).to_string()
 }
 
-/// To the tenth, which is as much as anyone reads.
+/// Formats a rate with one decimal.
 fn rate(rate: f64) -> String {
     format!("{rate:.1}")
 }
@@ -167,7 +167,7 @@ fn percent(part: u64, whole: u64) -> String {
     (100 * part).checked_div(whole).map_or_else(|| "-".to_owned(), |percent| format!("{percent} %"))
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a tenth of a mebibyte is as much as anyone reads")]
+#[expect(clippy::cast_precision_loss, reason = "one decimal is printed")]
 fn bytes(bytes: usize) -> String {
     match bytes {
         0..0x400 => format!("{bytes} B"),
@@ -181,8 +181,8 @@ mod tests {
     use super::*;
     use crate::admin::{Failure, Memory};
 
-    /// Checks that a page is HTML as it should be written: elements are closed in order, an element has an attribute once, values
-    /// are quoted, and text has no `<`, `>` or `&` of its own.
+    /// Checks that a page is well-formed HTML: elements are closed in order, no element has an attribute twice, values are quoted,
+    /// and `<`, `>` and `&` in text are escaped.
     fn check_html(page: &str) {
         let is_text = |text: &str| {
             let entities = ["&amp;", "&lt;", "&gt;", "&quot;"];
@@ -218,7 +218,7 @@ mod tests {
         assert!(open.is_empty() && rest.is_empty(), "{open:?} at the end, {rest:?}");
     }
 
-    /// A status with something to show in every part of the page.
+    /// Returns a status that fills every part of the page.
     fn full() -> Status {
         let what = "<b>&\"'\u{202e}".to_owned();
         let last_error = Failure { what: what.clone(), aws_error_code: Some(what.clone()), ..Failure::default() };

@@ -1,42 +1,42 @@
 use serde::{Deserialize, Serialize};
 
-/// How a gateway is at a moment, as `/status` tells it in JSON. Times are RFC 3339. Counts are since the gateway started, those of a
-/// target since a reload changed it. What another version does not tell is as if it were nothing.
+/// A snapshot of a gateway, which `/status` returns as JSON. Times are RFC 3339. Counters start with the gateway, those of a target
+/// when a reload changes it. Members that another version does not send are zero or empty.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
-#[expect(missing_docs, reason = "what is not said here, the name says")]
+#[expect(missing_docs, reason = "the names of the others say it")]
 pub struct Status {
     pub version: String,
     pub uptime_seconds: u64,
-    /// `serving`, or how far it is on its way to the end.
+    /// `serving`, or the stage of the drain.
     pub stage: String,
-    /// Why it should be sent no calls, if it should not.
+    /// Why the gateway is not ready for calls; absent if it is.
     pub unready: Option<String>,
-    /// Whether the configuration that it was told last could not be used.
+    /// Whether the last configuration that was loaded is invalid, so that an older one is in use.
     pub has_reload_failed: bool,
     pub connections: i64,
     pub calls: Calls,
-    /// Who has calls going on, the most first.
+    /// The principals with active calls, those with the most calls first.
     pub callers: Vec<Caller>,
     pub memory: Memory,
     pub targets: Vec<Target>,
-    /// The most recently used ones, of so many.
+    /// The most recently used listings, of `listing_count`.
     pub listings: Vec<Listing>,
     pub listing_count: usize,
 }
 
-/// Calls of all methods.
+/// The calls of all methods.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 #[serde(default)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Calls {
     pub active: i64,
     pub ended: u64,
-    /// Those of them that ended with an error.
+    /// Ended calls whose status is not OK.
     pub failed: u64,
 }
 
-/// Somebody who calls.
+/// A principal with active calls.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 #[expect(missing_docs, reason = "the names say it")]
@@ -52,20 +52,20 @@ pub struct Caller {
 pub struct Memory {
     pub bytes: usize,
     pub max_bytes: usize,
-    /// Listings that were given up for want of it.
+    /// Listings that were evicted for lack of memory.
     pub evictions: u64,
 }
 
-/// What readers came to, each counted once.
+/// The outcomes of readers, each reader counted once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-#[expect(missing_docs, reason = "DESIGN's words for provenance")]
+#[expect(missing_docs, reason = "the words for provenance")]
 pub struct Reads {
     pub hit: u64,
     pub miss: u64,
     pub coalesced: u64,
     pub stale: u64,
-    /// Told at once the error that stands for an answer of AWS.
+    /// Got a cached error at once.
     pub refused: u64,
     /// Waited for a fetch that failed.
     pub failed: u64,
@@ -74,7 +74,7 @@ pub struct Reads {
 /// A target.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
-#[expect(missing_docs, reason = "what is not said here, the name says")]
+#[expect(missing_docs, reason = "the names of the others say it")]
 pub struct Target {
     pub name: String,
     pub region: String,
@@ -82,10 +82,10 @@ pub struct Target {
     pub is_required: bool,
     /// `unused`, `ready`, `throttled`, `unavailable`, `breaker_open` or `denied`.
     pub state: String,
-    /// Requests a second that AWS may be sent now, and at most.
+    /// The current rate of requests to AWS per second, and its maximum.
     pub rate: f64,
     pub max_rate: f64,
-    /// Fetches that wait for their turn.
+    /// Queued fetches.
     pub waiting: usize,
     pub fetches: u64,
     pub throttled: u64,
@@ -95,7 +95,7 @@ pub struct Target {
     pub reads: Reads,
 }
 
-/// A failure of a target. AWS's words, which may name roles and accounts, are in the log.
+/// A failure of a target, without AWS's message, which may name roles and accounts. The log has it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 #[expect(missing_docs, reason = "the names say it")]
@@ -109,29 +109,29 @@ pub struct Failure {
 /// A listing.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
-#[expect(missing_docs, reason = "what is not said here, the name says")]
+#[expect(missing_docs, reason = "the names of the others say it")]
 pub struct Listing {
     pub target: String,
-    /// Its filters as text; empty where there are none.
+    /// The filters as text; empty if there are none.
     pub filters: String,
     /// `open`, `complete` or `broken`.
     pub state: String,
-    /// Whether its walk goes on right now.
+    /// Whether its walk is in progress.
     pub is_advancing: bool,
-    /// The time since its first fetch was sent.
+    /// The time since the first fetch was sent.
     pub age_seconds: Option<f64>,
     pub ttl_seconds: f64,
     pub bytes: usize,
-    /// Upstream pages with nodes in them.
+    /// Upstream pages that contain nodes.
     pub pages: usize,
     pub readers: usize,
-    /// How long the slowest of them has taken nothing.
+    /// How long the slowest reader has read nothing.
     pub slowest_reader_seconds: f64,
     pub reads: Reads,
 }
 
 impl Status {
-    /// What the readers of all targets came to.
+    /// Returns the sum of the reads of all targets.
     #[must_use]
     pub fn reads(&self) -> Reads {
         self.targets.iter().map(|target| target.reads).sum()
@@ -139,14 +139,14 @@ impl Status {
 }
 
 impl Reads {
-    /// All that were counted.
+    /// Returns the number of readers.
     #[must_use]
     pub fn total(self) -> u64 {
         let Self { hit, miss, coalesced, stale, refused, failed } = self;
         hit + miss + coalesced + stale + refused + failed
     }
 
-    /// Those for which no fetch was made of their own, and which were told no error.
+    /// Returns the number of readers that got a page without a fetch of their own.
     #[must_use]
     pub fn shared(self) -> u64 {
         self.hit + self.coalesced + self.stale

@@ -1,5 +1,4 @@
 use std::{
-    convert::Infallible,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -7,14 +6,14 @@ use std::{
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
+use http_body_util::BodyExt as _;
 use prost_reflect::{DescriptorError, DescriptorPool};
-use tonic::{Status, body::Body};
 use tower::BoxError;
 
 use crate::{
     config::Config,
     edge::{Health, Stages},
-    grpc::{self, Route},
+    grpc::{Body, Failure, RequestBody, Route},
     listing::Listings,
     proto,
     reflection::Reflection,
@@ -61,13 +60,13 @@ impl Routes {
 }
 
 impl Methods {
-    async fn answer(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
+    async fn answer(&self, request: Request<RequestBody>) -> Result<Response<Body>, Failure> {
         match Route::of(request.uri().path()) {
             Some(Route::Method(method)) => self.service.answer(method, request).await,
             Some(Route::HealthCheck) => self.health.check(request).await,
             Some(Route::HealthWatch) => self.health.watch(request).await,
             Some(Route::Reflection) => self.reflection.answer(request),
-            None => Err(grpc::no_such_method()),
+            None => Err(Failure::no_such_method()),
         }
     }
 }
@@ -77,17 +76,17 @@ where
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+    type Error = Failure;
+    type Future = BoxFuture<'static, Result<Response<Body>, Failure>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let methods = Arc::clone(&self.0);
-        let request = request.map(Body::new);
-        Box::pin(async move { Ok(methods.answer(request).await.unwrap_or_else(Status::into_http)) })
+        let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+        Box::pin(async move { methods.answer(request).await })
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use super::{CliError, client, terminal::harmless};
 
-/// A gateway's admin address: `http://HOST:PORT`, which is all that it speaks.
+/// A gateway's admin address, `http://HOST:PORT`; the admin endpoint speaks plain HTTP only.
 #[derive(Debug, Clone)]
 pub(super) struct Admin(Authority);
 
@@ -24,12 +24,12 @@ impl FromStr for Admin {
         let has_path = parts.path_and_query.is_some_and(|path| path != "/");
         let authority = parts.authority.filter(|host| !host.as_str().contains('@') && !has_path);
         let authority = authority.filter(|_| parts.scheme.is_none_or(|scheme| scheme == Scheme::HTTP));
-        authority.map(Self).ok_or("it is not like http://127.0.0.1:9464")
+        authority.map(Self).ok_or("not an admin address such as http://127.0.0.1:9464")
     }
 }
 
 impl Admin {
-    /// What it answers at this path, to whoever has the token in the file.
+    /// Gets a path of the admin endpoint, with the token in the file.
     pub(super) async fn get(&self, path: &str, token_file: Option<&Path>) -> Result<Bytes, CliError> {
         let (host, port) = (self.0.as_str(), self.0.port_u16().map_or(":80", |_| ""));
         let stream = TcpStream::connect(format!("{host}{port}")).await.map_err(|error| match error.kind() {
@@ -40,7 +40,7 @@ impl Admin {
         })?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.failed(error))?;
-        // What becomes of it shows in the answer.
+        // An error of the connection also fails the request.
         tokio::spawn(async { drop(connection.await) });
         let mut request = Request::get(path).header(header::HOST, host);
         if let Some(file) = token_file {
@@ -52,11 +52,11 @@ impl Admin {
         }
         let request = request.body(Empty::<Bytes>::new()).map_err(|error| self.failed(error))?;
         let answer = sender.send_request(request).await.map_err(|_no_answer| {
-            self.failed("what listens there gives no answer in HTTP/1.1: is it the address of [admin]?")
+            self.failed("the server does not answer in HTTP/1.1: is this the address of [admin]?")
         })?;
         let status = answer.status();
         if status == StatusCode::HTTP_VERSION_NOT_SUPPORTED {
-            return Err(self.failed("what listens there speaks gRPC: is it the address of [admin]?"));
+            return Err(self.failed("the server speaks gRPC: is this the address of [admin]?"));
         }
         let body = answer.into_body().collect().await.map_err(|error| self.failed(error))?.to_bytes();
         if status.is_success() {
@@ -65,7 +65,7 @@ impl Admin {
         Err(self.failed(format!("{status}: {}", harmless(String::from_utf8_lossy(&body).trim()))))
     }
 
-    /// Why it did not tell what was asked.
+    /// Returns the error of a failed request.
     pub(super) fn failed(&self, why: impl Into<Box<dyn Error + Send + Sync>>) -> CliError {
         CliError::Admin(self.0.clone(), why.into())
     }

@@ -3,10 +3,10 @@ use std::io::{self, Write as _};
 use super::{CliError, settings::Settings};
 use crate::{app::App, telemetry::LogConfig};
 
-/// Check a configuration without serving.
+/// Validate a configuration without serving.
 ///
-/// Reads it as serve does, file, environment and flags, and checks every target, certificate and key; AWS is not asked.
-/// Prints the targets, the default one with a star.
+/// Reads file, environment and flags as serve does, and checks every target, certificate and key, without calling AWS.
+/// Prints the targets and the sources of their credentials; a star marks the default target.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -16,7 +16,7 @@ pub(super) struct Args {
 impl Args {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let config = self.settings.read()?;
-        // Warnings of what the files hold. Other crates' are about what is not done here.
+        // Only the gateway's own warnings, which are about the files: other crates warn about calls, which `check` does not make.
         let log = LogConfig { filter: "ssm_gateway=warn".to_owned(), ..LogConfig::default() };
         let _log = log.start()?;
         App::check_files(&config).await?;

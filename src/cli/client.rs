@@ -22,33 +22,33 @@ use crate::{
     pem::{self, InvalidPair},
 };
 
-/// The longest wait for a connection, and then again for TLS.
+/// The longest wait for a TCP connection, and again for the TLS handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The gateway to ask, and how to prove who asks.
+/// The gateway to call, and the credentials to call it with.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Server {
-    /// The gateway to ask: https://HOST:PORT, http://HOST:PORT, HOST:PORT without TLS, or unix:PATH.
+    /// The gateway's address: https://HOST:PORT, http://HOST:PORT, HOST:PORT without TLS, or unix:PATH.
     #[arg(long = "server", value_name = "URL", default_value = "http://127.0.0.1:50051", env = "SSM_GATEWAY_SERVER")]
     gateway: Gateway,
-    /// Whom to trust for the gateway's certificate, as certificates in PEM [default: whom the system trusts].
+    /// The authorities to trust for the gateway's certificate, in PEM [default: the system's].
     #[arg(long, value_name = "FILE", env = "SSM_GATEWAY_TLS_CA")]
     tls_ca: Option<PathBuf>,
-    /// The certificate that proves who asks, in PEM.
+    /// The client certificate to authenticate with, in PEM.
     #[arg(long, value_name = "FILE", requires = "key", env = "SSM_GATEWAY_CERT")]
     cert: Option<PathBuf>,
-    /// Its private key, in PEM.
+    /// The private key of the client certificate, in PEM.
     #[arg(long, value_name = "FILE", requires = "cert", env = "SSM_GATEWAY_KEY")]
     key: Option<PathBuf>,
-    /// A file with the bearer token that proves who asks.
+    /// A file with the bearer token to authenticate with.
     #[arg(long, value_name = "FILE", env = "SSM_GATEWAY_TOKEN_FILE")]
     token_file: Option<PathBuf>,
 }
 
-/// A connection whose calls prove who asks.
+/// A connection whose calls are authenticated.
 pub(super) type Connection = InterceptedService<Channel, Authorization>;
 
-/// Puts the bearer token, if there is one, into every call.
+/// Adds the bearer token, if there is one, to every call.
 #[derive(Debug, Clone)]
 pub(super) struct Authorization(Option<MetadataValue<Ascii>>);
 
@@ -62,12 +62,12 @@ impl Interceptor for Authorization {
 }
 
 impl Server {
-    /// The gateway at an address of this machine, which nobody has to prove anything to.
+    /// Returns the gateway at a local address that needs no credentials.
     pub(super) fn at(addr: &Address) -> Self {
         Self { gateway: addr.into(), tls_ca: None, cert: None, key: None, token_file: None }
     }
 
-    /// Connects.
+    /// Connects to the gateway.
     pub(super) async fn connect(&self) -> Result<Connection, CliError> {
         let server = &self.gateway;
         let unreached =
@@ -93,11 +93,11 @@ impl Server {
         Ok(InterceptedService::new(channel, Authorization(authorization)))
     }
 
-    /// Returns what came of a call: what the gateway answered, or why the connection broke.
+    /// Converts the status of a failed call: the gateway's error, or the reason why the connection broke.
     pub(super) fn failed(&self, status: Status) -> CliError {
         // tonic reports an HTTP/2 answer that is not gRPC by this message.
         if let Some((_, http)) = status.message().split_once("grpc-status header missing, mapped from ") {
-            let why = format!("what answers there is no gateway ({http}): is the address right?");
+            let why = format!("the server is not a gateway ({http}): is the address right?");
             return CliError::Connect(self.gateway.clone(), why);
         }
         match status.source() {
@@ -128,7 +128,7 @@ impl Server {
     }
 }
 
-/// Whether nobody else can read what is sent to this host.
+/// Returns whether the host is this machine, so that nobody else can read the connection.
 pub(super) fn is_local(host: &str) -> bool {
     let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
@@ -145,7 +145,7 @@ pub(super) fn authorization(flag: &'static str, file: &Path) -> Result<MetadataV
     Ok(value)
 }
 
-/// Reads a file. What cannot be read is named by its flag alone: it may be a token, put where the name of its file belongs.
+/// Reads a file. The error names only the flag: its value may be a token, given by mistake in place of a file name.
 fn read(flag: &'static str, file: &Path) -> Result<Vec<u8>, CliError> {
     fs::read(file).map_err(|error| CliError::File(flag, error))
 }

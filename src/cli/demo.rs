@@ -12,24 +12,24 @@ use super::{
 };
 use crate::{app::App, config::Config, edge::Address, proto::DescribeInstanceInformationRequest, simulator};
 
-/// How many nodes are shown.
+/// How many nodes are printed.
 const ROWS: i32 = 5;
 
-/// Show it all in one process: a gateway in front of a simulated SSM, on loopback.
+/// Run a gateway in front of a simulated SSM, in one process on loopback.
 ///
-/// Prints calls to try and the first rows, and keeps serving until Ctrl-C.
+/// Prints calls to try and the first rows, and serves until Ctrl-C.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The port to serve gRPC on; 0 takes a free one.
+    /// The port for gRPC; 0 selects a free port.
     #[arg(long, default_value_t = 50051)]
     port: u16,
-    /// The port of the status page and the metrics; 0 takes a free one.
+    /// The port for the status page and the metrics; 0 selects a free port.
     #[arg(long, default_value_t = 9464)]
     admin_port: u16,
-    /// How many nodes there are.
+    /// The number of simulated nodes.
     #[arg(long, default_value_t = 1237)]
     nodes: usize,
-    /// What the fleet is made from: equal seeds make equal fleets.
+    /// The seed of the fleet: equal seeds make equal fleets.
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
@@ -60,7 +60,7 @@ impl Args {
         first_rows(&server, &mut client).await?;
         drop(client);
         writeln!(io::stdout(), "\nServing until Ctrl-C.")?;
-        // A panic in the server has been printed; there is nothing to add.
+        // A panic in the server has already been logged.
         let _stopped = serving.await;
         Ok(())
     }
@@ -79,7 +79,7 @@ Try, in another terminal:
   ssm-gateway list --server http://{addr} --filter PlatformTypes=Windows
   ssm-gateway top --admin http://{admin}
 
-How it is, in a browser: http://{admin}/
+The status page, for a browser: http://{admin}/
 
 The first rows:"
     )

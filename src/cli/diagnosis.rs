@@ -1,4 +1,4 @@
-//! Why a gateway was not reached, in a sentence that says what to do. What the crates below say is for those who wrote them.
+//! Explains why a gateway was not reached, in a sentence that says what to do. The messages of hyper, rustls and tonic do not.
 
 use std::{error::Error, io, iter};
 
@@ -6,27 +6,27 @@ use tokio_rustls::rustls::{self, CertificateError};
 
 use crate::display::ErrorChain;
 
-/// How many names of a certificate are listed.
+/// How many names of a certificate a message lists.
 const NAMES: usize = 5;
 
-/// When a connection failed, and how.
+/// The state of a connection when it failed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Stage {
     pub(super) is_tls: bool,
-    /// Whether the connection was there: TLS, if there is any, was agreed.
+    /// Whether the connection was established, including the TLS handshake.
     pub(super) is_connected: bool,
 }
 
-/// Explains why a connection could not be made, or broke.
+/// Explains why a connection failed or broke.
 pub(super) fn diagnose(error: &(dyn Error + 'static), stage: Stage) -> String {
     let causes = ErrorChain(error).to_string();
-    // The HTTP/2 library keeps the text alone of an alert that came in place of an answer.
+    // Of an alert in place of an answer, the h2 crate keeps only the text.
     if let Some((_, alert)) = causes.rsplit_once("received fatal alert: ") {
         return of_alert(alert);
     }
     for cause in iter::successors(Some(error), |&error| error.source()) {
         let known = if let Some(error) = cause.downcast_ref::<io::Error>() {
-            // An I/O error hides what it was made from: its source is the source of that.
+            // The `source` of an I/O error skips the error that it wraps.
             let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
             inner.map_or_else(|| of_io(error.kind(), stage), |inner| Some(of_tls(inner)))
         } else if let Some(error) = cause.downcast_ref::<hyper::Error>() {
@@ -39,16 +39,14 @@ pub(super) fn diagnose(error: &(dyn Error + 'static), stage: Stage) -> String {
         }
     }
     if causes.contains("dns error") {
-        return "the name of its host cannot be resolved: is the address right?".to_owned();
+        return "the host name cannot be resolved: is the address right?".to_owned();
     }
     if causes.contains("TLS handshake timeout") {
-        return "what listens there did not agree on TLS in time: is the address right, and is TLS spoken there?"
-            .to_owned();
+        return "the TLS handshake timed out: is the address right, and does the server use TLS?".to_owned();
     }
-    // HTTP/2 that this end cannot read.
+    // The answer is not HTTP/2.
     if causes.contains("connection error detected") && !stage.is_tls {
-        return "what answers there does not speak HTTP/2 in plaintext: if TLS is spoken there, give https://"
-            .to_owned();
+        return "the server does not speak plaintext HTTP/2: if it uses TLS, use https://".to_owned();
     }
     causes
 }
@@ -62,22 +60,22 @@ fn of_io(kind: io::ErrorKind, stage: Stage) -> Option<String> {
         ConnectionRefused => {
             "nothing listens there (connection refused): is the gateway running, and is the address right?"
         }
-        HostUnreachable | NetworkUnreachable => "no route from this machine leads there: is the address right?",
+        HostUnreachable | NetworkUnreachable => "there is no route to it from this machine: is the address right?",
         NotFound => "there is no such socket: is the gateway running, and is the address right?",
-        PermissionDenied => "the system does not permit it: has this user access to the socket?",
-        TimedOut => "nobody answered in time: is the address right, and does every firewall on the way let it pass?",
+        PermissionDenied => "permission denied: may this user access the socket?",
+        TimedOut => "the connection timed out: is the address right, and does every firewall on the way allow it?",
         ConnectionReset | ConnectionAborted | BrokenPipe | UnexpectedEof => return Some(closed(stage)),
         _ => return None,
     };
     Some(sentence.to_owned())
 }
 
-/// Of a peer that closed the connection without a word.
+/// Explains a connection that the peer closed without an error.
 fn closed(Stage { is_tls, is_connected }: Stage) -> String {
     let advice = match (is_tls, is_connected) {
-        (false, _) => "if TLS is spoken there, give https://",
-        (true, false) => "is TLS spoken there? If not, give http://",
-        (true, true) => "if it requires a certificate of whoever calls, give one that it trusts with --cert and --key",
+        (false, _) => "if the server uses TLS, use https://",
+        (true, false) => "does the server use TLS? If not, use http://",
+        (true, true) => "if the server requires a client certificate, give one that it trusts with --cert and --key",
     };
     format!("the connection was closed: {advice}")
 }
@@ -87,16 +85,16 @@ fn of_tls(error: &rustls::Error) -> String {
         rustls::Error::InvalidCertificate(error) => of_certificate(error),
         rustls::Error::NoApplicationProtocol => of_alert("NoApplicationProtocol"),
         rustls::Error::InvalidMessage(_) => {
-            "what answers there does not speak TLS: if it is spoken to in plaintext, give http://".to_owned()
+            "the server does not speak TLS: if it uses plaintext, use http://".to_owned()
         }
         error => format!("TLS failed ({error})"),
     }
 }
 
-/// Of a refusal by the peer, by its name in `rustls::AlertDescription`.
+/// Explains an alert of the peer, given its name in `rustls::AlertDescription`.
 fn of_alert(alert: &str) -> String {
     match alert {
-        "CertificateRequired" => "it requires a certificate of whoever calls: give --cert and --key".to_owned(),
+        "CertificateRequired" => "the server requires a client certificate: give --cert and --key".to_owned(),
         "AccessDenied"
         | "BadCertificate"
         | "CertificateExpired"
@@ -105,10 +103,10 @@ fn of_alert(alert: &str) -> String {
         | "DecryptError"
         | "UnknownCA"
         | "UnsupportedCertificate" => {
-            format!("it refuses the certificate that --cert names ({alert})")
+            format!("the server rejects the certificate that --cert names ({alert})")
         }
-        "NoApplicationProtocol" => "what answers there speaks TLS, but not HTTP/2: is the address right?".to_owned(),
-        alert => format!("it refuses TLS ({alert})"),
+        "NoApplicationProtocol" => "the server speaks TLS, but not HTTP/2: is the address right?".to_owned(),
+        alert => format!("the server rejects the TLS handshake ({alert})"),
     }
 }
 
@@ -118,9 +116,9 @@ fn of_certificate(error: &CertificateError) -> String {
         NotValidForNameContext, NotValidYet, NotValidYetContext, Other, UnknownIssuer,
     };
     let sentence = match error {
-        // The latter where an authority of the same name is trusted.
+        // rustls reports `BadSignature` if a trusted authority has the same name.
         UnknownIssuer | BadSignature => {
-            "its certificate is not signed by an authority that is trusted here: give the authority's certificate with --tls-ca"
+            "no trusted authority has signed the server's certificate: give the authority's certificate with --tls-ca"
         }
         NotValidForNameContext { expected, presented } => {
             // Such as `DnsName("localhost")`.
@@ -134,20 +132,24 @@ fn of_certificate(error: &CertificateError) -> String {
                 _ => names + " and others",
             };
             return format!(
-                "its certificate is not for {} but for {names}: give a name of the certificate in --server",
+                "the server's certificate is not for {} but for {names}: use a name of the certificate in --server",
                 expected.to_str()
             );
         }
-        NotValidForName => "its certificate is for other names: give a name of the certificate in --server",
+        NotValidForName => "the server's certificate is for other names: use a name of the certificate in --server",
         Expired | ExpiredContext { .. } => {
-            "its certificate has expired: it must be renewed, if the clock here is right"
+            "the server's certificate has expired: renew it, if the clock of this machine is right"
         }
-        NotValidYet | NotValidYetContext { .. } => "its certificate is not valid yet: is the clock here right?",
-        InvalidPurpose | InvalidPurposeContext { .. } => "its certificate is not one for servers (serverAuth)",
+        NotValidYet | NotValidYetContext { .. } => {
+            "the server's certificate is not valid yet: is the clock of this machine right?"
+        }
+        InvalidPurpose | InvalidPurposeContext { .. } => {
+            "the server's certificate does not permit its use by a server (serverAuth)"
+        }
         Other(other) if other.0.to_string() == "CaUsedAsEndEntity" => {
-            "its certificate is an authority's own (CA:TRUE), which is none for servers: it needs one that an authority signed"
+            "the server's certificate is an authority's own (CA:TRUE): the server needs one that an authority signed"
         }
-        error => return format!("its certificate cannot be used ({error})"),
+        error => return format!("the server's certificate is invalid ({error})"),
     };
     sentence.to_owned()
 }

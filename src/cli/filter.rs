@@ -4,13 +4,12 @@ use crate::proto::InstanceInformationStringFilter;
 
 const SYNTAX: &str = "a filter is KEY=VALUE[,VALUE...], with \\, for a comma in a value";
 
-/// A filter as it is written on the command line: `KEY=VALUE[,VALUE...]`. Blanks around the key and the values do not count. A
-/// backslash before a comma, a blank, an equals sign or a backslash makes that part of the text, as in the AWS CLI's shorthand;
-/// before anything else it is a backslash.
+/// A filter on the command line: `KEY=VALUE[,VALUE...]`. Blanks around the key and the values are ignored. A backslash escapes a
+/// comma, a blank, an equals sign or a backslash, as in the AWS CLI's shorthand; before any other character it is a backslash.
 #[derive(Debug, Clone)]
 pub(super) struct Filter(pub(super) InstanceInformationStringFilter);
 
-/// A character, and whether a backslash made it part of the text.
+/// A character, and whether a backslash escapes it.
 type Letter = (char, bool);
 
 impl FromStr for Filter {
@@ -35,7 +34,7 @@ fn letters(text: &str) -> Vec<Letter> {
     iter::from_fn(next).collect()
 }
 
-/// A key or a value without the blanks around it.
+/// Returns a key or a value without the blanks around it.
 fn part(mut letters: &[Letter]) -> Result<String, &'static str> {
     let is_blank = |(letter, is_escaped): &Letter| letter.is_whitespace() && !is_escaped;
     while let [blank, rest @ ..] = letters
@@ -49,7 +48,7 @@ fn part(mut letters: &[Letter]) -> Result<String, &'static str> {
         letters = rest;
     }
     if letters.is_empty() {
-        return Err("a filter has a key, and no empty value: KEY=VALUE[,VALUE...]");
+        return Err("the key or a value is empty: a filter is KEY=VALUE[,VALUE...]");
     }
     Ok(letters.iter().map(|(letter, _)| letter).collect())
 }

@@ -2,11 +2,11 @@ use std::{fmt, str::FromStr};
 
 use http::Uri;
 
-/// The longest label of a host's name, by DNS.
+/// The longest label of a host name in DNS.
 const MAX_LABEL: usize = 63;
 
-/// The address of a gateway, as it was given: `https://HOST:PORT`, `http://HOST:PORT`, `HOST:PORT` without TLS, or `unix:PATH`.
-/// Messages show it, so that whatever else could stand in a URL, such as a user with a password, is refused.
+/// The address of a gateway, as the user wrote it: `https://HOST:PORT`, `http://HOST:PORT`, `HOST:PORT` without TLS, or `unix:PATH`.
+/// Messages show the address, so that a URL with a user, a password, a path or a query is rejected.
 #[derive(Debug, Clone)]
 pub(super) struct Gateway(String);
 
@@ -27,7 +27,7 @@ impl FromStr for Gateway {
         if is_address || text.strip_prefix("unix:").is_some_and(|path| !path.is_empty()) {
             Ok(gateway)
         } else {
-            Err("it is not the address of a gateway, such as http://127.0.0.1:50051, https://HOST:PORT or unix:PATH")
+            Err("not the address of a gateway, such as http://127.0.0.1:50051, https://HOST:PORT or unix:PATH")
         }
     }
 }

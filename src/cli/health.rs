@@ -8,21 +8,21 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus,
 
 use super::{CliError, admin::Admin, client::Server, terminal::harmless};
 
-/// Ask a running gateway whether it serves.
+/// Check whether a running gateway serves.
 ///
-/// Ends with exit code 0 if it does, whatever becomes of the output, and 1 if it is going away, has no such service, or cannot
-/// be reached.
+/// Exits with 0 if the gateway serves, even if the output cannot be written, and with 1 if it is draining, does not have the
+/// service, or cannot be reached.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
     server: Server,
-    /// The service to ask about, by its full name [default: the server as a whole].
+    /// The full name of the service to check [default: the server as a whole].
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     service: String,
-    /// Ask this admin address instead of --server, which proves nothing and never speaks TLS, whether the gateway is ready.
+    /// Ask this admin address, which needs no credential and no TLS, whether the gateway is ready. Ignores --server.
     #[arg(long, value_name = "URL", conflicts_with = "service")]
     admin: Option<Admin>,
-    /// How long it may take in all.
+    /// The timeout of the command.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "5s")]
     timeout: Duration,
 }
@@ -49,8 +49,8 @@ impl Args {
     }
 }
 
-/// Prints the answer, which the exit code gives, too: where the output goes to a full disk or to nobody, the gateway serves all
-/// the same.
+/// Prints the answer. Errors are ignored, because the exit code reports the health: a full disk or a closed pipe does not change
+/// it.
 fn print(answer: &str) {
-    let _lost = writeln!(io::stdout(), "{}", harmless(answer));
+    let _unwritten = writeln!(io::stdout(), "{}", harmless(answer));
 }

@@ -29,44 +29,43 @@ use crate::{
 /// A client of a gateway.
 pub(super) type Client = InstanceInformationServiceClient<Connection>;
 
-/// How often in a row a call is tried that the gateway wants to be tried later.
+/// The most consecutive attempts without progress.
 const TRIES: usize = 5;
-/// Clears the line that the cursor is in.
+/// Clears the line of the cursor.
 const CLEAR: &str = "\r\x1b[K";
 
-/// List managed nodes, asking a gateway.
+/// List managed nodes from a gateway.
 ///
-/// Prints every node that meets all filters, in the order AWS gives them. Over several targets, nodes of different targets
-/// come as they are answered, and the command ends with what could not be reached. Where the gateway says to come back
-/// later, it does, and goes on where it was; on a terminal it says why it waits. What does not pass with time, such as an
-/// access that is denied, is reported at once. Should it fail half-way, what was received is printed, and the exit code is not
-/// 0; a JSON document then has the reason as its member "error". To a terminal, characters that would steer it are not sent.
+/// Prints every node that matches all filters, in AWS's order. Nodes of several targets are printed as they arrive; if some
+/// targets cannot be reached, the exit code is 3. If the gateway advises to retry later, the command waits and resumes the
+/// listing; on a terminal it prints the reason. Permanent errors, such as denied access, are reported at once. If the command
+/// fails half-way, it prints the nodes that it received and exits with 1; a JSON document then has the member "error". Control
+/// characters are not sent to a terminal.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
     server: Server,
-    /// A condition that nodes must meet; may be repeated, and all must be met. KEY is PingStatus, PlatformTypes,
-    /// InstanceIds, tag:NAME or another of AWS's filter keys; one of the values must match. Blanks around the key and the values
-    /// do not count. A backslash makes a comma, an equals sign, a blank or a backslash part of the text: 'tag:Name=a\,b' is one
-    /// value.
+    /// A condition that every node must meet; may be repeated. KEY is PingStatus, PlatformTypes, InstanceIds, tag:NAME or
+    /// another of AWS's filter keys; one of the values must match. Blanks around the key and the values are ignored. A
+    /// backslash escapes a comma, an equals sign, a blank or a backslash: 'tag:Name=a\,b' has one value.
     #[arg(long, value_name = "KEY=VALUE[,VALUE...]")]
     filter: Vec<Filter>,
-    /// A target to ask, or a glob such as 'prod-*'; may be repeated [default: the gateway's default target].
+    /// A target, or a glob such as 'prod-*'; may be repeated [default: the gateway's default target].
     #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     target: Vec<String>,
-    /// How to print the nodes.
+    /// The output format.
     #[arg(long, value_name = "FORMAT", default_value = "table")]
     output: Format,
-    /// How old the answer may be at most, such as 5m; 0s asks AWS now [default: the gateway's].
+    /// The maximum age of the answer, such as 5m; 0s asks AWS now [default: the gateway's].
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     max_age: Option<Duration>,
-    /// How much older it may be while AWS is asked or fails [default: the gateway's].
+    /// How much older the answer may be while AWS is asked or fails [default: the gateway's].
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     max_stale: Option<Duration>,
-    /// How many nodes to ask for in a message, from 1 to 1000 [default: 50].
+    /// The number of nodes in a message, from 1 to 1000 [default: 50].
     #[arg(long, value_name = "N")]
     page_size: Option<i32>,
-    /// How long it may take in all [default: as long as it takes].
+    /// The timeout of the command [default: none].
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
 }
@@ -76,7 +75,7 @@ impl Args {
         let mut listing = Listing::new(&self);
         let timeout = self.timeout;
         let reading = listing.read(self);
-        // The call ends with the future that makes it, at the gateway too.
+        // Dropping the future cancels the call, at the gateway too.
         let outcome = match timeout {
             None => reading.await,
             Some(timeout) => time::timeout(timeout, reading).await.unwrap_or(Err(CliError::Timeout)),
@@ -85,30 +84,30 @@ impl Args {
     }
 }
 
-/// How far a listing was read, over all calls that it took.
+/// The state of a listing, over all calls that read it.
 struct Listing {
     format: Format,
     options: Options,
-    /// None until there is an answer.
+    /// `None` until the first answer.
     output: Option<Output<StdoutLock<'static>>>,
     progress: Progress,
     /// The latest resume token of each target.
     tokens: BTreeMap<String, String>,
     unreachable: Vec<String>,
     tries: usize,
-    /// Why the gateway wanted to be asked later, last.
+    /// The last error after which the command retried.
     postponed: Option<Box<Status>>,
 }
 
 impl Listing {
     fn new(args: &Args) -> Self {
         let is_terminal = io::stdout().is_terminal();
-        // A table comes at the end; other formats would be written over where both go to one terminal.
+        // A table is printed at the end. In other formats the count would overwrite rows if both go to the terminal.
         let is_mixed = args.output != Format::Table && is_terminal;
         let reports = io::stderr().is_terminal();
         Self {
             format: args.output,
-            // Where several may be meant, each node says which it is of.
+            // With several targets, the output names the target of each node.
             options: Options {
                 has_targets: args.target.len() > 1 || args.target.iter().any(|target| target.contains('*')),
                 is_terminal,
@@ -122,7 +121,7 @@ impl Listing {
         }
     }
 
-    /// Prints what as many calls bring as it takes.
+    /// Reads and prints the listing, with as many calls as needed.
     async fn read(&mut self, args: Args) -> Result<(), CliError> {
         let Args { server, filter, target, max_age, max_stale, page_size, .. } = args;
         let mut client = Client::new(server.connect().await?).max_decoding_message_size(usize::MAX);
@@ -142,7 +141,7 @@ impl Listing {
                 Err(CliError::Call(status)) => status,
                 Err(error) => return Err(error),
             };
-            // Where it got on, it may try as often as at first.
+            // After progress, all attempts are available again.
             self.tries = if self.progress.nodes > nodes { 1 } else { self.tries + 1 };
             let Some(delay) = postponement(&error).filter(|_| self.tries <= TRIES) else {
                 return Err(CliError::Call(error));
@@ -154,7 +153,7 @@ impl Listing {
         }
     }
 
-    /// Prints what one call brings.
+    /// Prints the nodes of one call.
     async fn call(
         &mut self,
         client: &mut Client,
@@ -173,18 +172,18 @@ impl Listing {
                 output.node(&page.target, node)?;
             }
             self.progress.add(page.instance_information_list.len())?;
-            let told = |unreachable: Unreachable| harmless(&format!("{} ({})", page.target, unreachable.message));
-            self.unreachable.extend(page.unreachable.map(told));
+            let describe = |unreachable: Unreachable| harmless(&format!("{} ({})", page.target, unreachable.message));
+            self.unreachable.extend(page.unreachable.map(describe));
             self.tokens.insert(page.target, page.resume_token);
         }
         Ok(())
     }
 
-    /// Prints what is left: what was received is printed even if more should have come.
+    /// Prints the rest of the output, even if the listing is incomplete.
     fn finish(self, outcome: Result<(), CliError>) -> Result<(), CliError> {
         self.progress.finish()?;
         let outcome = match outcome {
-            // That it waited says more than that it waited too long.
+            // The reason for the wait explains more than the timeout.
             Err(CliError::Timeout) => Err(self.postponed.map_or(CliError::Timeout, CliError::Call)),
             outcome => outcome,
         };
@@ -197,23 +196,23 @@ impl Listing {
     }
 }
 
-/// Returns how long to wait before the same call may succeed: None where the gateway advises nothing, or where time does not help.
-/// A refusal carries advice, too, about when the gateway asks AWS again.
+/// Returns how long to wait before a retry, or `None` if the gateway advises nothing or the error is permanent. Permanent errors
+/// carry advice, too: when the gateway asks AWS again.
 fn postponement(status: &Status) -> Option<Duration> {
-    let passes = match status.code() {
+    let is_transient = match status.code() {
         Code::ResourceExhausted => true,
         Code::Unavailable => status.get_details_error_info().is_none_or(|info| info.reason != "AWS_CREDENTIALS"),
         _ => false,
     };
-    status.get_details_retry_info()?.retry_delay.filter(|_| passes)
+    status.get_details_retry_info()?.retry_delay.filter(|_| is_transient)
 }
 
-/// How far the listing is, on standard error where a person may be waiting.
+/// Reports progress on standard error if it is a terminal.
 struct Progress {
     nodes: usize,
     /// Whether standard error is a terminal.
     reports: bool,
-    /// Whether the count of nodes is shown there.
+    /// Whether the count of nodes is shown on it.
     is_shown: bool,
 }
 
@@ -228,7 +227,7 @@ impl Progress {
             return Ok(());
         }
         let (clear, message) = (if self.is_shown { CLEAR } else { "" }, harmless(error.message()));
-        writeln!(io::stderr(), "{clear}the gateway answered {:?}: {message}; trying again in {delay:.1?}", error.code())
+        writeln!(io::stderr(), "{clear}the gateway answered {:?}: {message}; retrying in {delay:.1?}", error.code())
     }
 
     fn finish(&self) -> io::Result<()> {

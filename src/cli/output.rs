@@ -1,5 +1,5 @@
-//! Nodes as people and programs read them. The JSON is ProtoJSON, which is AWS's but for times. Nodes name themselves: a file gets
-//! what they say as it is, and a terminal nothing that would steer it.
+//! The output formats of `list`. The JSON is ProtoJSON, which differs from AWS's only in times. Nodes choose their own names: files
+//! get the names unmodified, a terminal gets no control characters.
 
 use std::io::{self, Write};
 
@@ -13,24 +13,24 @@ use super::{
 };
 use crate::proto::{FILE_DESCRIPTOR_SET, InstanceInformation};
 
-/// The column of the target, and its member in JSON: not one of AWS's, and so not in AWS's spelling.
+/// The column, and the member in JSON, of the target. In lower case, because the member is not AWS's.
 const TARGET: &str = "target";
 
-/// How nodes are printed.
+/// An output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Format {
-    /// Columns for people: the members that tell nodes apart.
+    /// Columns for people: the most useful members.
     Table,
-    /// One JSON document, as AWS would answer it; if the listing fails half-way, with what came and the member "error".
+    /// One JSON document in AWS's format; if the listing fails half-way, with the nodes received so far and the member "error".
     Json,
-    /// A JSON object a line.
+    /// One JSON object per line.
     Jsonl,
-    /// Comma-separated values: every member, with a header. Values are written as they are: a spreadsheet takes those that
-    /// begin with = + - or @ for formulas, unless they are imported as text.
+    /// Comma-separated values: every member, with a header. Values are unmodified: import them as text, because a spreadsheet
+    /// evaluates values that begin with = + - or @ as formulas.
     Csv,
 }
 
-/// What a table shows: first the target, where several are listed.
+/// The columns of a table; the target only if several are listed.
 const COLUMNS: [&str; 8] = [
     "target",
     "InstanceId",
@@ -42,7 +42,7 @@ const COLUMNS: [&str; 8] = [
     "ComputerName",
 ];
 
-/// Prints nodes one after the other, a table at the end: its columns are as wide as its widest cells.
+/// Prints nodes one by one; a table at the end, because its columns are as wide as the widest cells.
 pub(super) struct Output<W: Write> {
     to: Sink<W>,
     node: MessageDescriptor,
@@ -51,9 +51,9 @@ pub(super) struct Output<W: Write> {
 
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Options {
-    /// Whether each node says which target it is of.
+    /// Whether the output names the target of each node.
     pub(super) has_targets: bool,
-    /// Whether the output is a terminal, which characters of others must not steer; a table never has any.
+    /// Whether the output is a terminal, which must not get control characters. A table never has any.
     pub(super) is_terminal: bool,
 }
 
@@ -65,7 +65,7 @@ enum Sink<W: Write> {
 }
 
 impl<W: Write> Output<W> {
-    /// Begins, with what stands before the first node.
+    /// Starts the output, and prints whatever precedes the first node.
     pub(super) fn new(format: Format, options: Options, mut to: W) -> Result<Self, CliError> {
         let pool = DescriptorPool::decode(FILE_DESCRIPTOR_SET)?;
         let node = pool.get_message_by_name("ssm_gateway.v1.InstanceInformation").ok_or(CliError::Contract)?;
@@ -113,7 +113,7 @@ impl<W: Write> Output<W> {
         Ok(())
     }
 
-    /// Prints what is left, and in JSON why it is not all.
+    /// Prints the rest; in JSON with the error, if the listing is incomplete.
     pub(super) fn finish(self, error: Option<&str>) -> Result<(), CliError> {
         match self.to {
             Sink::Table { mut to, rows } => {
@@ -148,7 +148,7 @@ fn unwritten(error: csv::Error) -> io::Error {
     }
 }
 
-/// A member as text: empty where it is absent, JSON where it has parts.
+/// Returns a member as text: empty if it is absent, JSON if it has parts.
 fn cell(node: &Value, member: &str) -> String {
     match node.get(member) {
         None => String::new(),

@@ -7,14 +7,14 @@ use std::{
 use super::CliError;
 use crate::proto;
 
-/// Write the contract that this program speaks, to generate clients from.
+/// Write the contract of this program, to generate clients from.
 ///
-/// Writes the .proto files, a service config for clients, and descriptors.binpb: the same files as a FileDescriptorSet, with
-/// all that they import and the details of errors. Files that are there are replaced. Prints what it wrote.
+/// Writes the .proto files, a service config for clients, and descriptors.binpb: a FileDescriptorSet of the same files, their
+/// imports and the error details. Replaces existing files, and prints the paths.
 #[derive(Debug, clap::Args)]
 #[allow(clippy::doc_markdown, reason = "help texts show no Markdown")]
 pub(super) struct Args {
-    /// The folder to write to, which is made if it is not there.
+    /// The directory to write to; created if missing.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }

@@ -7,13 +7,13 @@ use tracing::info;
 use super::{CliError, settings::Settings, signals, stop_signals};
 use crate::app::{App, Signal};
 
-/// Serve callers, asking AWS for them.
+/// Run the gateway: answer callers and ask AWS for the data.
 ///
-/// Credentials come from where every AWS tool takes them: the environment, the shared files, a web identity, the
-/// container or the instance. So do the region and the endpoint where they are not given here. Flags win over the
-/// environment, and both over the configuration file. SIGHUP has the file read again: its targets, policy and limits are
-/// used from then on, all together or, if anything is wrong, none. Stops on Ctrl-C or SIGTERM, calls in flight first; the
-/// second time at once.
+/// Credentials come from the sources of every AWS tool: the environment, shared files, a web identity, the container or the
+/// instance. So do region and endpoint, unless they are set here. Flags override the environment, and both override the
+/// configuration file. SIGHUP reloads the file: new targets, policy and limits take effect at once, all together or, if
+/// anything is invalid, not at all. On Ctrl-C or SIGTERM the gateway finishes the calls in flight and stops; a second signal
+/// stops it at once.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -23,16 +23,16 @@ pub(super) struct Args {
 impl Args {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let Self { settings } = self;
-        // First of all: until there is a handler, the system ends the process for SIGHUP, and ignores SIGTERM for PID 1.
+        // Before anything else: without a handler SIGHUP ends the process, and PID 1 ignores SIGTERM.
         let (mut stops, hang_ups) = (pin!(stop_signals()?), signals(SignalKind::hangup())?);
         let config = settings.read()?;
         let _log = config.log.start()?;
         let traces = config.trace.start()?;
-        // Connections are file descriptors, of which shells commonly allow few.
-        let _as_many_as_there_are = rlimit::increase_nofile_limit(u64::MAX);
+        // Each connection uses a file descriptor, and shells commonly allow few.
+        let _increased = rlimit::increase_nofile_limit(u64::MAX);
         let naming = CliError::naming("--listen (listen in [edge])", "--admin-listen (listen in [admin])");
         let reloads = hang_ups.map(|()| Signal::Reload(settings.read().map(Box::new)));
-        // Targets without a region ask the instance's metadata for it, one after the other, each until that times out.
+        // The build may take long: each target without a region asks the instance's metadata until that times out.
         let app = tokio::select! {
             app = App::build(config) => Some(app),
             _ = stops.next() => None,

@@ -8,7 +8,7 @@ use crate::{
     telemetry::Format,
 };
 
-/// What a gateway is told: by its configuration file, by the environment, and by flags, of which the later win.
+/// The configuration of a gateway: a file, overridden by the environment, overridden by flags.
 #[derive(Debug, clap::Args)]
 pub(super) struct Settings {
     /// The configuration file, in TOML.
@@ -17,31 +17,31 @@ pub(super) struct Settings {
     /// The address to listen on: IP:PORT, or unix:PATH [default: 127.0.0.1:50051].
     #[arg(long, value_name = "ADDR", env = "SSM_GATEWAY_LISTEN")]
     listen: Option<Address>,
-    /// Admit callers who prove nothing, though others could or they come from other machines; on loopback, where nobody can prove
-    /// anything, they are admitted anyway.
+    /// Accept unauthenticated callers, also off loopback or beside configured authentication. On loopback without configured
+    /// authentication they are accepted anyway.
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true",
         value_parser = BoolishValueParser::new(), env = "SSM_GATEWAY_ALLOW_ANONYMOUS")]
     allow_anonymous: Option<bool>,
-    /// Take bearer tokens over connections that others could read.
+    /// Accept bearer tokens without TLS, also off loopback, where others could read them.
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true",
         value_parser = BoolishValueParser::new(), env = "SSM_GATEWAY_ALLOW_PLAINTEXT_TOKENS")]
     allow_plaintext_tokens: Option<bool>,
-    /// The AWS region to ask [default: AWS's own variables and files].
+    /// The AWS region [default: AWS's own variables and files].
     #[arg(long, value_parser = NonEmptyStringValueParser::new(), env = "SSM_GATEWAY_REGION")]
     region: Option<String>,
-    /// Another endpoint than the region's own, such as a simulator's.
+    /// Another SSM endpoint than the region's, such as a simulator's.
     #[arg(long, value_name = "URL", value_parser = NonEmptyStringValueParser::new(), env = "SSM_GATEWAY_ENDPOINT_URL")]
     endpoint_url: Option<String>,
-    /// The profile in AWS's shared files.
+    /// The profile in AWS's shared files whose credentials are used.
     #[arg(long, value_parser = NonEmptyStringValueParser::new(), env = "SSM_GATEWAY_PROFILE")]
     profile: Option<String>,
-    /// The address that administrators ask at, in HTTP [default: 127.0.0.1:9464].
+    /// The address of the admin endpoint, in plain HTTP [default: 127.0.0.1:9464].
     #[arg(long, value_name = "IP:PORT", env = "SSM_GATEWAY_ADMIN_LISTEN")]
     admin_listen: Option<SocketAddr>,
-    /// Where to send traces, by OTLP over gRPC [default: nowhere].
+    /// The receiver of traces, OTLP over gRPC [default: none].
     #[arg(long, value_name = "URL", value_parser = NonEmptyStringValueParser::new(), env = "SSM_GATEWAY_TRACE_ENDPOINT")]
     trace_endpoint: Option<String>,
-    /// How log lines look [default: human].
+    /// The format of log lines [default: human].
     #[arg(long, value_name = "FORMAT", env = "SSM_GATEWAY_LOG_FORMAT")]
     log_format: Option<Format>,
     /// Which log lines are written: a level, or a list of MODULE=LEVEL [default: info].
@@ -50,10 +50,10 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Reads all of it, the file anew each time.
+    /// Reads the file and applies the overrides.
     ///
     /// # Errors
-    /// [`ConfigError`].
+    /// [`ConfigError`], if the file cannot be read or a setting is invalid.
     pub(super) fn read(&self) -> Result<Config, ConfigError> {
         Config::load(self.config.as_deref(), |config| {
             let Config { edge, auth, upstream, admin, log, trace, .. } = config;

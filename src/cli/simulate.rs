@@ -13,39 +13,39 @@ use crate::simulator::{self, Failure, Faults};
 
 /// Simulate SSM: a made-up fleet behind SSM's real wire protocol.
 ///
-/// Any AWS client can ask it: give it the URL that is printed as its endpoint, any region and any credentials. It can be
-/// steered while it runs: GET and PUT /_simulator/faults, GET /_simulator/stats.
+/// Any AWS client can call it: use the printed URL as the endpoint, with any region and any credentials. GET and PUT
+/// /_simulator/faults read and set its faults while it runs; GET /_simulator/stats returns call statistics.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The address to listen on.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4566")]
     listen: SocketAddr,
-    /// How many nodes there are.
+    /// The number of nodes in each fleet.
     #[arg(long, default_value_t = 1237)]
     nodes: usize,
-    /// What the fleet is made from: equal seeds make equal fleets.
+    /// The seed of the fleets: equal seeds make equal fleets.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How long a NextToken may be used.
+    /// How long a NextToken is valid.
     #[arg(long, value_name = "TIME", default_value = "15m", value_parser = humantime::parse_duration)]
     token_lifetime: Duration,
-    /// How long every answer takes.
+    /// The delay of every answer.
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
     latency: Duration,
-    /// Let calls fail, all or a share of them from 0 to 1; may be repeated. KIND is one of throttling, internal_error,
+    /// Make calls fail, all or a share from 0 to 1; may be repeated. KIND is one of throttling, internal_error,
     /// html, html_ok, malformed_json, reset, cut, hang, access_denied, expired_credentials.
     #[arg(long, value_name = "KIND[:SHARE]")]
     fail: Vec<Failure>,
-    /// Let every N-th page of a walk be empty, with a token all the same.
+    /// Make every N-th page of a walk empty, but with a token; 0 for none.
     #[arg(long, value_name = "N", default_value_t = 0)]
     empty_every: u32,
-    /// Answer the token that was asked with.
+    /// Return the token of the request as the next token.
     #[arg(long)]
     repeat_token: bool,
-    /// Take every token for expired.
+    /// Reject every token as expired.
     #[arg(long)]
     expire_tokens: bool,
-    /// Add members that no model knows.
+    /// Add members that AWS's model does not have.
     #[arg(long)]
     unknown_members: bool,
 }

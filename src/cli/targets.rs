@@ -8,16 +8,16 @@ use tokio::time;
 use super::{CliError, client::Server, terminal::harmless};
 use crate::proto::{ListTargetsRequest, Target, TargetState, target_service_client::TargetServiceClient};
 
-/// List the targets of a running gateway, and how they are.
+/// List the targets of a running gateway, and their states.
 ///
-/// A target is ready, or unused since the gateway started; or else AWS throttles it, was unavailable when it was asked
-/// last, or denies its credentials or its role. After several failures in a row its breaker is open: it is left alone for
-/// a while. The default target has a star.
+/// A target is unused until its first call. It is ready after AWS answered, throttled while AWS throttles it, unavailable after
+/// a failed attempt, and denied if AWS denies its credentials or its role. After several consecutive failures its breaker is
+/// open: the gateway does not ask it for a while. A star marks the default target.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
     server: Server,
-    /// How long it may take in all.
+    /// The timeout of the command.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "10s")]
     timeout: Duration,
 }

@@ -1,11 +1,12 @@
-//! Text that others chose, on a terminal: node names, filters, messages of servers.
+//! Makes text from others safe for a terminal: node names, filters, messages of servers.
 
 use std::fmt::Write as _;
 
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-/// Returns whether a character steers a terminal, reorders what stands around it, or hides in text: control characters (C0, C1,
-/// DEL), bidirectional controls, line separators, and format characters and fillers without a shape. Joiners, which scripts need, are none.
+/// Returns whether a character controls a terminal, reorders the characters around it, or is invisible: control characters (C0, C1,
+/// DEL), bidirectional controls, line separators, and format characters and fillers without a shape. Joiners, which scripts need, do
+/// not count.
 pub(super) fn is_steering(letter: char) -> bool {
     letter.is_control()
         || matches!(letter,
@@ -18,8 +19,8 @@ pub(super) fn harmless(text: &str) -> String {
     text.replace(is_steering, "\u{fffd}")
 }
 
-/// Escapes every steering character of a JSON text of ours as `\uXXXX`. The JSON means the same: such characters stand in its
-/// strings alone.
+/// Escapes every steering character of a JSON text as `\uXXXX`. The value stays the same, because such characters occur only in
+/// strings.
 pub(super) fn harmless_json(json: &str) -> String {
     let mut harmless = String::with_capacity(json.len());
     for letter in json.chars() {
@@ -34,12 +35,12 @@ pub(super) fn harmless_json(json: &str) -> String {
     harmless
 }
 
-/// Returns how many columns of a terminal a text takes: two for a wide character, none for a combining one.
+/// Returns the width of a text in terminal columns: two for a wide character, none for a combining one.
 pub(super) fn width(text: &str) -> usize {
     text.width()
 }
 
-/// Returns as much of a text as has room in so many columns.
+/// Returns the longest beginning of a text that fits into so many columns.
 pub(super) fn cut(text: &str, columns: usize) -> String {
     let mut taken = 0;
     let has_room = |letter: &char| {

@@ -21,37 +21,37 @@ use crate::{
     display::ErrorChain,
 };
 
-/// How long to wait for an answer.
+/// The longest wait for an answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// The most listings that are shown.
+/// The most listings on the screen.
 const LISTINGS: usize = 20;
 const LEAST_INTERVAL: Duration = Duration::from_millis(10);
-/// To the alternate screen, without a cursor; and back.
+/// Enters the alternate screen and hides the cursor; and back.
 const ENTER: &str = "\u{1b}[?1049h\u{1b}[?25l";
 const LEAVE: &str = "\u{1b}[?25h\u{1b}[?1049l";
-/// To the upper left; and what clears the rest of a line, and of the screen.
+/// Moves to the upper left corner; clears the rest of the line; clears the rest of the screen.
 const HOME: &str = "\u{1b}[H";
 const REST_OF_LINE: &str = "\u{1b}[K";
 const REST: &str = "\u{1b}[J";
 
 /// Watch a running gateway: its targets, its listings, its calls.
 ///
-/// Asks its admin address again and again, and shows what it tells until Ctrl-C. Where the output is no terminal, prints it
-/// once, as text.
+/// Polls the admin address and shows the status until Ctrl-C. If the output is not a terminal, prints the status once, as
+/// text.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The gateway's admin address.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9464", env = "SSM_GATEWAY_ADMIN")]
     admin: Admin,
-    /// A file with the token of its [admin] table, if it has one.
+    /// A file with the token of the gateway's [admin] table, if that sets one.
     #[arg(long, value_name = "FILE", env = "SSM_GATEWAY_ADMIN_TOKEN_FILE")]
     admin_token_file: Option<PathBuf>,
-    /// How often to ask; rates are over this time.
+    /// How often to poll; rates are averages over this time.
     #[arg(long, value_name = "TIME", value_parser = interval, default_value = "1s")]
     interval: Duration,
 }
 
-/// What was told, and when.
+/// A status, and when it was received.
 struct Sample {
     status: Status,
     at: Instant,
@@ -69,7 +69,7 @@ impl Args {
         Ok(())
     }
 
-    /// Shows it until it is stopped; a gateway that does not answer may come back.
+    /// Redraws the status until Ctrl-C. A gateway that does not answer may return, so that polling continues.
     async fn watch(&self, mut before: Sample) -> Result<(), CliError> {
         let mut stops = Box::pin(stop_signals()?);
         write!(io::stdout(), "{ENTER}")?;
@@ -92,7 +92,7 @@ impl Args {
                     before = now;
                 }
                 Err(error) => {
-                    let why = format!("{}; what it told last:", ErrorChain(&error));
+                    let why = format!("{}; the last status was:", ErrorChain(&error));
                     shown.splice(..1, [harmless(&why)]).for_each(drop);
                 }
             }
@@ -110,13 +110,13 @@ impl Args {
     }
 }
 
-/// No shorter than anybody can read.
+/// Parses an interval. A shorter one would only load the gateway.
 fn interval(text: &str) -> Result<Duration, String> {
     let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if interval < LEAST_INTERVAL { Err("it is less than 10ms".to_owned()) } else { Ok(interval) }
+    if interval < LEAST_INTERVAL { Err("must be at least 10ms".to_owned()) } else { Ok(interval) }
 }
 
-/// Draws as much as the terminal has room for.
+/// Draws as many lines and columns as the terminal has.
 fn draw(lines: &[String]) -> io::Result<()> {
     let (Width(width), Height(height)) = terminal_size().unwrap_or((Width(80), Height(24)));
     let (width, height) = (usize::from(width), usize::from(height));
@@ -127,7 +127,7 @@ fn draw(lines: &[String]) -> io::Result<()> {
     stdout.flush()
 }
 
-/// What is shown: totals, and what happened between two samples.
+/// Returns the screen: totals, and rates between two samples.
 fn lines(before: &Sample, now: &Sample) -> Vec<String> {
     let Status { version, stage, unready, calls, memory, targets, listings, listing_count, .. } = &now.status;
     let seconds = now.at.duration_since(before.at).as_secs_f64();
@@ -149,13 +149,13 @@ fn lines(before: &Sample, now: &Sample) -> Vec<String> {
         String::new(),
         format!(
             "{:18} {:12} {:>4} {:>8} {:>11} {:>4} {:>7} {:>9}",
-            "TARGET", "STATE", "HIT", "READS/S", "RATE", "LINE", "ASKED/S", "THROTTLED"
+            "TARGET", "STATE", "HIT", "READS/S", "RATE", "WAIT", "FETCH/S", "THROTTLED"
         ),
     ];
     for target in targets {
         let earlier = before.status.targets.iter().find(|earlier| earlier.name == target.name);
-        lines.push(of_target(target, earlier.unwrap_or(target), seconds));
-        lines.extend(target.last_error.as_ref().filter(|_| target.state != "ready").map(of_failure));
+        lines.push(target_line(target, earlier.unwrap_or(target), seconds));
+        lines.extend(target.last_error.as_ref().filter(|_| target.state != "ready").map(failure_line));
     }
     lines.push(String::new());
     lines.push(format!(
@@ -169,11 +169,11 @@ fn lines(before: &Sample, now: &Sample) -> Vec<String> {
         "READS",
         listings.len().min(LISTINGS)
     ));
-    lines.extend(listings.iter().take(LISTINGS).map(of_listing));
+    lines.extend(listings.iter().take(LISTINGS).map(listing_line));
     lines.iter().map(|line| harmless(line)).collect()
 }
 
-fn of_target(target: &Target, before: &Target, seconds: f64) -> String {
+fn target_line(target: &Target, before: &Target, seconds: f64) -> String {
     let Target { name, state, rate: now, max_rate, waiting, throttled, .. } = target;
     let star = if target.is_default { "*" } else { "" };
     format!(
@@ -186,12 +186,12 @@ fn of_target(target: &Target, before: &Target, seconds: f64) -> String {
     )
 }
 
-fn of_failure(error: &Failure) -> String {
+fn failure_line(error: &Failure) -> String {
     let code = error.aws_error_code.as_ref().map(|code| format!(" ({code})")).unwrap_or_default();
     format!("  {}{code} at {}", error.what, error.at)
 }
 
-fn of_listing(listing: &Listing) -> String {
+fn listing_line(listing: &Listing) -> String {
     let Listing { target, filters, state, pages, bytes, readers, reads, .. } = listing;
     let age = listing.age_seconds.map_or_else(|| "-".to_owned(), |age| format!("{age:.1}s"));
     let filters = if filters.is_empty() { "none" } else { filters };
@@ -199,12 +199,12 @@ fn of_listing(listing: &Listing) -> String {
     format!("{target:18} {state:8} {age:>7} {pages:>5} {kib:>7} {readers:>7} {:>6}  {filters}", reads.total())
 }
 
-#[expect(clippy::cast_precision_loss, reason = "more digits than anyone reads")]
+#[expect(clippy::cast_precision_loss, reason = "more digits than are printed")]
 fn rate(count: u64, seconds: f64) -> String {
     if seconds > 0.0 { format!("{:.1}", count as f64 / seconds) } else { "-".to_owned() }
 }
 
-/// The share of reads that AWS was not asked for: of those in between, or of all where there were none.
+/// Returns the share of reads that needed no fetch of their own: between the samples, or of all if there were none.
 fn share(now: Reads, before: Reads) -> String {
     let between = now.total().saturating_sub(before.total());
     let (part, whole) = match between {

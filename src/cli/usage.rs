@@ -1,4 +1,4 @@
-//! What clap says of a command line, without values that may be secrets.
+//! Removes values that may be secrets from clap's errors.
 
 use std::{
     env,
@@ -12,8 +12,8 @@ use clap::{
 
 use crate::display::Shown;
 
-/// Returns the error without a value that may be a secret: one that came from a variable, which nobody sees as it is set, and any
-/// that is not short and plain. The error then names the variable or the flag, and describes the value that is expected.
+/// Returns the error without a value that may be a secret: any value of a variable, because nobody typed it, and any value that is
+/// not short and plain. The error then names the variable or the flag, and describes the expected value.
 pub(super) fn without_secret(error: Error, command: &mut Command, words: &[OsString]) -> Error {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
@@ -25,7 +25,7 @@ pub(super) fn without_secret(error: Error, command: &mut Command, words: &[OsStr
         _ => None,
     };
     if word.is_some_and(|word| may_be_secret(&word)) {
-        return command.error(error.kind(), "a word of the command line is no command and no option");
+        return command.error(error.kind(), "an argument is neither a command nor an option");
     }
     let (Some(flag), Some(value)) = (text(ContextKind::InvalidArg), text(ContextKind::InvalidValue)) else {
         return error;
@@ -40,10 +40,10 @@ pub(super) fn without_secret(error: Error, command: &mut Command, words: &[OsStr
     }
     let place = variable.map_or_else(|| flag.clone(), |name| format!("{name} ({flag})"));
     let meaning = arg.and_then(clap::Arg::get_help).map(ToString::to_string).unwrap_or_default();
-    command.error(error.kind(), format!("the value of {place} is not valid. Expected: {meaning}"))
+    command.error(error.kind(), format!("the value of {place} is invalid. Expected: {meaning}"))
 }
 
-/// Returns whether a text is not short and plain, or may be a URL with a user or a phrase.
+/// Returns whether a text may be a secret: it is not short and plain, or is a phrase or a URL with a user.
 fn may_be_secret(text: &str) -> bool {
     !Shown(text).is_shown() || text.contains(['@', ' '])
 }

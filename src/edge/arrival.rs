@@ -7,10 +7,10 @@ use std::{
 use http::Request;
 use http_body::{Body, Frame};
 use pin_project_lite::pin_project;
-use tonic::Code;
 use tower::{BoxError, Layer, Service};
 
-use super::{error_info::refusal, peer_timeout::PeerTimeout};
+use super::peer_timeout::PeerTimeout;
+use crate::grpc::{Failure, Reason};
 
 /// The one service whose callers send more than a message, as long as they like.
 const REFLECTION: &str = "/grpc.reflection.";
@@ -80,7 +80,7 @@ where
         ready!(peer_timeout.poll(cx));
         *this.peer_timeout = None;
         let message = "the message of the call did not arrive in time";
-        Poll::Ready(Some(Err(refusal(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", message, None).into())))
+        Poll::Ready(Some(Err(Failure::new(Reason::DeadlineExceeded, message).into())))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -98,16 +98,15 @@ mod tests {
     use futures_util::stream;
     use http_body_util::{BodyExt as _, Collected, StreamBody};
     use tokio::time::{self, Instant};
-    use tonic::Status;
     use tower::{ServiceExt as _, service_fn};
 
     use super::*;
 
     /// What comes of a body whose frames come a second apart, where two are allowed; and when.
-    async fn read(path: &str, frames: usize) -> (Result<Bytes, Code>, u128) {
+    async fn read(path: &str, frames: usize) -> (Result<Bytes, Option<Reason>>, u128) {
         let drops = stream::unfold(0, move |sent| async move {
             time::sleep(Duration::from_secs(1)).await;
-            (sent < frames).then(|| (Ok::<_, Status>(Frame::data(Bytes::from_static(b"x"))), sent + 1))
+            (sent < frames).then(|| (Ok::<_, Failure>(Frame::data(Bytes::from_static(b"x"))), sent + 1))
         });
         let reading = service_fn(async |request: Request<ArrivingBody<_>>| {
             let body: Result<_, BoxError> = request.into_body().collect().await.map(Collected::to_bytes);
@@ -116,13 +115,13 @@ mod tests {
         let request = Request::builder().uri(path).body(Box::pin(StreamBody::new(drops))).unwrap();
         let started = Instant::now();
         let body = ArrivalLayer(Duration::from_millis(2500)).layer(reading).oneshot(request).await.unwrap();
-        (body.map_err(|error| error.downcast::<Status>().unwrap().code()), started.elapsed().as_millis())
+        (body.map_err(|error| error.downcast::<Failure>().unwrap().own_reason()), started.elapsed().as_millis())
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_message_arrives_in_time_or_not_at_all() {
         assert_eq!(read("/a", 1).await, (Ok(Bytes::from_static(b"x")), 2000));
-        assert_eq!(read("/a", 100).await, (Err(Code::DeadlineExceeded), 2500));
+        assert_eq!(read("/a", 100).await, (Err(Some(Reason::DeadlineExceeded)), 2500));
         let (many, took) = read("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", 5).await;
         assert_eq!((many.unwrap().len(), took), (5, 6000));
     }

@@ -1,23 +1,19 @@
 use std::{
-    collections::HashMap,
     sync::Arc,
     task::{Context, Poll},
     time::SystemTime,
 };
 
 use futures_util::future::{Either, Ready, ready};
-use http::{Request, Response};
+use http::Request;
 use tokio::time::Instant;
-use tonic::{Code, Status};
-use tonic_types::ErrorDetails;
 use tower::{Layer, Service};
 
 use super::{
     authenticator::Authenticator,
     credential::{Credential, Expiry, InvalidCredential},
-    error_info::refusal_with,
 };
-use crate::grpc::{CallNotes, Route, no_such_method};
+use crate::grpc::{CallNotes, Failure, Reason, Route};
 
 /// Puts the caller's principal into the request's extensions, and rejects a call without a valid credential. Health needs none: whoever
 /// starts and stops the gateway proves nothing. Nor does the answer that there is no such method, by which AWS's load balancers see
@@ -40,16 +36,15 @@ impl<S> Layer<S> for AuthenticateLayer {
     }
 }
 
-impl<S, R, B> Service<Request<R>> for Authenticate<S>
+impl<S, R> Service<Request<R>> for Authenticate<S>
 where
-    S: Service<Request<R>, Response = Response<B>>,
-    B: Default,
+    S: Service<Request<R>, Error = Failure>,
 {
-    type Response = Response<B>;
-    type Error = S::Error;
-    type Future = Either<S::Future, Ready<Result<Response<B>, S::Error>>>;
+    type Response = S::Response;
+    type Error = Failure;
+    type Future = Either<S::Future, Ready<Result<S::Response, Failure>>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         self.inner.poll_ready(cx)
     }
 
@@ -57,7 +52,7 @@ where
         match Route::of(request.uri().path()) {
             Some(Route::Method(_) | Route::Reflection) => {}
             Some(Route::HealthCheck | Route::HealthWatch) => return Either::Left(self.inner.call(request)),
-            None => return Either::Right(ready(Ok(no_such_method().into_http()))),
+            None => return Either::Right(ready(Err(Failure::no_such_method()))),
         }
         let peer = request.extensions_mut().remove::<Credential>();
         match self.authenticator.authenticate(request.headers(), peer.as_ref()) {
@@ -72,24 +67,24 @@ where
                 }
                 Either::Left(self.inner.call(request))
             }
-            Err(invalid) => Either::Right(ready(Ok(unauthenticated(invalid).into_http()))),
+            Err(invalid) => Either::Right(ready(Err(unauthenticated(invalid)))),
         }
     }
 }
 
-/// Tells why a caller was refused, and no more of its credential than that.
-pub(super) fn unauthenticated(invalid: InvalidCredential) -> Status {
-    let (cause, message) = match invalid {
-        InvalidCredential::Missing => (
-            "missing",
+/// Returns the failure of a call without a valid credential, which says no more of the credential than what is wrong with it.
+pub(super) fn unauthenticated(invalid: InvalidCredential) -> Failure {
+    match invalid {
+        InvalidCredential::Missing => Failure::new(
+            Reason::CredentialMissing,
             "the call has no credential: a client certificate for a name, or a bearer token in its authorization",
         ),
-        InvalidCredential::Unknown(_) => {
-            ("unknown", "the call's authorization is no bearer token that the gateway knows")
+        InvalidCredential::Unknown(_) => Failure::new(
+            Reason::CredentialUnknown,
+            "the call's authorization is no bearer token that the gateway knows",
+        ),
+        InvalidCredential::Expired => {
+            Failure::new(Reason::CredentialExpired, "the caller's credential has expired: call with a new one")
         }
-        InvalidCredential::Expired => ("expired", "the caller's credential has expired: call with a new one"),
-    };
-    let cause = HashMap::from([("cause".to_owned(), cause.to_owned())]);
-    let details = ErrorDetails::with_error_info("UNAUTHENTICATED", "ssm-gateway", cause);
-    refusal_with(Code::Unauthenticated, details, message, None)
+    }
 }

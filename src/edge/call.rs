@@ -3,14 +3,13 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue, Request, Uri};
 use opentelemetry::{Context, ContextGuard, KeyValue};
 use tokio::time::{Duration, Instant};
-use tonic::{Code, Status};
-use tonic_types::StatusExt as _;
+use tonic::Code;
 use tracing::{Span, debug_span, info, warn};
 
-use super::{call_end::CallEnd, error_info, metrics::Counting, observe::ObserveLayer, trace_context};
+use super::{call_end::CallEnd, metrics::Counting, observe::ObserveLayer, trace_context};
 use crate::{
     access::Principal,
-    grpc::{CallNotes, Noted},
+    grpc::{CallNotes, Failure, Noted, code_name},
     model::TargetName,
 };
 
@@ -35,21 +34,10 @@ pub(super) struct Call {
     context: Option<Context>,
     /// How long its caller waited for the head of the answer.
     waited: Option<Duration>,
-    /// Unknown until the status is seen: a caller that goes away before never sees it.
-    code: Option<Code>,
-    /// Of an error.
-    why: Option<Box<Why>>,
+    /// Unknown until the status is written: a caller that goes away before never sees it.
+    outcome: Option<Result<(), Failure>>,
     /// Where it stands why the stream was reset, if it was.
     end: Option<Arc<CallEnd>>,
-}
-
-/// Why a call failed, as its `ErrorInfo` says.
-#[derive(Debug, Default)]
-struct Why {
-    reason: String,
-    cause: Option<String>,
-    target: Option<String>,
-    aws_request_id: Option<String>,
 }
 
 impl Call {
@@ -71,8 +59,7 @@ impl Call {
             span,
             context,
             waited: None,
-            code: None,
-            why: None,
+            outcome: None,
             end: request.extensions().get().cloned(),
         }
     }
@@ -86,46 +73,38 @@ impl Call {
     /// Notes the head of the answer, and gives it the call's ID.
     pub(super) fn answered(&mut self, headers: &mut HeaderMap) {
         self.waited = Some(self.started.elapsed());
-        self.see(headers);
         headers.insert(REQUEST_ID, self.request_id.clone());
     }
 
-    /// Notes the status if it is among these headers or trailers.
-    pub(super) fn see(&mut self, headers: &HeaderMap) {
-        if let Some(status) = Status::from_header_map(headers) {
-            self.ends_with(&status);
+    /// Notes how the call ended, and counts its failure.
+    pub(super) fn ended(&mut self, outcome: Result<(), Failure>) {
+        if let Err(failure) = &outcome {
+            self.layer.metrics.failed(failure);
         }
-    }
-
-    fn ends_with(&mut self, status: &Status) {
-        self.code = Some(status.code());
-        if let Some(mut info) = status.get_details_error_info() {
-            let mut of = |key: &str| info.metadata.remove(key);
-            let (cause, target, aws_request_id) = (of("cause"), of("target"), of("aws_request_id"));
-            self.layer.metrics.refused(&info.reason, cause.as_deref());
-            self.why = Some(Box::new(Why { reason: info.reason, cause, target, aws_request_id }));
-        }
+        self.outcome = Some(outcome);
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
         let took = self.started.elapsed();
-        if self.code.is_none()
-            && let Some(status) = self.end.take().as_deref().and_then(CallEnd::reset)
+        if self.outcome.is_none()
+            && let Some(failure) = self.end.take().as_deref().and_then(CallEnd::reset)
         {
-            self.ends_with(status);
+            self.ended(Err(failure.clone()));
         }
+        let outcome = self.outcome.take();
+        let failure = outcome.as_ref().and_then(|outcome| outcome.as_ref().err());
         // Who goes away before the status has given the call up.
-        let code = self.code.unwrap_or(Code::Cancelled);
+        let code = if outcome.is_none() { Code::Cancelled } else { failure.map_or(Code::Ok, Failure::code) };
         self.layer.metrics.ended(&self.counting, code, took);
         let Noted { principal, target, targets, unreachable, provenance, aws_request_id } = self.notes.take();
-        let Why { reason, cause, target: unknown, aws_request_id: failed } = *self.why.take().unwrap_or_default();
-        let reason = Some(reason).filter(|reason| !reason.is_empty());
-        let target = target.as_ref().map(TargetName::as_str).or(unknown.as_deref());
+        let of_failure = |key| failure.and_then(|failure| failure.metadata(key));
+        let (reason, cause) = (failure.map(Failure::reason), of_failure("cause"));
+        let target = target.as_ref().map(TargetName::as_str).or(of_failure("target"));
         let targets = Some(targets).filter(|targets| *targets > 1);
         let unreachable = Some(unreachable).filter(|unreachable| *unreachable > 0);
-        let aws_request_id = failed.as_deref().or(aws_request_id.as_deref());
+        let aws_request_id = of_failure("aws_request_id").or(aws_request_id.as_deref());
         let principal = principal.as_ref().map(Principal::as_str);
         let request_id = self.request_id.to_str().unwrap_or_default();
         if let Some(context) = &self.context {
@@ -134,15 +113,15 @@ impl Drop for Call {
                 ("ssm_gateway.principal", principal),
                 ("ssm_gateway.target", target),
                 ("ssm_gateway.provenance", provenance),
-                ("error.type", reason.as_deref()),
+                ("error.type", reason),
                 ("aws.request_id", aws_request_id),
             ];
             let told = told.into_iter().filter_map(|(key, value)| Some(KeyValue::new(key, value?.to_owned())));
-            let code_name = KeyValue::new("rpc.response.status_code", error_info::name(code));
+            let code_name = KeyValue::new("rpc.response.status_code", code_name(code));
             trace_context::end(context, code, told.chain([code_name]));
         }
         let trace_id = self.context.as_ref().map(|context| trace_context::trace_id(context).to_string());
-        let status = self.code.map_or("cut off", error_info::name);
+        let status = if outcome.is_some() { code_name(code) } else { "cut off" };
         let (method, micros) =
             (method(&self.counting, self.uri.as_ref()), u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
         let is_slow = self.waited.unwrap_or(took) >= self.layer.slow_call;

@@ -7,15 +7,14 @@ use std::{
 };
 
 use tokio::time::{self, Instant};
-use tonic::{Code, Status};
 
 use super::{
     authenticate::unauthenticated,
     credential::InvalidCredential,
-    error_info::refusal,
     limits::overloaded,
     stage::{Stage, Stages},
 };
+use crate::grpc::{Failure, Reason};
 
 /// When callers whose call was ended by a drain may come back: at once, elsewhere.
 const DRAINING_RETRY: Duration = Duration::from_millis(100);
@@ -36,7 +35,7 @@ pub(super) struct CallEnd {
     /// When the peer was offered the bytes that it has not taken yet, in nanoseconds from `begun`, plus one; 0 if there are none.
     offered: AtomicU64,
     /// Why the stream was reset.
-    reset: OnceLock<Status>,
+    reset: OnceLock<Failure>,
 }
 
 /// What ends a call, whichever comes first.
@@ -93,12 +92,12 @@ impl CallEnd {
         self.offered.store(0, Relaxed);
     }
 
-    /// Returns the status with which the call ends, if it ends now.
-    pub(super) fn status(&self, now: Instant) -> Option<Status> {
+    /// Returns the failure with which the call ends, if it ends now.
+    pub(super) fn failure(&self, now: Instant) -> Option<Failure> {
         let bounds = self.bounds.get()?;
         if bounds.stages.has_reached(Stage::Ending) {
             let message = "the gateway is going away: call another one, a stream from its last resume token on";
-            return Some(refusal(Code::Unavailable, "DRAINING", message, Some(DRAINING_RETRY)));
+            return Some(Failure::new(Reason::Draining, message).retry_after(Some(DRAINING_RETRY)));
         }
         (now >= bounds.at).then(|| match bounds.why {
             Why::Deadline(after) => passed("the caller's deadline", after),
@@ -129,8 +128,8 @@ impl CallEnd {
             let stalls = offered.map(|offered| offered + bounds.stall_timeout);
             let is_stalled = stalls.is_some_and(|stalls| stalls <= now);
             if is_stalled || last <= now {
-                let status = if is_stalled { None } else { self.status(now) };
-                let _twice = self.reset.set(status.unwrap_or_else(stalled));
+                let failure = if is_stalled { None } else { self.failure(now) };
+                let _twice = self.reset.set(failure.unwrap_or_else(stalled));
                 return;
             }
             let next = stalls.unwrap_or(now + bounds.stall_timeout.max(GRACE));
@@ -144,8 +143,8 @@ impl CallEnd {
         }
     }
 
-    /// Returns the status of a call whose stream was reset by the gateway.
-    pub(super) fn reset(&self) -> Option<&Status> {
+    /// Returns the failure of a call whose stream was reset by the gateway.
+    pub(super) fn reset(&self) -> Option<&Failure> {
         self.reset.get()
     }
 
@@ -167,18 +166,20 @@ impl CallEnd {
     }
 }
 
-fn passed(what: &str, after: Duration) -> Status {
+fn passed(what: &str, after: Duration) -> Failure {
     let message = format!("{what} of {} passed", humantime::format_duration(after));
-    refusal(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", message, None)
+    Failure::new(Reason::DeadlineExceeded, message)
 }
 
-fn stalled() -> Status {
-    overloaded("stalled", "the peer took nothing of the answer for too long")
+fn stalled() -> Failure {
+    overloaded(Reason::Stalled, "the peer took nothing of the answer for too long")
 }
 
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt as _;
+
+    use tonic::Code;
 
     use super::*;
 

@@ -1,4 +1,5 @@
 use std::{
+    convert::Infallible,
     error::Error as _,
     fmt::Display,
     pin::Pin,
@@ -18,8 +19,7 @@ use tokio::{
     time,
 };
 use tokio_util::{either::Either, task::TaskTracker};
-use tonic::Status;
-use tower::{Service, ServiceExt as _};
+use tower::{BoxError, Service, ServiceExt as _};
 use tracing::{debug, info, warn};
 
 use super::{
@@ -82,8 +82,8 @@ impl<S, B> Connections<S>
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: Body<Data = bytes::Bytes, Error = Status> + Send + 'static,
+    S::Error: Into<BoxError>,
+    B: Body<Data = bytes::Bytes, Error = Infallible> + Send + 'static,
 {
     /// Serves a connection in a task of its own, or closes it at once where there are as many as may be.
     pub(super) fn admit(self: &Arc<Self>, stream: Stream) {

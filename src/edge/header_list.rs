@@ -1,15 +1,10 @@
-use std::{
-    collections::HashMap,
-    task::{Context, Poll},
-};
+use std::task::{Context, Poll};
 
 use futures_util::future::{Either, Ready, ready};
-use http::{Request, Response};
-use tonic::{Code, Status};
-use tonic_types::ErrorDetails;
+use http::Request;
 use tower::{Layer, Service};
 
-use super::error_info::refusal_with;
+use crate::grpc::{Failure, Reason};
 
 /// What each field counts for beside its name and value (RFC 9113, section 6.5.2).
 const FIELD: usize = 32;
@@ -33,16 +28,15 @@ impl<S> Layer<S> for HeaderListLayer {
     }
 }
 
-impl<S, R, B> Service<Request<R>> for HeaderList<S>
+impl<S, R> Service<Request<R>> for HeaderList<S>
 where
-    S: Service<Request<R>, Response = Response<B>>,
-    B: Default,
+    S: Service<Request<R>, Error = Failure>,
 {
-    type Response = Response<B>;
-    type Error = S::Error;
-    type Future = Either<S::Future, Ready<Result<Response<B>, S::Error>>>;
+    type Response = S::Response;
+    type Error = Failure;
+    type Future = Either<S::Future, Ready<Result<S::Response, Failure>>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         self.inner.poll_ready(cx)
     }
 
@@ -51,7 +45,7 @@ where
         if size <= self.max {
             return Either::Left(self.inner.call(request));
         }
-        Either::Right(ready(Ok(too_large(size, self.max).into_http())))
+        Either::Right(ready(Err(too_large(size, self.max))))
     }
 }
 
@@ -69,19 +63,14 @@ fn size<R>(request: &Request<R>) -> usize {
     pseudo.sum::<usize>() + fields.sum::<usize>()
 }
 
-fn too_large(size: usize, max: usize) -> Status {
-    let cause = HashMap::from([("cause".to_owned(), "headers".to_owned())]);
-    let details = ErrorDetails::with_error_info("REQUEST_TOO_LARGE", "ssm-gateway", cause);
+fn too_large(size: usize, max: usize) -> Failure {
     let message = format!("the headers of the call count {size} bytes, the most is {max} (edge.max_header_list_size)");
-    refusal_with(Code::ResourceExhausted, details, message, None)
+    Failure::new(Reason::HeadersTooLarge, message)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
-
-    use tonic::body::Body;
-    use tonic_types::StatusExt as _;
+    use http::Response;
     use tower::{ServiceExt as _, service_fn};
 
     use super::*;
@@ -94,14 +83,12 @@ mod tests {
         };
         let expected = (7 + 4 + 32) + (7 + 4 + 32) + (10 + 1 + 32) + (5 + 2 + 32) + (1 + 100 + 32);
         let answer = async |max: u32| {
-            let served = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(Body::default())));
-            let answer = HeaderListLayer(max).layer(served).oneshot(request()).await.unwrap();
-            Status::from_header_map(answer.headers())
+            let served = service_fn(async |_: Request<()>| Ok(Response::new(())));
+            HeaderListLayer(max).layer(served).oneshot(request()).await
         };
-        assert!(answer(expected).await.is_none());
-        let status = answer(expected - 1).await.unwrap();
-        assert_eq!(status.code(), Code::ResourceExhausted);
-        assert_eq!(status.get_details_error_info().unwrap().reason, "REQUEST_TOO_LARGE");
-        assert!(status.message().contains("max_header_list_size"), "{}", status.message());
+        assert!(answer(expected).await.is_ok());
+        let failure = answer(expected - 1).await.unwrap_err();
+        assert_eq!(failure.own_reason(), Some(Reason::HeadersTooLarge));
+        assert!(failure.message().contains("max_header_list_size"), "{failure}");
     }
 }

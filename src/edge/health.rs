@@ -1,10 +1,9 @@
 use futures_util::{StreamExt as _, stream};
 use http::{Request, Response};
-use tonic::{Code, Status, body::Body};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus};
 
 use super::stage::{Stage, Stages};
-use crate::grpc::{answer, answers, message, refusal};
+use crate::grpc::{Body, Failure, Reason, RequestBody, answer, answers, message};
 
 /// The largest request, which anybody may send: the name of a service.
 const MAX_REQUEST: usize = 1024;
@@ -32,11 +31,11 @@ impl Health {
     ///
     /// # Errors
     /// `NOT_FOUND` if the gateway has no such service; and what a request that is not one message is refused with.
-    pub async fn check(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
+    pub async fn check(&self, request: Request<RequestBody>) -> Result<Response<Body>, Failure> {
         let HealthCheckRequest { service } = message(request, MAX_REQUEST).await?;
         match self.status(&service) {
             ServingStatus::ServiceUnknown => {
-                Err(refusal(Code::NotFound, "UNKNOWN_SERVICE", "the gateway has no such service", None))
+                Err(Failure::new(Reason::UnknownService, "the gateway has no such service"))
             }
             status => Ok(answer(told(status))),
         }
@@ -46,7 +45,7 @@ impl Health {
     ///
     /// # Errors
     /// What a request that is not one message is refused with.
-    pub async fn watch(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
+    pub async fn watch(&self, request: Request<RequestBody>) -> Result<Response<Body>, Failure> {
         let HealthCheckRequest { service } = message(request, MAX_REQUEST).await?;
         let (now, stages) = (self.status(&service), self.stages.clone());
         let first = stream::once(async move { Ok(told(now)) });
@@ -58,7 +57,7 @@ impl Health {
         let changed = changed.take(usize::from(now == ServingStatus::Serving));
         let end = stream::once(async move {
             stages.reached(Stage::GoingAway).await;
-            Err(refusal(Code::Unavailable, "DRAINING", "the gateway is going away: watch another one", None))
+            Err(Failure::new(Reason::Draining, "the gateway is going away: watch another one"))
         });
         Ok(answers(first.chain(changed).chain(end)))
     }

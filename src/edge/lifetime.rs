@@ -11,16 +11,14 @@ use http::{Request, Response};
 use http_body::{Body, Frame};
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
-use tonic::Status;
 use tower::{Layer, Service};
 
 use super::{
     call_end::{Bounds, CallEnd, Why},
     credential::Expiry,
-    error_info::trailers,
     stage::Stages,
 };
-use crate::grpc::timeout;
+use crate::grpc::{Failure, timeout};
 
 /// Ends calls that last too long, streams included, with a status: at the caller's `grpc-timeout`, at the gateway's own
 /// maximum, when the caller's credential expires, and at the end of a drain. tonic's own time-out answers CANCELLED, and stops
@@ -52,12 +50,9 @@ pin_project! {
     }
 }
 
-/// The body of [`Lifetime`]'s answers; by default, of one that has ended.
-#[derive(Debug, Default)]
-pub struct LifetimeBody<B> {
-    inner: B,
-    lasting: Option<Lasting>,
-}
+/// The body of [`Lifetime`]'s answers; none after the call's end.
+#[derive(Debug)]
+pub struct LifetimeBody<B>(Option<(B, Lasting)>);
 
 /// A call with what it waits for.
 struct Lasting {
@@ -76,14 +71,13 @@ impl<S> Layer<S> for LifetimeLayer {
 
 impl<S, R, B> Service<Request<R>> for Lifetime<S>
 where
-    S: Service<Request<R>, Response = Response<B>>,
-    B: Default,
+    S: Service<Request<R>, Response = Response<B>, Error = Failure>,
 {
     type Response = Response<LifetimeBody<B>>;
-    type Error = S::Error;
+    type Error = Failure;
     type Future = LifetimeFuture<S::Future>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         self.inner.poll_ready(cx)
     }
 
@@ -95,39 +89,37 @@ where
     }
 }
 
-impl<F, B, E> Future for LifetimeFuture<F>
+impl<F, B> Future for LifetimeFuture<F>
 where
-    F: Future<Output = Result<Response<B>, E>>,
-    B: Default,
+    F: Future<Output = Result<Response<B>, Failure>>,
 {
-    type Output = Result<Response<LifetimeBody<B>>, E>;
+    type Output = Result<Response<LifetimeBody<B>>, Failure>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         if let Poll::Ready(outcome) = this.inner.poll(cx) {
             let lasting = this.lasting.take();
-            return Poll::Ready(outcome.map(|answer| answer.map(|inner| LifetimeBody { inner, lasting })));
+            return Poll::Ready(outcome.map(|answer| answer.map(|inner| LifetimeBody(Some(inner).zip(lasting)))));
         }
         let Some(lasting) = this.lasting else { return Poll::Pending };
-        lasting.poll_due(cx).map(|status| Ok(status.into_http()))
+        lasting.poll_due(cx).map(Err)
     }
 }
 
 impl<B> Body for LifetimeBody<B>
 where
-    B: Body<Data = Bytes, Error = Status> + Default + Unpin,
+    B: Body<Data = Bytes, Error = Failure> + Unpin,
 {
     type Data = Bytes;
-    type Error = Status;
+    type Error = Failure;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let this = &mut *self;
-        let Some(lasting) = &mut this.lasting else { return Poll::Ready(None) };
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        let Some((inner, lasting)) = &mut self.0 else { return Poll::Ready(None) };
         let now = Instant::now();
         // The end first: a stream that always has a frame ready must end too.
-        let status = match lasting.end.status(now) {
-            Some(status) => status,
-            None => match Pin::new(&mut this.inner).poll_frame(cx) {
+        let failure = match lasting.end.failure(now) {
+            Some(failure) => failure,
+            None => match Pin::new(inner).poll_frame(cx) {
                 Poll::Pending => {
                     lasting.end.nothing_to_offer();
                     ready!(lasting.poll_due(cx))
@@ -138,12 +130,12 @@ where
                 }
             },
         };
-        *this = Self::default();
-        Poll::Ready(Some(trailers(&status)))
+        self.0 = None;
+        Poll::Ready(Some(Err(failure)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.lasting.is_none() || self.inner.is_end_stream()
+        self.0.as_ref().is_none_or(|(inner, _)| inner.is_end_stream())
     }
 }
 
@@ -165,13 +157,13 @@ impl LifetimeLayer {
 }
 
 impl Lasting {
-    fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
+    fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
         let due = self.due.get_or_insert_with(|| {
             let end = Arc::clone(&self.end);
             Box::pin(async move { end.due().await })
         });
         ready!(due.as_mut().poll(cx));
-        self.end.status(Instant::now()).map_or(Poll::Pending, Poll::Ready)
+        self.end.failure(Instant::now()).map_or(Poll::Pending, Poll::Ready)
     }
 }
 

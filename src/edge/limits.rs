@@ -24,12 +24,12 @@ use http::{Request, Response};
 use http_body::{Body, Frame};
 use pin_project_lite::pin_project;
 use serde::{Deserialize, Serialize};
-use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, QuotaViolation};
 use tower::{Layer, Service};
 
-use super::error_info::refusal_with;
-use crate::access::Principal;
+use crate::{
+    access::Principal,
+    grpc::{Failure, Reason},
+};
 
 /// When to come back where too much is going on at once.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
@@ -94,7 +94,7 @@ pin_project! {
 }
 
 /// The body of [`Limited`]'s answers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct LimitedBody<B> {
     inner: B,
     _permit: Option<Permit>,
@@ -161,12 +161,12 @@ impl LimitsLayer {
 
 impl Limits {
     /// Lets a call in, or says why not.
-    fn enter(self: &Arc<Self>, principal: Option<&Principal>) -> Result<Permit, Status> {
+    fn enter(self: &Arc<Self>, principal: Option<&Principal>) -> Result<Permit, Failure> {
         let calls = self.calls.fetch_add(1, Relaxed);
         let mut permit = Permit { limits: Arc::clone(self), counted: Counted::Call(None) };
         if calls >= self.config.max_calls {
             let message = "the gateway has more calls at a time than it can take";
-            return Err(overloaded("calls", message));
+            return Err(overloaded(Reason::TooManyCalls, message));
         }
         if let Some(principal) = principal {
             self.check_rate(principal)?;
@@ -176,17 +176,17 @@ impl Limits {
         Ok(permit)
     }
 
-    fn enter_watch(self: &Arc<Self>) -> Result<Permit, Status> {
+    fn enter_watch(self: &Arc<Self>) -> Result<Permit, Failure> {
         let watches = self.watches.fetch_add(1, Relaxed);
         let permit = Permit { limits: Arc::clone(self), counted: Counted::Watch };
         if watches < MAX_WATCHES {
             return Ok(permit);
         }
         let message = "the gateway's health is watched by as many as may be: check it instead";
-        Err(overloaded("watches", message))
+        Err(overloaded(Reason::TooManyWatches, message))
     }
 
-    fn check_rate(&self, principal: &Principal) -> Result<(), Status> {
+    fn check_rate(&self, principal: &Principal) -> Result<(), Failure> {
         let Some(rate) = &self.rate else { return Ok(()) };
         if fastrand::usize(..SWEEP) == 0 && rate.len() > PRINCIPALS {
             rate.retain_recent();
@@ -198,7 +198,7 @@ impl Limits {
         })
     }
 
-    fn count(&self, principal: &Principal) -> Result<(), Status> {
+    fn count(&self, principal: &Principal) -> Result<(), Failure> {
         let most = self.config.max_calls_per_principal;
         let mut by_principal = self.by_principal.lock().unwrap_or_else(PoisonError::into_inner);
         let calls = by_principal.entry(principal.clone()).or_default();
@@ -232,18 +232,15 @@ impl Drop for Permit {
     }
 }
 
-/// More than the gateway takes.
-pub(super) fn overloaded(cause: &str, message: &str) -> Status {
-    let cause = HashMap::from([("cause".to_owned(), cause.to_owned())]);
-    let details = ErrorDetails::with_error_info("OVERLOADED", "ssm-gateway", cause);
-    refusal_with(Code::Unavailable, details, message, Some(RETRY_DELAY))
+/// Returns the failure of a call that is more than the gateway takes.
+pub(super) fn overloaded(reason: Reason, message: &str) -> Failure {
+    Failure::new(reason, message).retry_after(Some(RETRY_DELAY))
 }
 
-/// A caller that asks for more than its share.
-fn quota(principal: &Principal, rule: &str, wait: Duration) -> Status {
-    let mut details = ErrorDetails::with_error_info("CALLER_QUOTA", "ssm-gateway", HashMap::new());
-    details.set_quota_failure(vec![QuotaViolation::new(principal.as_str(), rule)]);
-    refusal_with(Code::ResourceExhausted, details, format!("{principal} {rule}"), Some(wait))
+/// Returns the failure of a call with which its principal exceeds its share.
+fn quota(principal: &Principal, rule: &str, wait: Duration) -> Failure {
+    let failure = Failure::new(Reason::CallerQuota, format!("{principal} {rule}"));
+    failure.beyond_quota(principal.as_str(), rule).retry_after(Some(wait))
 }
 
 impl fmt::Debug for Limits {
@@ -262,14 +259,13 @@ impl<S> Layer<S> for LimitsLayer {
 
 impl<S, R, B> Service<Request<R>> for Limited<S>
 where
-    S: Service<Request<R>, Response = Response<B>>,
-    B: Default,
+    S: Service<Request<R>, Response = Response<B>, Error = Failure>,
 {
     type Response = Response<LimitedBody<B>>;
-    type Error = S::Error;
-    type Future = Either<LimitedFuture<S::Future>, Ready<Result<Self::Response, S::Error>>>;
+    type Error = Failure;
+    type Future = Either<LimitedFuture<S::Future>, Ready<Result<Self::Response, Failure>>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         self.inner.poll_ready(cx)
     }
 
@@ -281,7 +277,7 @@ where
         };
         match permit {
             Ok(permit) => Either::Left(LimitedFuture { inner: self.inner.call(request), permit }),
-            Err(status) => Either::Right(ready(Ok(status.into_http()))),
+            Err(failure) => Either::Right(ready(Err(failure))),
         }
     }
 }
@@ -303,12 +299,12 @@ where
 
 impl<B> Body for LimitedBody<B>
 where
-    B: Body<Data = Bytes, Error = Status> + Unpin,
+    B: Body<Data = Bytes, Error = Failure> + Unpin,
 {
     type Data = Bytes;
-    type Error = Status;
+    type Error = Failure;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         Pin::new(&mut self.inner).poll_frame(cx)
     }
 

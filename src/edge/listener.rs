@@ -1,4 +1,4 @@
-use std::{fs, io, os::unix::fs::FileTypeExt as _, path::Path, sync::Arc, time::Duration};
+use std::{convert::Infallible, fs, io, os::unix::fs::FileTypeExt as _, path::Path, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use http_body::Body;
@@ -6,7 +6,6 @@ use hyper::body::Incoming;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::task::TaskTracker;
-use tonic::Status;
 use tower::Service;
 
 use super::{
@@ -14,7 +13,7 @@ use super::{
     connection::{Connections, LogLimiters},
     drain::Drain,
     metrics::Metrics,
-    socket::{Socket, Stream},
+    socket::Stream,
     stage::Stages,
     tls::Tls,
     watched::FileError,
@@ -112,7 +111,7 @@ impl Listener {
         S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
         S::Future: Send + 'static,
         S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-        B: Body<Data = bytes::Bytes, Error = Status> + Send + 'static,
+        B: Body<Data = bytes::Bytes, Error = Infallible> + Send + 'static,
     {
         let Self { socket, addr, tls, config } = self;
         let drain = Drain {

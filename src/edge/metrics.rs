@@ -10,7 +10,8 @@ use prometheus::{
 };
 use tonic::Code;
 
-use super::{cut::Cut, error_info};
+use super::cut::Cut;
+use crate::grpc::{Failure, Reason, code_name};
 
 /// The bounds of the buckets of call durations, in seconds, by OpenTelemetry's conventions.
 const BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
@@ -18,25 +19,6 @@ const BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.7
 const OTHER: &str = "_OTHER";
 /// How many status codes there are.
 const CODES: usize = 17;
-/// Refusals that are the gateway's own, by reason and cause; those that AWS words are counted with its fetches.
-const REFUSALS: [[&str; 2]; 15] = [
-    ["UNAUTHENTICATED", "missing"],
-    ["UNAUTHENTICATED", "unknown"],
-    ["UNAUTHENTICATED", "expired"],
-    ["CALLER_NOT_ALLOWED", "principal"],
-    ["CALLER_NOT_ALLOWED", "method"],
-    ["CALLER_NOT_ALLOWED", "target"],
-    ["CALLER_NOT_ALLOWED", "max_age"],
-    ["CALLER_QUOTA", ""],
-    ["OVERLOADED", "calls"],
-    ["OVERLOADED", "line"],
-    ["OVERLOADED", "memory"],
-    ["OVERLOADED", "stalled"],
-    ["OVERLOADED", "watches"],
-    ["DRAINING", ""],
-    ["REQUEST_TOO_LARGE", "headers"],
-];
-
 /// What the edge counts. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Metrics(Arc<Counted>);
@@ -88,15 +70,15 @@ impl Metrics {
             Arc::new(Method { name, active, by_code })
         };
         let refused =
-            Opts::new("ssm_gateway_refused_calls_total", "Calls that the gateway itself refused, by its reason.");
+            Opts::new("ssm_gateway_refused_calls_total", "Calls that failed for a reason of the gateway's own.");
         let refused = IntCounterVec::new(refused, &["reason", "cause"])?;
         let drained = Opts::new("ssm_gateway_connections_drained_total", "Connections that were told to go elsewhere.");
         let drained = IntCounterVec::new(drained, &["reason"])?;
         let cut = Opts::new("ssm_gateway_connections_cut_total", "Connections that were cut for what their peer did.");
         let cut = IntCounterVec::new(cut, &["reason"])?;
         // There from the start, so that the first of a kind is an increase.
-        for labels in &REFUSALS {
-            refused.with_label_values(labels);
+        for reason in Reason::ALL {
+            refused.with_label_values(&labels(reason));
         }
         for reason in ["age", "stop"] {
             drained.with_label_values(&[reason]);
@@ -171,16 +153,15 @@ impl Metrics {
     /// Counts a call that has ended.
     pub(super) fn ended(&self, Counting(method): &Counting, code: Code, took: Duration) {
         if let Some(histogram) = method.by_code.get(code as usize) {
-            let labels = [method.name.as_str(), error_info::name(code)];
+            let labels = [method.name.as_str(), code_name(code)];
             histogram.get_or_init(|| self.0.calls.with_label_values(&labels)).observe(took.as_secs_f64());
         }
     }
 
-    /// Counts a refusal, if it is one of the gateway's own.
-    pub(super) fn refused(&self, reason: &str, cause: Option<&str>) {
-        let labels = [reason, cause.unwrap_or_default()];
-        if REFUSALS.contains(&labels) {
-            self.0.refused.with_label_values(&labels).inc();
+    /// Counts a failure for a reason of the gateway's own; those that AWS worded are counted with its fetches.
+    pub(super) fn failed(&self, failure: &Failure) {
+        if let Some(reason) = failure.own_reason().filter(|reason| reason.is_refusal()) {
+            self.0.refused.with_label_values(&labels(reason)).inc();
         }
     }
 
@@ -207,6 +188,10 @@ impl Metrics {
     pub(super) fn cut(&self, why: Cut) {
         self.0.cut.with_label_values(&[why.as_str()]).inc();
     }
+}
+
+fn labels(reason: Reason) -> [&'static str; 2] {
+    [reason.as_str(), reason.cause().unwrap_or_default()]
 }
 
 impl fmt::Debug for Method {

@@ -1,4 +1,5 @@
 use std::{
+    convert::Infallible,
     future::Future,
     pin::Pin,
     task::{Context, Poll},
@@ -6,16 +7,18 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header::CONTENT_TYPE};
 use http_body::{Body, Frame};
 use pin_project_lite::pin_project;
-use tonic::Status;
 use tower::{Layer, Service};
 
 use super::{call::Call, metrics::Metrics};
+use crate::grpc::Failure;
 
-/// Gives every call an `x-request-id`, the caller's own where it is usable, and tells of it when it ends: a line in the log, the
-/// metrics, a span of its trace. Nothing of what was asked or answered is told.
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// Gives every call an `x-request-id`, the caller's own where it is usable, writes its status to the wire, and reports the call
+/// when it ends: a line in the log, the metrics, a span of its trace. Nothing of what was asked or answered is reported.
 #[derive(Debug, Clone)]
 pub struct ObserveLayer {
     /// Where calls are counted.
@@ -43,10 +46,11 @@ pin_project! {
     }
 }
 
-/// The body of [`Observe`]'s answers, which end with their status.
+/// The body of [`Observe`]'s answers, which ends with the call's status.
 #[derive(Debug)]
 pub struct ObserveBody<B> {
-    inner: B,
+    /// None when the status is written.
+    inner: Option<B>,
     call: Call,
 }
 
@@ -60,14 +64,15 @@ impl<S> Layer<S> for ObserveLayer {
 
 impl<S, R, B> Service<Request<R>> for Observe<S>
 where
-    S: Service<Request<R>, Response = Response<B>>,
+    S: Service<Request<R>, Response = Response<B>, Error = Failure>,
 {
     type Response = Response<ObserveBody<B>>;
-    type Error = S::Error;
+    type Error = Infallible;
     type Future = ObserveFuture<S::Future>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // What refuses calls refuses them one by one.
+        self.inner.poll_ready(cx).map(|_always_ready| Ok(()))
     }
 
     fn call(&mut self, mut request: Request<R>) -> Self::Future {
@@ -77,43 +82,61 @@ where
     }
 }
 
-impl<F, B, E> Future for ObserveFuture<F>
+impl<F, B> Future for ObserveFuture<F>
 where
-    F: Future<Output = Result<Response<B>, E>>,
+    F: Future<Output = Result<Response<B>, Failure>>,
 {
-    type Output = Result<Response<ObserveBody<B>>, E>;
+    type Output = Result<Response<ObserveBody<B>>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let Some(call) = this.call else { return Poll::Pending };
         let outcome = std::task::ready!(call.within(|| this.inner.poll(cx)));
         let Some(mut call) = this.call.take() else { return Poll::Pending };
-        Poll::Ready(outcome.map(|mut answer| {
-            call.answered(answer.headers_mut());
-            answer.map(|inner| ObserveBody { inner, call })
-        }))
+        let (mut head, inner) = match outcome {
+            Ok(answer) => {
+                let (head, inner) = answer.into_parts();
+                (head, Some(inner))
+            }
+            Err(failure) => {
+                let (mut head, ()) = Response::new(()).into_parts();
+                head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+                failure.write(&mut head.headers);
+                call.ended(Err(failure));
+                (head, None)
+            }
+        };
+        call.answered(&mut head.headers);
+        Poll::Ready(Ok(Response::from_parts(head, ObserveBody { inner, call })))
     }
 }
 
 impl<B> Body for ObserveBody<B>
 where
-    B: Body<Data = Bytes, Error = Status> + Unpin,
+    B: Body<Data = Bytes, Error = Failure> + Unpin,
 {
     type Data = Bytes;
-    type Error = Status;
+    type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let this = &mut *self;
-        let frame = this.call.within(|| Pin::new(&mut this.inner).poll_frame(cx));
-        if let Poll::Ready(Some(Ok(frame))) = &frame
-            && let Some(trailers) = frame.trailers_ref()
-        {
-            this.call.see(trailers);
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let Self { inner: Some(inner), call } = &mut *self else { return Poll::Ready(None) };
+        let mut trailers = HeaderMap::new();
+        match std::task::ready!(call.within(|| Pin::new(inner).poll_frame(cx))) {
+            Some(Ok(frame)) => return Poll::Ready(Some(Ok(frame))),
+            Some(Err(failure)) => {
+                failure.write(&mut trailers);
+                call.ended(Err(failure));
+            }
+            None => {
+                trailers.insert(GRPC_STATUS, HeaderValue::from_static("0"));
+                call.ended(Ok(()));
+            }
         }
-        frame
+        self.inner = None;
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.is_none()
     }
 }

@@ -9,10 +9,9 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame};
 use pin_project_lite::pin_project;
-use tonic::{Code, Status};
 use tower::{Layer, Service};
 
-use super::error_info::{refusal, trailers};
+use crate::grpc::{Failure, Reason};
 
 /// Turns a panic in a call into INTERNAL, streams included; hyper would reset the call. The panic's own line is written by the
 /// process's hook.
@@ -41,9 +40,10 @@ pin_project! {
 }
 
 /// The body of [`CatchPanic`]'s answers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct CatchPanicBody<B> {
-    inner: B,
+    /// None after a panic.
+    inner: Option<B>,
 }
 
 impl<S> Layer<S> for CatchPanicLayer {
@@ -56,14 +56,13 @@ impl<S> Layer<S> for CatchPanicLayer {
 
 impl<S, R, B> Service<Request<R>> for CatchPanic<S>
 where
-    S: Service<Request<R>, Response = Response<B>>,
-    B: Default,
+    S: Service<Request<R>, Response = Response<B>, Error = Failure>,
 {
     type Response = Response<CatchPanicBody<B>>;
-    type Error = S::Error;
+    type Error = Failure;
     type Future = CatchPanicFuture<S::Future>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         self.inner.poll_ready(cx)
     }
 
@@ -76,12 +75,11 @@ where
     }
 }
 
-impl<F, B, E> Future for CatchPanicFuture<F>
+impl<F, B> Future for CatchPanicFuture<F>
 where
-    F: Future<Output = Result<Response<B>, E>>,
-    B: Default,
+    F: Future<Output = Result<Response<B>, Failure>>,
 {
-    type Output = Result<Response<CatchPanicBody<B>>, E>;
+    type Output = Result<Response<CatchPanicBody<B>>, Failure>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let polled = match self.project() {
@@ -89,54 +87,60 @@ where
             CatchPanicProjection::Panicked => None,
         };
         match polled {
-            Some(polled) => polled.map(|outcome| outcome.map(|answer| answer.map(|inner| CatchPanicBody { inner }))),
-            None => Poll::Ready(Ok(failed().into_http())),
+            Some(polled) => polled.map_ok(|answer| answer.map(|inner| CatchPanicBody { inner: Some(inner) })),
+            None => Poll::Ready(Err(failed())),
         }
     }
 }
 
 impl<B> Body for CatchPanicBody<B>
 where
-    B: Body<Data = Bytes, Error = Status> + Default + Unpin,
+    B: Body<Data = Bytes, Error = Failure> + Unpin,
 {
     type Data = Bytes;
-    type Error = Status;
+    type Error = Failure;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let this = &mut *self;
-        catch_unwind(AssertUnwindSafe(|| Pin::new(&mut this.inner).poll_frame(cx))).unwrap_or_else(|_panic| {
-            this.inner = B::default();
-            Poll::Ready(Some(trailers(&failed())))
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
+        catch_unwind(AssertUnwindSafe(|| Pin::new(inner).poll_frame(cx))).unwrap_or_else(|_panic| {
+            self.inner = None;
+            Poll::Ready(Some(Err(failed())))
         })
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
     }
 }
 
-fn failed() -> Status {
-    refusal(Code::Internal, "INTERNAL", "the gateway failed; its log says where", None)
+fn failed() -> Failure {
+    Failure::new(Reason::Internal, "the gateway failed; its log says where")
 }
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
-
     use futures_util::{StreamExt as _, stream};
     use http_body_util::{BodyExt as _, StreamBody};
-    use tonic_types::StatusExt as _;
     use tower::{ServiceExt as _, service_fn};
 
     use super::*;
+    use crate::grpc;
 
-    type Answer = Result<Response<tonic::body::Body>, Infallible>;
+    type Answer = Result<Response<grpc::Body>, Failure>;
 
-    async fn status(answer: Response<CatchPanicBody<tonic::body::Body>>) -> (usize, Status) {
-        let from_headers = Status::from_header_map(answer.headers());
-        let body = answer.into_body().collect().await.unwrap();
-        let from_trailers = body.trailers().and_then(Status::from_header_map);
-        (body.to_bytes().len(), from_headers.or(from_trailers).unwrap())
+    /// The bytes that came, and the failure with which the call ended.
+    async fn ended(answer: Result<Response<CatchPanicBody<grpc::Body>>, Failure>) -> (usize, Option<Reason>) {
+        let mut body = match answer {
+            Ok(answer) => answer.into_body(),
+            Err(failure) => return (0, failure.own_reason()),
+        };
+        let mut sent = 0;
+        loop {
+            match body.frame().await.unwrap() {
+                Ok(frame) => sent += frame.into_data().unwrap().len(),
+                Err(failure) => return (sent, failure.own_reason()),
+            }
+        }
     }
 
     #[tokio::test]
@@ -149,19 +153,17 @@ mod tests {
         let streaming = service_fn(|_: Request<()>| async {
             let frames = stream::iter(0..).map(|index| {
                 assert!(index < 2, "in a stream");
-                Ok::<_, Status>(Frame::data(Bytes::from_static(b"x")))
+                Ok::<_, Failure>(Frame::data(Bytes::from_static(b"x")))
             });
-            Answer::Ok(Response::new(tonic::body::Body::new(StreamBody::new(frames))))
+            Answer::Ok(Response::new(StreamBody::new(frames).boxed_unsync()))
         });
         let answers = [
-            (0, CatchPanicLayer.layer(at_once).oneshot(Request::new(())).await.unwrap()),
-            (0, CatchPanicLayer.layer(later).oneshot(Request::new(())).await.unwrap()),
-            (2, CatchPanicLayer.layer(streaming).oneshot(Request::new(())).await.unwrap()),
+            (0, CatchPanicLayer.layer(at_once).oneshot(Request::new(())).await),
+            (0, CatchPanicLayer.layer(later).oneshot(Request::new(())).await),
+            (2, CatchPanicLayer.layer(streaming).oneshot(Request::new(())).await),
         ];
         for (sent, answer) in answers {
-            let (bytes, status) = status(answer).await;
-            assert_eq!((bytes, status.code()), (sent, Code::Internal));
-            assert_eq!(status.get_details_error_info().unwrap().reason, "INTERNAL");
+            assert_eq!(ended(answer).await, (sent, Some(Reason::Internal)));
         }
     }
 }

@@ -10,11 +10,14 @@ use std::{
 use bytes::{Buf as _, Bytes, BytesMut};
 use flate2::bufread::GzDecoder;
 use http::{HeaderMap, HeaderValue, Request};
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
 use prost::Message;
-use tonic::{Code, Status, body::Body, metadata::MetadataValue};
+use tower::BoxError;
 
-use super::{malformed, refusal, timeout, timeout::single};
+use super::{Failure, Reason, timeout, timeout::single};
+
+/// The body of a request. Its errors are those of the transport, or a [`Failure`].
+pub type RequestBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// The largest window of zstd that a caller may have used, as a power of two: what RFC 8878 asks every decoder for. zstd itself would
 /// take sixteen times as much memory for a few bytes.
@@ -27,7 +30,7 @@ type Decompress = fn(&[u8], usize) -> io::Result<Vec<u8>>;
 
 /// Reads the messages of a request, each at most `max_size` bytes long. After an error there is nothing more to read.
 pub(crate) struct Messages<R> {
-    body: Body,
+    body: RequestBody,
     /// What has arrived of the next message.
     buffer: BytesMut,
     decompress: Option<Decompress>,
@@ -39,12 +42,15 @@ pub(crate) struct Messages<R> {
 ///
 /// # Errors
 /// What [`Messages`] reports, and INVALID_ARGUMENT if there is no message or more than one.
-pub(crate) async fn message<R: Message + Default>(request: Request<Body>, max_size: usize) -> Result<R, Status> {
+pub(crate) async fn message<R: Message + Default>(
+    request: Request<RequestBody>,
+    max_size: usize,
+) -> Result<R, Failure> {
     let mut messages = Messages::new(request, max_size)?;
-    let message = messages.next().await?.ok_or_else(|| malformed("the call has no message"))?;
+    let message = messages.next().await?.ok_or_else(|| Failure::malformed("the call has no message"))?;
     match messages.next().await? {
         None => Ok(message),
-        Some(_) => Err(malformed("the call has more than one message")),
+        Some(_) => Err(Failure::malformed("the call has more than one message")),
     }
 }
 
@@ -54,7 +60,7 @@ impl<R: Message + Default> Messages<R> {
     /// # Errors
     /// INVALID_ARGUMENT if `grpc-timeout` is no time or there are two of it or of `grpc-encoding`, UNIMPLEMENTED if `grpc-encoding` is
     /// not known here.
-    pub(crate) fn new(request: Request<Body>, max_size: usize) -> Result<Self, Status> {
+    pub(crate) fn new(request: Request<RequestBody>, max_size: usize) -> Result<Self, Failure> {
         // `Lifetime` ends a call at its deadline and ignores a deadline that is no time: that one is refused here, with all else that
         // callers get wrong.
         timeout(request.headers())?;
@@ -67,31 +73,37 @@ impl<R: Message + Default> Messages<R> {
     /// # Errors
     /// INVALID_ARGUMENT if the next bytes are no message of type `R`, RESOURCE_EXHAUSTED if the message is too large, else what the
     /// body reports: it did not arrive in time, or the caller is gone.
-    pub(crate) async fn next(&mut self) -> Result<Option<R>, Status> {
+    pub(crate) async fn next(&mut self) -> Result<Option<R>, Failure> {
         loop {
             if let Some(message) = self.take()? {
-                let malformed =
-                    |error| malformed(format!("the request is not an encoded message of this method: {error}"));
-                return R::decode(message).map(Some).map_err(malformed);
+                return R::decode(message).map(Some).map_err(|error| {
+                    Failure::malformed(format!("the request is not an encoded message of this method: {error}"))
+                });
             }
             match self.body.frame().await {
                 Some(Ok(frame)) => self.buffer.extend(frame.into_data()),
-                Some(Err(status)) => return Err(status),
+                Some(Err(error)) => return Err(broken_off(error)),
                 None if self.buffer.is_empty() => return Ok(None),
-                None => return Err(malformed("the call ends in the middle of a message")),
+                None => return Err(Failure::malformed("the call ends in the middle of a message")),
             }
         }
     }
 
     /// Takes a message out of the buffer, if there is a whole one.
-    fn take(&mut self) -> Result<Option<Bytes>, Status> {
+    fn take(&mut self) -> Result<Option<Bytes>, Failure> {
         let Some((&[flag, len @ ..], rest)) = self.buffer.split_first_chunk::<5>() else { return Ok(None) };
         let len = u32::from_be_bytes(len) as usize;
         let decompress = match (flag, self.decompress) {
             (0, _) => None,
             (1, Some(decompress)) => Some(decompress),
-            (1, None) => return Err(malformed("the message is flagged as compressed, and grpc-encoding names no way")),
-            _ => return Err(malformed(format!("the message is flagged with {flag}, which is neither 0 nor 1"))),
+            (1, None) => {
+                return Err(Failure::malformed("the message is flagged as compressed, and grpc-encoding names no way"));
+            }
+            _ => {
+                return Err(Failure::malformed(format!(
+                    "the message is flagged with {flag}, which is neither 0 nor 1"
+                )));
+            }
         };
         if len > self.max_size {
             return Err(self.too_large());
@@ -105,18 +117,26 @@ impl<R: Message + Default> Messages<R> {
         match decompress(&message, self.max_size) {
             Ok(message) if message.len() > self.max_size => Err(self.too_large()),
             Ok(message) => Ok(Some(message.into())),
-            Err(_) => Err(malformed("the message cannot be decompressed in the way that grpc-encoding names")),
+            Err(_) => Err(Failure::malformed("the message cannot be decompressed in the way that grpc-encoding names")),
         }
     }
 
-    fn too_large(&self) -> Status {
+    fn too_large(&self) -> Failure {
         let message = format!("the request is larger than {} bytes", self.max_size);
-        refusal(Code::ResourceExhausted, "REQUEST_TOO_LARGE", message, None)
+        Failure::new(Reason::MessageTooLarge, message)
+    }
+}
+
+/// Returns the failure of a call whose request ended with this error of its body.
+fn broken_off(error: BoxError) -> Failure {
+    match error.downcast() {
+        Ok(failure) => *failure,
+        Err(_transport) => Failure::new(Reason::Cancelled, "the call broke off before its message was there"),
     }
 }
 
 /// Returns how to decompress messages, if they may be compressed.
-fn decompress(headers: &HeaderMap) -> Result<Option<Decompress>, Status> {
+fn decompress(headers: &HeaderMap) -> Result<Option<Decompress>, Failure> {
     match single(headers, "grpc-encoding")?.map(HeaderValue::as_bytes) {
         None | Some(b"identity") => Ok(None),
         Some(b"gzip") => Ok(Some(|message, most| {
@@ -134,9 +154,7 @@ fn decompress(headers: &HeaderMap) -> Result<Option<Decompress>, Status> {
         Some(other) => {
             let other = other.get(..MAX_NAME).unwrap_or(other).escape_ascii();
             let message = format!("requests may be compressed by gzip or zstd, not {other}");
-            let mut status = refusal(Code::Unimplemented, "UNIMPLEMENTED", message, None);
-            status.metadata_mut().insert("grpc-accept-encoding", MetadataValue::from_static("gzip,zstd,identity"));
-            Err(status)
+            Err(Failure::new(Reason::UnknownEncoding, message))
         }
     }
 }
@@ -154,6 +172,7 @@ mod tests {
     use http_body::Frame;
     use http_body_util::{Full, StreamBody};
     use proptest::prelude::*;
+    use tonic::{Code, Status};
     use tonic_types::StatusExt as _;
 
     use super::*;
@@ -161,9 +180,12 @@ mod tests {
 
     /// What comes of a call whose body consists of these frames.
     fn read(frames: &[&[u8]], encoding: &str) -> Result<DescribeInstanceInformationRequest, Status> {
-        let body = Full::new(frames.concat().into());
-        let request = Request::builder().header("grpc-encoding", encoding).body(Body::new(body)).unwrap();
-        message(request, 1 << 20).now_or_never().unwrap()
+        let request = Request::builder().header("grpc-encoding", encoding).body(body(frames.concat())).unwrap();
+        message(request, 1 << 20).now_or_never().unwrap().map_err(Status::from)
+    }
+
+    fn body(bytes: Vec<u8>) -> RequestBody {
+        Full::new(bytes.into()).map_err(BoxError::from).boxed_unsync()
     }
 
     /// This message, in a frame with this flag.
@@ -208,7 +230,7 @@ mod tests {
         for size in 1..=bytes.len() {
             let pieces: Vec<_> =
                 bytes.chunks(size).map(|piece| Ok::<_, Status>(Frame::data(Bytes::copy_from_slice(piece)))).collect();
-            let body = Body::new(StreamBody::new(futures_util::stream::iter(pieces)));
+            let body = StreamBody::new(futures_util::stream::iter(pieces)).map_err(BoxError::from).boxed_unsync();
             let request = Request::builder().header("grpc-encoding", "gzip").body(body).unwrap();
             let mut messages = Messages::<DescribeInstanceInformationRequest>::new(request, 100).unwrap();
             for expected in [Some(7), Some(7), None] {
@@ -258,9 +280,9 @@ mod tests {
     fn a_header_that_says_how_to_read_a_call_comes_once() {
         for (name, values) in [("grpc-timeout", ["1S", "1S"]), ("grpc-encoding", ["identity", "gzip"])] {
             let request = Request::builder().header(name, values[0]).header(name, values[1]);
-            let request = request.body(Body::new(Full::new(Bytes::from(frame(0, &SEVEN))))).unwrap();
+            let request = request.body(body(frame(0, &SEVEN))).unwrap();
             let outcome = message::<DescribeInstanceInformationRequest>(request, 100).now_or_never().unwrap();
-            let status = outcome.unwrap_err();
+            let status = Status::from(outcome.unwrap_err());
             assert_eq!(status.code(), Code::InvalidArgument, "{name}");
             assert_eq!(status.get_details_error_info().unwrap().reason, "MALFORMED_REQUEST");
         }

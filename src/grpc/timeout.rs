@@ -1,31 +1,30 @@
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
-use tonic::Status;
 
-use super::malformed;
+use super::Failure;
 
 /// Returns the time that the caller allows: `grpc-timeout`, at most eight digits and a unit.
 ///
 /// # Errors
 /// INVALID_ARGUMENT if the header is no time, or there are two. Other servers ignore it then, and the caller's deadline is lost.
-pub(crate) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Status> {
+pub(crate) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Failure> {
     let Some(header) = single(headers, "grpc-timeout")? else { return Ok(None) };
     let timeout = header.to_str().ok().and_then(parse);
     timeout
         .map(Some)
-        .ok_or_else(|| malformed("the grpc-timeout of the call is not up to 8 digits and one of H M S m u n"))
+        .ok_or_else(|| Failure::malformed("the grpc-timeout of the call is not up to 8 digits and one of H M S m u n"))
 }
 
 /// Returns the header of this name.
 ///
 /// # Errors
 /// INVALID_ARGUMENT if there is more than one.
-pub(super) fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a HeaderValue>, Status> {
+pub(super) fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a HeaderValue>, Failure> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (value, None) => Ok(value),
-        _ => Err(malformed(format!("the call has more than one {name} header"))),
+        _ => Err(Failure::malformed(format!("the call has more than one {name} header"))),
     }
 }
 
@@ -56,7 +55,7 @@ mod tests {
     fn read(bytes: &[u8]) -> Result<Option<Duration>, Code> {
         let header = HeaderValue::from_bytes(bytes).unwrap();
         let headers = HeaderMap::from_iter([(http::HeaderName::from_static("grpc-timeout"), header)]);
-        timeout(&headers).map_err(|status| status.code())
+        timeout(&headers).map_err(|failure| failure.code())
     }
 
     #[test]

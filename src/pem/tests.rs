@@ -20,13 +20,13 @@ fn files() -> Files {
     Files { authority: authority.pem(), leaf: leaf.pem(), key: key.serialize_pem() }
 }
 
-/// What is wrong, in words.
+/// Returns the error message.
 fn refused<T>(read: Result<T, InvalidPem>) -> String {
-    read.err().expect("it is refused").to_string()
+    read.err().expect("the file is rejected").to_string()
 }
 
 #[test]
-fn everything_that_is_clear_is_understood_and_nothing_is_dropped() {
+fn everything_that_is_clear_is_accepted_and_nothing_is_dropped() {
     let Files { authority, leaf, key } = files();
     let indented = format!("    {}", leaf.replace('\n', "\n    "));
     for (name, text) in [
@@ -60,28 +60,28 @@ fn what_is_not_understood_is_refused_by_its_line_and_reason() {
     let cut = leaf.rsplit_once("-----END").unwrap().0;
     let short = leaf.lines().enumerate().filter(|(line, _)| *line != 2).map(|(_, text)| format!("{text}\n"));
     for (text, line, reason) in [
-        (format!("{leaf}{trusted}"), lines + 1, "TRUSTED CERTIFICATE, OpenSSL's own form"),
-        (leaf.replace('\n', "\\n"), 1, "line ends that are written as \\n"),
-        (leaf.replacen('\n', "\\n", 2), 1, "line ends that are written as \\n"),
+        (format!("{leaf}{trusted}"), lines + 1, "TRUSTED CERTIFICATE, OpenSSL's own format"),
+        (leaf.replace('\n', "\\n"), 1, "replace each literal \\n by a line end"),
+        (leaf.replacen('\n', "\\n", 2), 1, "replace each literal \\n by a line end"),
         (format!("{leaf}\"{authority}"), lines + 1, "no block can begin"),
         (cut.to_owned(), 1, "has no end"),
-        (format!("{cut}{authority}"), lines, "before the one before it has ended"),
-        (short.collect(), 1, "called a certificate"),
+        (format!("{cut}{authority}"), lines, "begins inside another block"),
+        (short.collect(), 1, "labelled CERTIFICATE"),
         (leaf.replace("-----", "—–"), 2, "base64 outside of a block"),
         (leaf.replacen("-----BEGIN", "----BEGIN", 1), 1, "no block can begin"),
         (leaf.replacen("CERTIFICATE-----", "CERTIFICATE", 1), 1, "without the five dashes"),
-        (leaf.replacen("END CERTIFICATE", "END CERT", 1), lines, "an END line that is damaged"),
-        (leaf.replacen("\nM", "\n*", 1), 2, "no base64"),
-        (format!("{leaf}{key}"), lines + 1, "a private key, where certificates belong"),
-        (leaf.replace("CERTIFICATE", "SECRET"), 1, "of a kind that is not known"),
+        (leaf.replacen("END CERTIFICATE", "END CERT", 1), lines, "the END line is damaged"),
+        (leaf.replacen("\nM", "\n*", 1), 2, "not base64"),
+        (format!("{leaf}{key}"), lines + 1, "a private key in a file of certificates"),
+        (leaf.replace("CERTIFICATE", "SECRET"), 1, "of an unknown type"),
     ] {
-        let told = refused(certificates(text.as_bytes()));
-        assert!(told.starts_with(&format!("line {line}: ")) && told.contains(reason), "{reason}: {told}");
-        assert!(!told.contains("SECRET"), "{told}");
+        let message = refused(certificates(text.as_bytes()));
+        assert!(message.starts_with(&format!("line {line}: ")) && message.contains(reason), "{reason}: {message}");
+        assert!(!message.contains("SECRET"), "{message}");
     }
-    assert_eq!(refused(certificates(b"nothing")), "it holds no certificate in PEM");
+    assert_eq!(refused(certificates(b"nothing")), "the file contains no PEM certificate");
     assert!(refused(certificates(&[0x30, 0x82, 0x01, 0x00])).contains("DER"));
-    assert!(refused(authorities(format!("{authority}{leaf}").as_bytes())).contains("no authority's"));
+    assert!(refused(authorities(format!("{authority}{leaf}").as_bytes())).contains("not an authority's"));
 }
 
 #[test]
@@ -93,14 +93,14 @@ fn a_file_of_a_key_holds_one_key_which_is_not_encrypted() {
         (format!("{key}{key}"), lines + 1, "a second private key"),
         (key.replace("PRIVATE", "ENCRYPTED PRIVATE"), 1, "is encrypted"),
         (legacy.to_owned(), 2, "is encrypted"),
-        (leaf.clone(), 1, "a certificate, where only the private key belongs"),
-        (key.replace("PRIVATE", "OPENSSH PRIVATE"), 1, "OpenSSH's form"),
-        (key.replace('\n', "\\n"), 1, "line ends that are written as \\n"),
+        (leaf.clone(), 1, "a certificate in the file of the private key"),
+        (key.replace("PRIVATE", "OPENSSH PRIVATE"), 1, "OpenSSH's format"),
+        (key.replace('\n', "\\n"), 1, "replace each literal \\n by a line end"),
     ] {
-        let told = refused(private_key(text.as_bytes()));
-        assert!(told.starts_with(&format!("line {line}: ")) && told.contains(reason), "{reason}: {told}");
+        let message = refused(private_key(text.as_bytes()));
+        assert!(message.starts_with(&format!("line {line}: ")) && message.contains(reason), "{reason}: {message}");
     }
-    assert_eq!(refused(private_key(b"")), "it holds no private key in PEM");
+    assert_eq!(refused(private_key(b"")), "the file contains no PEM private key");
     assert!(matches!(pair(leaf.as_bytes(), leaf.as_bytes()), Err(InvalidPair::Key(InvalidPem::File(_)))));
     assert!(matches!(pair(key.as_bytes(), key.as_bytes()), Err(InvalidPair::Cert(InvalidPem::File(_)))));
 }

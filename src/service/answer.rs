@@ -1,5 +1,5 @@
 //! Answers below tonic's codec: pages go from memory to the socket by reference, neither decoded nor encoded nor copied. A
-//! message on the wire is a five-byte prefix (not compressed, length) and its bytes; a call's end is its trailers
+//! message on the wire is a five-byte prefix (not compressed, length) and its bytes
 //! (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
 
 use std::{
@@ -12,20 +12,20 @@ use std::{
 
 use bytes::{Buf as _, Bytes};
 use futures_util::stream::BoxStream;
-use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
 use http_body::Frame;
+use http_body_util::BodyExt as _;
 use prost::{
     Message,
     encoding::{WireType, encode_key, encode_varint},
 };
 use tokio::time::Instant;
-use tonic::{Status, body::Body};
 
 use super::compress::{Compression, ENCODING};
-use crate::listing::{Page, Taken};
+use crate::{
+    grpc::{self, Body, Failure, PREFIX},
+    listing::{Page, Taken},
+};
 
-/// The bytes before a message: whether it is compressed, and its length.
-pub(super) const PREFIX: usize = 5;
 /// Up to here an answer is copied into one piece: a frame more costs more than that.
 const COPIED: usize = 4096;
 /// What is handed out at a time: HTTP/2's least size of a frame, so that there are no more frames for it, and each that the caller
@@ -37,7 +37,7 @@ pub(super) struct Answer(VecDeque<Bytes>);
 
 /// The further answers of a stream.
 pub(super) struct Answers {
-    pub(super) stream: BoxStream<'static, Result<Answer, Status>>,
+    pub(super) stream: BoxStream<'static, Result<Answer, Failure>>,
     /// When the caller last took something, for those whom a slow caller holds up.
     pub(super) taken: Arc<Taken>,
 }
@@ -46,14 +46,9 @@ pub(super) struct Answers {
 struct AnswerBody {
     /// What is left of the current answer.
     frames: VecDeque<Bytes>,
-    /// What comes after it; none when the trailers are sent.
-    then: Option<Then>,
+    /// What comes after it; none when the answer has ended.
+    more: Option<Answers>,
     compression: Option<Compression>,
-}
-
-enum Then {
-    End,
-    More(Answers),
 }
 
 impl Answer {
@@ -87,12 +82,11 @@ impl Answer {
 
     /// The response that consists of this answer and those that follow it.
     pub(super) fn into_http(self, more: Option<Answers>, compression: Option<Compression>) -> http::Response<Body> {
-        let (then, frames) = (Some(more.map_or(Then::End, Then::More)), self.compressed(compression).0);
-        let mut response = http::Response::new(Body::new(AnswerBody { frames, then, compression }));
+        let body = AnswerBody { frames: self.compressed(compression).0, more, compression };
+        let mut response = grpc::response(body.boxed_unsync());
         if let Some(compression) = compression {
             response.headers_mut().insert(ENCODING, compression.name());
         }
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         response
     }
 
@@ -135,7 +129,7 @@ impl AnswerBody {
         if frame.is_empty() {
             self.frames.pop_front();
         }
-        if let Some(Then::More(answers)) = &self.then {
+        if let Some(answers) = &self.more {
             answers.taken.note(Instant::now());
         }
         Some(piece)
@@ -144,34 +138,27 @@ impl AnswerBody {
 
 impl http_body::Body for AnswerBody {
     type Data = Bytes;
-    type Error = Status;
+    type Error = Failure;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         loop {
             if let Some(piece) = self.next_piece() {
                 return Poll::Ready(Some(Ok(Frame::data(piece))));
             }
-            let next = match &mut self.then {
-                None => return Poll::Ready(None),
-                Some(Then::End) => None,
-                Some(Then::More(answers)) => std::task::ready!(answers.stream.as_mut().poll_next(cx)),
-            };
-            let status = match next {
-                Some(Ok(answer)) => {
-                    self.frames = answer.compressed(self.compression).0;
-                    continue;
+            let Some(answers) = &mut self.more else { return Poll::Ready(None) };
+            match std::task::ready!(answers.stream.as_mut().poll_next(cx)) {
+                Some(Ok(answer)) => self.frames = answer.compressed(self.compression).0,
+                Some(Err(failure)) => {
+                    self.more = None;
+                    return Poll::Ready(Some(Err(failure)));
                 }
-                Some(Err(status)) => status,
-                None => Status::ok(""),
-            };
-            self.then = None;
-            let mut trailers = HeaderMap::new();
-            return Poll::Ready(Some(status.add_header(&mut trailers).map(|()| Frame::trailers(trailers))));
+                None => self.more = None,
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.frames.is_empty() && self.then.is_none()
+        self.frames.is_empty() && self.more.is_none()
     }
 }
 
@@ -179,16 +166,15 @@ impl http_body::Body for AnswerBody {
 mod tests {
     use std::time::{Duration, SystemTime};
 
-    use futures_util::{FutureExt as _, Stream, StreamExt as _, stream};
-    use http_body_util::BodyExt as _;
-    use proptest::prelude::*;
-    use tonic::Code;
-
     use super::*;
     use crate::{
+        grpc::Reason,
         listing::{Came, Provenance},
         proto::{InstanceInformation, StreamInstanceInformationResponse as Message_},
     };
+    use bytes::BytesMut;
+    use futures_util::{FutureExt as _, Stream, StreamExt as _, stream};
+    use proptest::prelude::*;
 
     const RESUME_TOKEN: u32 = 19;
 
@@ -220,16 +206,21 @@ mod tests {
         Message_ { target: target.to_owned(), ..Default::default() }
     }
 
-    fn more(stream: impl Stream<Item = Result<Answer, Status>> + Send + 'static) -> Answers {
+    fn more(stream: impl Stream<Item = Result<Answer, Failure>> + Send + 'static) -> Answers {
         Answers { stream: stream.boxed(), taken: Arc::default() }
     }
 
-    /// What a client sees: the messages, and the trailers.
-    fn received(response: http::Response<Body>) -> (Vec<Message_>, HeaderMap) {
-        assert_eq!(response.headers()[CONTENT_TYPE], "application/grpc");
-        let body = response.into_body().collect().now_or_never().unwrap().unwrap();
-        let trailers = body.trailers().unwrap().clone();
-        let mut bytes = body.to_bytes();
+    /// What a client sees: the messages, and the failure after them.
+    fn received(response: http::Response<Body>) -> (Vec<Message_>, Option<Failure>) {
+        assert_eq!(response.headers()["content-type"], "application/grpc");
+        let mut body = response.into_body();
+        let (mut bytes, mut failure) = (BytesMut::new(), None);
+        while let Some(frame) = body.frame().now_or_never().unwrap() {
+            match frame {
+                Ok(frame) => bytes.extend(frame.into_data().unwrap()),
+                Err(failed) => failure = Some(failed),
+            }
+        }
         let mut messages = Vec::new();
         while !bytes.is_empty() {
             let prefix = bytes.split_to(PREFIX);
@@ -237,7 +228,7 @@ mod tests {
             let len = u32::from_be_bytes(prefix[1..].try_into().unwrap());
             messages.push(Message_::decode(bytes.split_to(len as usize)).unwrap());
         }
-        (messages, trailers)
+        (messages, failure)
     }
 
     fn ids(message: &Message_) -> Vec<&str> {
@@ -245,21 +236,22 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_its_page_and_its_other_fields_then_the_trailers() {
+    fn an_answer_is_its_page_and_its_other_fields() {
         let answer = Answer::new(page(&["a", "b"], "cursor", 0), Some(RESUME_TOKEN), &rest("t"));
-        let (messages, trailers) = received(answer.into_http(None, None));
+        let (messages, failure) = received(answer.into_http(None, None));
         let message = &messages[0];
         assert_eq!((messages.len(), ids(message)), (1, vec!["a", "b"]));
         assert_eq!((&*message.target, &*message.resume_token), ("t", "cursor"));
-        assert_eq!(trailers["grpc-status"], "0");
+        assert!(failure.is_none());
     }
 
     #[test]
-    fn a_stream_is_message_after_message_and_ends_with_its_status() {
-        let answers = [Ok(answer(&["b"])), Ok(answer(&["c"])), Err(Status::aborted("gone")), Ok(answer(&["never"]))];
-        let (messages, trailers) = received(answer(&["a"]).into_http(Some(more(stream::iter(answers))), None));
+    fn a_stream_is_message_after_message_and_ends_with_its_failure() {
+        let gone = Failure::new(Reason::ListingExpired, "gone");
+        let answers = [Ok(answer(&["b"])), Ok(answer(&["c"])), Err(gone), Ok(answer(&["never"]))];
+        let (messages, failure) = received(answer(&["a"]).into_http(Some(more(stream::iter(answers))), None));
         assert_eq!(messages.iter().flat_map(ids).collect::<Vec<_>>(), ["a", "b", "c"]);
-        assert_eq!(Status::from_header_map(&trailers).unwrap().code(), Code::Aborted);
+        assert_eq!(failure.unwrap().own_reason(), Some(Reason::ListingExpired));
     }
 
     #[test]
@@ -293,7 +285,7 @@ mod tests {
         assert!(body.frame().now_or_never().is_none());
         let mut body = answer(&[]).into_http(None, None).into_body();
         let frames = [(); 3].map(|()| body.frame().now_or_never().unwrap());
-        assert!(matches!(&frames, [Some(Ok(data)), Some(Ok(end)), None] if data.is_data() && end.is_trailers()));
+        assert!(matches!(&frames, [Some(Ok(data)), None, None] if data.is_data()));
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,7 +6,8 @@ use flate2::write::GzEncoder;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
-use super::{Config, answer::PREFIX};
+use super::Config;
+use crate::grpc::PREFIX;
 
 const ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 pub(super) const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");

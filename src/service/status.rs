@@ -4,23 +4,43 @@ use std::time::Duration;
 
 use tonic::Code;
 
-use super::failure::{AWS, Failure, GATEWAY};
 use crate::{
+    grpc::{Failure, Reason},
     listing::{InvalidCursor, ListingError, OpenError, ReadError},
     model::{Filters, Query},
+    proto::Unreachable,
     upstream::{AwsError, UpstreamError},
 };
 
 /// When to come back where the gateway itself is short of something.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
+/// The longest name of a caller's that is repeated to it.
+const MAX_NAME: usize = 128;
 /// The longest `reason` that `google.rpc.ErrorInfo` allows.
 const MAX_REASON: usize = 63;
 
 /// Tells why no reader could be opened; a cursor stood in `field`.
 pub(super) fn unopened(error: OpenError, query: &Query, field: &str) -> Failure {
     match error {
-        OpenError::UnknownTarget => Failure::unknown_target(query.target().as_str()),
+        OpenError::UnknownTarget => unknown_target(query.target().as_str()),
         OpenError::InvalidCursor(error) => invalid_cursor(error, field),
+    }
+}
+
+/// Returns the failure of a call for a target, or a glob, that is none of the gateway's.
+pub(super) fn unknown_target(name: &str) -> Failure {
+    let name = name.get(..name.floor_char_boundary(MAX_NAME)).unwrap_or_default();
+    Failure::new(Reason::UnknownTarget, format!("the gateway has no target {name:?}")).of_unknown_target(name)
+}
+
+/// Returns the failure of one target, as a stream over several reports it in place of the target's nodes.
+pub(super) fn unreachable(failure: &Failure) -> Unreachable {
+    Unreachable {
+        code: failure.code().into(),
+        reason: failure.reason().to_owned(),
+        message: failure.message().to_owned(),
+        // A wait too long for the wire is none that anybody counts on.
+        retry_after: failure.delay().and_then(|delay| delay.try_into().ok()),
     }
 }
 
@@ -31,7 +51,7 @@ pub(super) fn invalid_cursor(error: InvalidCursor, field: &str) -> Failure {
         InvalidCursor::OtherQuery => ("other_query", "the token was given for another target or other filters"),
         InvalidCursor::Expired => ("expired", "the token is too old: ask again from the start"),
     };
-    Failure::new(Code::InvalidArgument, AWS, "INVALID_NEXT_TOKEN", message).with("cause", Some(cause)).at_field(field)
+    Failure::of_aws(Code::InvalidArgument, "INVALID_NEXT_TOKEN", message).with("cause", Some(cause)).at_field(field)
 }
 
 /// Tells why the query's listing could not be read, and how long AWS will not be asked again.
@@ -40,7 +60,7 @@ pub(super) fn unreadable(ReadError { error, retry_after, .. }: &ReadError, query
     let failure = match &**error {
         ListingError::Expired(source) => {
             let message = "AWS let this listing expire before it was read to its end: ask again from the start";
-            with_aws(Failure::new(Code::Aborted, GATEWAY, "LISTING_EXPIRED", message), source.aws())
+            with_aws(Failure::new(Reason::ListingExpired, message), source.aws())
         }
         ListingError::RepeatedToken => protocol("AWS repeated a page, so the listing would never end"),
         ListingError::PageCap(pages) => {
@@ -49,15 +69,16 @@ pub(super) fn unreadable(ReadError { error, retry_after, .. }: &ReadError, query
         ListingError::Upstream(error) => with_aws(upstream(error, query), error.aws()),
         ListingError::BreakerOpen => {
             let message = format!("AWS failed for target {target} again and again: it is asked again after a while");
-            Failure::new(Code::Unavailable, GATEWAY, "TARGET_UNAVAILABLE", message)
+            Failure::new(Reason::TargetUnavailable, message)
         }
-        ListingError::Evicted => {
-            overloaded("memory", "the gateway ran out of memory for this listing: go on from your last token")
+        ListingError::Evicted => Failure::new(
+            Reason::OutOfMemory,
+            "the gateway ran out of memory for this listing: go on from your last token",
+        ),
+        ListingError::Stalled => {
+            Failure::new(Reason::Stalled, "nothing was taken for too long: go on from your last token")
         }
-        ListingError::Stalled => overloaded("stalled", "nothing was taken for too long: go on from your last token"),
-        ListingError::Interrupted => {
-            Failure::new(Code::Internal, GATEWAY, "INTERNAL", "the gateway failed while it asked AWS")
-        }
+        ListingError::Interrupted => Failure::new(Reason::Internal, "the gateway failed while it asked AWS"),
     };
     let is_overload = matches!(**error, ListingError::Evicted | ListingError::Stalled);
     // Nobody comes back to what an operator must mend first.
@@ -69,10 +90,6 @@ pub(super) fn unreadable(ReadError { error, retry_after, .. }: &ReadError, query
 /// What remains of a wait, no shorter: a caller that comes early is refused once more.
 fn up_to_millis(delay: Duration) -> Duration {
     Duration::from_millis(u64::try_from(delay.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX))
-}
-
-fn overloaded(cause: &str, message: &str) -> Failure {
-    Failure::new(Code::Unavailable, GATEWAY, "OVERLOADED", message).with("cause", Some(cause))
 }
 
 fn upstream(error: &UpstreamError, query: &Query) -> Failure {
@@ -88,11 +105,11 @@ fn upstream(error: &UpstreamError, query: &Query) -> Failure {
         UpstreamError::Throttled(aws) => in_aws_words(Code::ResourceExhausted, aws, "AWS throttled the request"),
         UpstreamError::AccessDenied(_) => {
             let message = format!("AWS denies the gateway access to target {target}: its operator must grant it");
-            Failure::new(Code::PermissionDenied, GATEWAY, "AWS_ACCESS_DENIED", message)
+            Failure::new(Reason::AwsAccessDenied, message)
         }
         UpstreamError::Credentials(..) | UpstreamError::ClockSkew(..) => {
             let message = format!("the gateway's credentials for target {target} are expired, absent or invalid");
-            Failure::new(Code::Unavailable, GATEWAY, "AWS_CREDENTIALS", message)
+            Failure::new(Reason::AwsCredentials, message)
         }
         UpstreamError::Unavailable(Some(aws), _) if aws.code.is_some() => {
             in_aws_words(Code::Unavailable, aws, "AWS failed to answer")
@@ -106,20 +123,22 @@ fn upstream(error: &UpstreamError, query: &Query) -> Failure {
                 }
                 None => format!("AWS could not be reached for target {target}, or gave no answer of its own"),
             };
-            Failure::new(Code::Unavailable, GATEWAY, "TARGET_UNAVAILABLE", message)
+            Failure::new(Reason::TargetUnavailable, message)
         }
         UpstreamError::Misconfigured(_) => {
             let message = format!("target {target} cannot be asked as it is configured: the gateway's log says why");
-            Failure::new(Code::FailedPrecondition, GATEWAY, "TARGET_MISCONFIGURED", message)
+            Failure::new(Reason::TargetMisconfigured, message)
         }
-        UpstreamError::Overloaded => overloaded("line", "the gateway has more to ask of this target than AWS takes"),
+        UpstreamError::Overloaded => {
+            Failure::new(Reason::QueueFull, "the gateway has more to ask of this target than AWS takes")
+        }
         UpstreamError::Rejected(aws) => in_aws_words(Code::FailedPrecondition, aws, "AWS refused the request"),
         UpstreamError::Protocol(_) => protocol("AWS's answer was not one of DescribeInstanceInformation"),
     }
 }
 
 fn protocol(message: impl Into<String>) -> Failure {
-    Failure::new(Code::Internal, GATEWAY, "UPSTREAM_PROTOCOL", message)
+    Failure::new(Reason::UpstreamProtocol, message)
 }
 
 /// AWS's code and message, with `otherwise` where AWS gave no message.
@@ -129,7 +148,7 @@ fn in_aws_words(code: Code, aws: &AwsError, otherwise: &str) -> Failure {
         None => format!("{otherwise}: {aws_code}"),
         Some(message) => message.to_owned(),
     };
-    Failure::new(code, AWS, reason(aws_code), message)
+    Failure::of_aws(code, reason(aws_code), message)
 }
 
 fn with_aws(failure: Failure, aws: Option<&AwsError>) -> Failure {

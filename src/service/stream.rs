@@ -8,20 +8,18 @@ use futures_util::{
     stream::{self, BoxStream},
 };
 use http::Response;
-use tonic::{Status, body::Body};
 
 use super::{
     Serving,
     answer::{self, Answer, Answers},
-    caller::Caller,
+    call_context::CallContext,
     compress::Compression,
-    failure::Failure,
     provenance, status,
     validate::{self, Constraints},
 };
 use crate::{
-    grpc::CallNotes,
-    listing::{Provenance, Reader, Taken, Target},
+    grpc::{Body, CallNotes, Failure, Reason},
+    listing::{Provenance, Reader, Taken},
     model::{Query, Records, TargetName},
     proto::{StreamInstanceInformationRequest, StreamInstanceInformationResponse},
 };
@@ -34,12 +32,12 @@ const WIDTH: usize = 64;
 /// Answers page after page, the first of which is awaited: an error before it must come without headers.
 pub(super) async fn stream(
     serving: &Serving,
-    caller: &Caller<'_>,
+    call: &CallContext<'_>,
     request: StreamInstanceInformationRequest,
-) -> Result<Response<Body>, Status> {
-    let (mut walks, taken) = walks(serving, caller, request)?;
+) -> Result<Response<Body>, Failure> {
+    let (mut walks, taken) = walks(serving, call, request)?;
     if walks.len() > 1 {
-        return merged(walks, taken, caller.compression).await;
+        return merged(walks, taken, call.compression).await;
     }
     // In a box, since it moves in and out of the stream with every message.
     let mut walk = Box::new(walks.pop().ok_or_else(no_target)?);
@@ -51,33 +49,23 @@ pub(super) async fn stream(
                 if walk.reader.is_at_end() { Ok(None) } else { Ok(Some((walk.next().await?, walk))) }
             },
         );
-    Ok(first.into_http(Some(Answers { stream: rest.boxed(), taken }), caller.compression))
+    Ok(first.into_http(Some(Answers { stream: rest.boxed(), taken }), call.compression))
 }
 
 /// Not to be seen: a call that means no target was refused.
-fn no_target() -> Status {
-    Status::internal("the call means no target")
+fn no_target() -> Failure {
+    Failure::new(Reason::Internal, "the call means no target")
 }
 
 /// What is asked of each target, and the clock that they share.
 fn walks(
     serving: &Serving,
-    caller: &Caller<'_>,
+    call: &CallContext<'_>,
     request: StreamInstanceInformationRequest,
-) -> Result<(Vec<Walk>, Arc<Taken>), Status> {
-    let Serving { listings, default_target, config, .. } = serving;
-    caller.may_call()?;
+) -> Result<(Vec<Walk>, Arc<Taken>), Failure> {
+    let Serving { listings, config, .. } = serving;
     let freshness = validate::freshness(request.read_options)?;
-    let seen: Vec<&TargetName> = listings.targets().map(Target::name).filter(|name| caller.sees(name)).collect();
-    let targets = validate::targets(&request.targets, &seen, default_target.as_ref(), caller)?;
-    let is_named = request.targets.iter().any(|target| !target.is_empty());
-    for target in &targets {
-        caller.may_ask(target.as_str(), if is_named { target.as_str() } else { "" }, freshness.max_age)?;
-    }
-    caller.notes.note(|noted| {
-        noted.targets = targets.len();
-        noted.target = targets.first().filter(|_| targets.len() == 1).cloned();
-    });
+    let targets = call.targets(&request.targets, freshness.max_age)?;
     let limit = validate::page_size(request.page_size)?;
     let mut constraints = Constraints::new(config.max_filters);
     let filters = constraints.filters(request.filters)?;
@@ -93,7 +81,7 @@ fn walks(
             .open(&query, freshness, cursor.as_deref())
             .map_err(|error| status::unopened(error, &query, &field.unwrap_or_default()))?;
         let token = cursor.unwrap_or_default().into();
-        let notes = caller.notes.clone();
+        let notes = call.notes.clone();
         walks.push(Walk { reader: reader.streaming().taking(&clock), query, limit, token, notes });
     }
     Ok((walks, clock))
@@ -104,7 +92,7 @@ async fn merged(
     walks: Vec<Walk>,
     taken: Arc<Taken>,
     compression: Option<Compression>,
-) -> Result<Response<Body>, Status> {
+) -> Result<Response<Body>, Failure> {
     let targets = walks.len();
     let mut messages = stream::iter(walks).map(Walk::messages).flatten_unordered(WIDTH).boxed();
     let mut failed = Vec::new();
@@ -113,7 +101,7 @@ async fn merged(
             Some(Ok(answer)) => break answer,
             Some(Err(failure)) => failed.push(failure),
             None => {
-                return Err(failed.into_iter().next().map_or_else(no_target, |(failure, _)| failure.into()));
+                return Err(failed.into_iter().next().map_or_else(no_target, |(failure, _)| failure));
             }
         }
     };
@@ -123,7 +111,7 @@ async fn merged(
         match rest.next().await? {
             Ok(answer) => Some((Ok(answer), (rest, failures))),
             Err((_, answer)) if failures + 1 < targets => Some((Ok(answer), (rest, failures + 1))),
-            Err((failure, _)) => Some((Err(failure.into()), (rest, failures + 1))),
+            Err((failure, _)) => Some((Err(failure), (rest, failures + 1))),
         }
     });
     Ok(first.into_http(Some(Answers { stream: rest.boxed(), taken }), compression))
@@ -182,7 +170,7 @@ impl Walk {
                     let message = StreamInstanceInformationResponse {
                         target: walk.query.target().to_string(),
                         resume_token: String::from_utf8_lossy(&walk.token).into_owned(),
-                        unreachable: Some(failure.unreachable()),
+                        unreachable: Some(status::unreachable(&failure)),
                         ..Default::default()
                     };
                     Some((Err((failure, Answer::message(&message))), None))

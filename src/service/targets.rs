@@ -1,9 +1,8 @@
 use http::Response;
-use tonic::{Status, body::Body};
 
-use super::{Serving, caller::Caller};
+use super::{Serving, call_context::CallContext};
 use crate::{
-    grpc,
+    grpc::{self, Body},
     listing::TargetState,
     proto::{self, ListTargetsRequest, ListTargetsResponse},
 };
@@ -11,19 +10,18 @@ use crate::{
 /// Answers the targets that the caller may ask about, in the order of their names.
 pub(super) fn list_targets(
     serving: &Serving,
-    caller: &Caller<'_>,
+    call: &CallContext<'_>,
     ListTargetsRequest {}: ListTargetsRequest,
-) -> Result<Response<Body>, Status> {
+) -> Response<Body> {
     let Serving { listings, default_target, .. } = serving;
-    caller.may_call()?;
-    let targets = listings.targets().filter(|target| caller.sees(target.name())).map(|target| proto::Target {
+    let targets = listings.targets().filter(|target| call.sees(target.name())).map(|target| proto::Target {
         name: target.name().to_string(),
         region: target.region().to_owned(),
         state: state(target.state()).into(),
         last_answered: target.last_answered().map(Into::into),
         is_default: default_target.as_ref() == Some(target.name()),
     });
-    Ok(grpc::answer(ListTargetsResponse { targets: targets.collect() }))
+    grpc::answer(ListTargetsResponse { targets: targets.collect() })
 }
 
 fn state(state: TargetState) -> proto::TargetState {

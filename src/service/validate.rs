@@ -2,7 +2,7 @@
 //! else AWS decides. As with AWS, limits of single members come before rules between them, and are reported together.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     fmt::Display,
     ops::RangeInclusive,
     time::Duration,
@@ -10,12 +10,9 @@ use std::{
 
 use tonic::Code;
 
-use super::{
-    caller::Caller,
-    failure::{AWS, Failure, GATEWAY},
-    status,
-};
+use super::status;
 use crate::{
+    grpc::{Failure, Reason},
     listing::{InvalidCursor, Listings, belongs_to},
     model::{Filter, Filters, Freshness, Query, TargetName},
     proto::{InstanceInformationFilter, InstanceInformationStringFilter, ReadOptions},
@@ -164,49 +161,20 @@ pub(super) fn query(target: TargetName, current: Vec<Filter>, legacy: Vec<Filter
     Ok(Query::new(target, if legacy.is_empty() { Filters::Current(current) } else { Filters::Legacy(legacy) }))
 }
 
-/// The target that a unary call names, or the default.
-pub(super) fn target(name: &str, default: Option<&TargetName>) -> Result<TargetName, Failure> {
-    if name.is_empty() {
-        return default_target("target", default);
-    }
-    check_length("target", name)?;
-    Ok(TargetName::from(name))
+/// Checks the number of names and globs in a stream's request.
+pub(super) fn pattern_count(count: usize) -> Result<(), Failure> {
+    let message = || format!("targets must be {MAX_PATTERNS} names or globs at most");
+    if count <= MAX_PATTERNS { Ok(()) } else { Err(refused("targets", message())) }
 }
 
-/// The targets that a stream's names and globs mean among those that the caller sees, each once, or the default.
-pub(super) fn targets(
-    patterns: &[String],
-    seen: &[&TargetName],
-    default: Option<&TargetName>,
-    caller: &Caller<'_>,
-) -> Result<Vec<TargetName>, Failure> {
-    if patterns.len() > MAX_PATTERNS {
-        return Err(refused("targets", format!("targets must be {MAX_PATTERNS} names or globs at most")));
-    }
-    let mut targets = BTreeSet::new();
-    for (index, pattern) in patterns.iter().enumerate().filter(|(_, pattern)| !pattern.is_empty()) {
-        check_length(&format!("targets[{index}]"), pattern)?;
-        let mut meant = seen.iter().filter(|target| target.matches(pattern)).peekable();
-        if meant.peek().is_none() {
-            // Only who may ask about all that it could mean is told that it means nothing.
-            caller.may_ask(pattern, pattern, None)?;
-            return Err(Failure::unknown_target(pattern));
-        }
-        targets.extend(meant.map(|&target| target.clone()));
-    }
-    if targets.is_empty() {
-        return Ok(vec![default_target("targets", default)?]);
-    }
-    Ok(targets.into_iter().collect())
-}
-
-/// Checks that this can be a target's name, or a glob, before it is matched with any.
-fn check_length(field: &str, name: &str) -> Result<(), Failure> {
+/// Checks that `name` is short enough to be a target's name, or a glob, before it is matched with any.
+pub(super) fn name_length(field: &str, name: &str) -> Result<(), Failure> {
     let is_right = name.len() <= MAX_PATTERN;
     if is_right { Ok(()) } else { Err(refused(field, format!("{field} must be {MAX_PATTERN} bytes at most"))) }
 }
 
-fn default_target(field: &str, default: Option<&TargetName>) -> Result<TargetName, Failure> {
+/// Returns the default target, in place of the empty `field`.
+pub(super) fn default_target(field: &str, default: Option<&TargetName>) -> Result<TargetName, Failure> {
     default.cloned().ok_or_else(|| refused(field, format!("{field} must be given: the gateway has no default target")))
 }
 
@@ -267,10 +235,10 @@ pub(super) fn freshness(options: Option<ReadOptions>) -> Result<Freshness, Failu
 
 /// A refusal in AWS's words.
 fn validation(message: impl Into<String>) -> Failure {
-    Failure::new(Code::InvalidArgument, AWS, "VALIDATION", message)
+    Failure::of_aws(Code::InvalidArgument, "VALIDATION", message)
 }
 
 /// A refusal of what is the gateway's own.
 fn refused(field: &str, message: impl Into<String>) -> Failure {
-    Failure::new(Code::InvalidArgument, GATEWAY, "INVALID_ARGUMENT", message).at_field(field)
+    Failure::new(Reason::InvalidArgument, message).at_field(field)
 }

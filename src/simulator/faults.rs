@@ -8,73 +8,82 @@ use serde::{
     de::{IntoDeserializer, value},
 };
 
-/// The ways in which the simulator misbehaves.
+/// The ways in which the simulator misbehaves. The default is none.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Faults {
-    /// How long every answer takes.
+    /// The delay of every answer.
     #[serde(with = "humantime_serde")]
     pub latency: Duration,
-    /// Failures, of which the first that applies to a call is its answer.
+    /// Failures; the first that applies to a call is its answer.
     pub failures: Vec<Failure>,
-    /// Every so manieth page of a walk is empty and carries a token all the same; 0 for none.
+    /// Every page of a walk whose number is a multiple of this is empty, but has a token; 0 for none.
     pub empty_every: u32,
-    /// How many nodes a page has, whatever `MaxResults` says, as with emulators that ignore it; 0 to heed it.
+    /// The number of nodes in a page, whatever `MaxResults` is, as in emulators that ignore it; 0 to respect `MaxResults`.
     pub page_size: usize,
-    /// How many characters more each node has.
+    /// The number of characters to add to the name of each node.
     pub padding: usize,
-    /// Answers the token that was asked with.
+    /// Returns the token of the request as the next token.
     pub repeat_token: bool,
-    /// Takes every token for expired.
+    /// Rejects every token as expired.
     pub expire_tokens: bool,
-    /// Adds members that no model knows.
+    /// Adds members that AWS's model does not have.
     pub unknown_members: bool,
-    /// Throttles calls that come faster than this.
+    /// Throttles calls above this rate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate: Option<Rate>,
-    /// The roles of the account that nobody may assume, by name.
+    /// The names of the account's roles that `AssumeRole` denies.
     pub denied_roles: Vec<String>,
 }
 
-/// How many calls are let through.
+/// The rate of calls that are not throttled, for each account and region.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rate {
-    /// Calls a second in the long run.
+    /// The average rate, in calls per second.
     pub per_second: f64,
-    /// Calls at once.
+    /// The most calls at once.
     pub burst: f64,
 }
 
-/// A bucket of tokens, one of which a call takes.
+/// A token bucket.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bucket {
     tokens: f64,
     filled: Instant,
 }
 
-/// A way for a call to fail.
+/// A way in which calls fail.
+///
+/// # Examples
+/// ```
+/// use ssm_gateway::simulator::{Failure, FailureKind};
+///
+/// let failure: Failure = "throttling:0.1".parse()?;
+/// assert_eq!(failure, Failure { probability: 0.1, ..Failure::always(FailureKind::Throttling) });
+/// # Ok::<(), ssm_gateway::simulator::ParseFailureError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Failure {
-    /// What the caller sees.
+    /// What the caller receives.
     pub kind: FailureKind,
-    /// How many more calls fail so; absent, all.
+    /// How many calls fail; by default all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calls: Option<u32>,
-    /// The share of calls that fail so, from 0 to 1.
+    /// The share of calls that fail, from 0 to 1.
     #[serde(default = "always")]
     pub probability: f64,
-    /// Advice to wait, in `x-amz-retry-after`.
+    /// The retry delay to advise, in `x-amz-retry-after`.
     #[serde(default, with = "humantime_serde", skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<Duration>,
 }
 
-/// What the caller of a failing call sees.
+/// What the caller of a failing call receives.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureKind {
-    /// AWS's "Rate exceeded".
+    /// AWS's `ThrottlingException`, "Rate exceeded".
     Throttling,
     /// AWS's `InternalServerError`, HTTP 500.
     InternalError,
@@ -82,7 +91,7 @@ pub enum FailureKind {
     Html,
     /// A proxy's page, HTTP 200.
     HtmlOk,
-    /// HTTP 200 and JSON that breaks off.
+    /// HTTP 200 and truncated JSON.
     MalformedJson,
     /// The connection is closed without an answer.
     Reset,
@@ -90,37 +99,37 @@ pub enum FailureKind {
     Cut,
     /// No answer, ever.
     Hang,
-    /// AWS's `AccessDeniedException`, with names of a role and an account in it.
+    /// AWS's `AccessDeniedException`, whose message names a role and an account.
     AccessDenied,
-    /// AWS's `ExpiredTokenException`: the credentials ran out.
+    /// AWS's `ExpiredTokenException`: the credentials have expired.
     ExpiredCredentials,
-    /// Any other error of AWS's.
+    /// Any other error of AWS.
     Error {
         /// The HTTP status.
         status: u16,
         /// AWS's code.
         code: String,
-        /// AWS's words, if any.
+        /// AWS's message, if any.
         #[serde(default)]
         message: Option<String>,
     },
 }
 
-/// How one call fares.
+/// The outcome of one call.
 #[derive(Debug, Clone)]
 pub(super) struct Effect {
-    /// All that is not a failure.
+    /// All faults but the failures.
     pub(super) faults: Faults,
     pub(super) failure: Option<Failure>,
 }
 
-/// Why a failure given on the command line is none.
+/// Why a text is not a [`Failure`].
 #[derive(Debug, thiserror::Error)]
 pub enum ParseFailureError {
     /// The kind is unknown.
     #[error("{0}")]
     Kind(#[from] value::Error),
-    /// The probability is no number.
+    /// The probability is not a number.
     #[error("the probability must be a number")]
     Number(#[source] std::num::ParseFloatError),
     /// The probability is out of range.
@@ -129,7 +138,7 @@ pub enum ParseFailureError {
 }
 
 impl Failure {
-    /// Every call fails so.
+    /// Returns a failure of every call.
     #[must_use]
     pub fn always(kind: FailureKind) -> Self {
         Self { kind, calls: None, probability: 1.0, retry_after: None }
@@ -152,7 +161,7 @@ impl FromStr for Failure {
 }
 
 impl Faults {
-    /// Decides how the next call fares.
+    /// Decides the outcome of the next call.
     pub(super) fn draw(&mut self, random: &mut fastrand::Rng) -> Effect {
         let mut applies = |failure: &Failure| failure.calls != Some(0) && random.f64() < failure.probability;
         let failure = self.failures.iter_mut().find(|failure| applies(failure));
@@ -165,21 +174,21 @@ impl Faults {
 }
 
 impl Bucket {
-    /// A full one.
+    /// Returns a full bucket.
     pub(super) fn new(rate: Rate) -> Self {
         Self { tokens: rate.burst, filled: Instant::now() }
     }
 
-    /// Takes a token, if there is one at this rate.
+    /// Takes a token. Returns `false` if the bucket is empty.
     pub(super) fn take(&mut self, rate: Rate, now: Instant) -> bool {
         let elapsed = now.saturating_duration_since(self.filled).as_secs_f64();
         self.tokens = (self.tokens + elapsed * rate.per_second).min(rate.burst);
         self.filled = now;
-        let is_let_through = self.tokens >= 1.0;
-        if is_let_through {
+        let is_admitted = self.tokens >= 1.0;
+        if is_admitted {
             self.tokens -= 1.0;
         }
-        is_let_through
+        is_admitted
     }
 }
 

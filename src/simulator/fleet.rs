@@ -1,4 +1,4 @@
-//! The made-up fleet: a mix such as real accounts have, with members absent where real answers leave them out.
+//! Made-up fleets: mixed as in real accounts, with members absent where real answers omit them.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use fastrand::Rng;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-/// 2026-11-01T00:00:00Z: the fleet's present, fixed so that equal seeds make equal fleets.
+/// 2026-11-01T00:00:00Z, the present time of every fleet; fixed, so that equal seeds make equal fleets.
 const PRESENT_MILLIS: i64 = 1_793_491_200_000;
 const MINUTE: i64 = 60_000;
 const DAY: i64 = 24 * 60 * MINUTE;
@@ -56,7 +56,7 @@ pub(super) struct Node {
 }
 
 impl Node {
-    /// The JSON of the node with a name that is longer by so many characters.
+    /// Returns the JSON of the node, its name lengthened by so many characters.
     pub(super) fn padded(&self, by: usize) -> serde_json::Result<String> {
         let name = self.name.clone().unwrap_or_default() + &"x".repeat(by);
         serde_json::to_string(&Self { name: Some(name), ..self.clone() })
@@ -106,7 +106,7 @@ impl Time {
     }
 }
 
-/// Where a node comes from, with its share of the fleet in percent.
+/// The origins of nodes, with their shares of the fleet in percent.
 const ORIGINS: [(Origin, u32); 8] = [
     (Origin::Ec2Linux, 52),
     (Origin::Ec2Windows, 15),
@@ -178,7 +178,7 @@ impl Origin {
 /// The managed nodes of an account in a region.
 #[derive(Debug)]
 pub(super) struct Fleet {
-    /// What it was made from.
+    /// The seed of this fleet.
     pub(super) seed: u64,
     pub(super) nodes: Vec<Node>,
 }
@@ -254,7 +254,7 @@ fn hybrid(random: &mut Rng, origin: Origin, index: usize, node: Node) -> Node {
     }
 }
 
-/// Three nodes in four have associations, and not all of these are counted by status.
+/// Adds associations to three nodes in four, and counts by status to most of these.
 fn with_associations(random: &mut Rng, node: Node) -> Node {
     if random.u8(..4) == 0 {
         return node;
@@ -291,7 +291,7 @@ fn tags(random: &mut Rng, index: usize) -> BTreeMap<&'static str, String> {
     tags
 }
 
-/// Mostly IPv4, sometimes IPv6; AWS has been seen to give an empty one.
+/// Returns an IP address, mostly IPv4, sometimes IPv6, rarely empty: AWS sends empty addresses, too.
 fn address(random: &mut Rng) -> String {
     match random.u8(..50) {
         0 => String::new(),

@@ -1,5 +1,5 @@
-//! Who signed a call. AWS knows an account by the credentials and a region by the signature's scope; sessions of assumed
-//! roles belong to the role's account and expire.
+//! The account and the region of a call. The credentials determine the account, the signature's scope the region; sessions of
+//! assumed roles belong to the role's account and expire.
 
 use std::{
     collections::HashMap,
@@ -13,7 +13,7 @@ use super::operation::Refusal;
 
 /// The account of all credentials that are not a session's.
 const HOME: &str = "123456789012";
-/// What access key IDs of sessions begin with, and no others.
+/// The prefix of the access key IDs of sessions, and of no others.
 const SESSION_PREFIX: &str = "ASIA";
 
 /// An account in a region, which has a fleet of its own.
@@ -25,7 +25,7 @@ pub struct Scope {
     pub region: String,
 }
 
-/// The sessions that `AssumeRole` gave out.
+/// The sessions that `AssumeRole` created.
 #[derive(Debug, Default)]
 pub(super) struct Sessions(HashMap<String, Session>);
 
@@ -40,13 +40,13 @@ pub(super) struct Session {
 }
 
 impl Scope {
-    /// An account in a region.
+    /// Returns the scope of an account in a region.
     #[must_use]
     pub fn new(account: &str, region: &str) -> Self {
         Self { account: account.to_owned(), region: region.to_owned() }
     }
 
-    /// A seed that no other scope has, made from the fleets' common one.
+    /// Derives the seed of this scope from the common seed.
     pub(super) fn seed(&self, seed: u64) -> u64 {
         let bytes = self.account.bytes().chain([b'/']).chain(self.region.bytes());
         // FNV-1a: the same in every process.
@@ -55,7 +55,7 @@ impl Scope {
 }
 
 impl Sessions {
-    /// Gives out credentials of the account.
+    /// Creates a session of the account.
     pub(super) fn begin(&mut self, account: &str, lifetime: Duration) -> Session {
         let letters = |count: usize| std::iter::repeat_with(fastrand::alphanumeric).take(count).collect::<String>();
         let session = Session {
@@ -69,7 +69,7 @@ impl Sessions {
         session
     }
 
-    /// Tells for whom a call to `service` is signed. The signature itself is not checked.
+    /// Returns the scope for which a call to `service` is signed. Does not verify the signature itself.
     pub(super) fn scope(&self, headers: &HeaderMap, service: &str) -> Result<Scope, Refusal> {
         let header = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let refused = |code, message: &str| Refusal { code, message: Some(message.to_owned()) };

@@ -1,4 +1,4 @@
-//! `DescribeInstanceInformation` as real AWS has been seen to answer it.
+//! `DescribeInstanceInformation`, answered as observed from real AWS.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ struct LegacyFilter {
     value_set: Vec<String>,
 }
 
-/// An error as SSM words it.
+/// An error with SSM's code and message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) code: &'static str,
@@ -66,7 +66,7 @@ const LEGACY_KEYS: [&str; 8] = [
 ];
 const MAX_TAG_VALUES: usize = 5;
 
-/// Answers with a page of the nodes that the input asks for, as JSON.
+/// Returns a page of the nodes that the input selects, as JSON.
 pub(super) fn answer(
     fleet: &Fleet,
     input: Input,
@@ -112,7 +112,7 @@ fn write(page: &[&Node], next_token: Option<String>, faults: &Faults) -> serde_j
     })
 }
 
-/// The limits that AWS's model states for single members, all reported together.
+/// Checks the constraints of AWS's model on single members, and reports all violations together.
 fn check_constraints(input: &Input) -> Result<(), Refusal> {
     let mut violations = Vec::new();
     for (index, filter) in (1..).zip(&input.filters) {

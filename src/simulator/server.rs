@@ -1,4 +1,4 @@
-//! The simulator's HTTP: SSM's endpoint at `/`, and `/_simulator/` to steer it.
+//! The simulator's HTTP server: SSM and STS at `/`, faults and statistics at `/_simulator/`.
 
 use std::{convert::Infallible, io, sync::Arc};
 
@@ -32,12 +32,12 @@ const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
 
 type Answer = Response<Body>;
 
-/// Marks an answer that must not be given: the connection is closed instead.
+/// Marks an answer that is not sent: the connection is closed instead.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("the simulator closed the connection")]
 struct Reset;
 
-/// Serves until it is dropped, and every connection with it.
+/// Serves until the future is dropped, which also closes every connection.
 pub(super) async fn serve(socket: TcpListener, state: Arc<State>) {
     let router = Router::new()
         .route("/", post(aws))
@@ -57,7 +57,7 @@ pub(super) async fn serve(socket: TcpListener, state: Arc<State>) {
             }
         });
         connections.spawn(async move {
-            // A connection that ends badly ends as it was told to, or as its peer chose.
+            // An error is either a fault that was requested or the peer's doing.
             let _end = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
     }
@@ -80,7 +80,7 @@ async fn set_faults(
     Json(faults)
 }
 
-/// The account and region that `?account=…&region=…` names.
+/// Returns the account and the region of `?account=…&region=…`.
 fn scope(query: Option<&str>) -> Option<Scope> {
     let find = |name| form_urlencoded::parse(query?.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value);
     Some(Scope::new(&find("account")?, &find("region")?))
@@ -90,7 +90,7 @@ async fn stats(Shared(state): Shared<Arc<State>>) -> Json<Stats> {
     Json(lock(&state.stats).clone())
 }
 
-/// SSM speaks JSON, STS forms and XML; both answer at one endpoint here.
+/// Dispatches by content type: SSM uses JSON, STS forms; both have the same endpoint here.
 async fn aws(Shared(state): Shared<Arc<State>>, headers: HeaderMap, body: Bytes) -> Answer {
     let content_type = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     if content_type.starts_with(b"application/x-www-form-urlencoded") {
@@ -158,7 +158,7 @@ fn operate(
     Ok(answer(StatusCode::OK, CONTENT_TYPE, json))
 }
 
-/// Answers as a call of this kind fails; `operate` gives the answer that it would have had.
+/// Returns the answer of a failing call. `operate` computes the answer of a successful one, of which [`FailureKind::Cut`] sends half.
 async fn fail(kind: FailureKind, operate: impl FnOnce() -> Result<Answer, Refusal>) -> Answer {
     const PAGE: &str = "<html><body><h1>Bad Gateway</h1></body></html>";
     const DENIED: &str = "User: arn:aws:sts::123456789012:assumed-role/Gateway/session is not authorized to perform: \
@@ -191,7 +191,7 @@ async fn fail(kind: FailureKind, operate: impl FnOnce() -> Result<Answer, Refusa
     }
 }
 
-/// Half of an answer whose headers promise the whole.
+/// Returns an answer that breaks off in the middle, although its headers announce the whole.
 async fn cut(answer: Answer) -> Answer {
     let (mut parts, body) = answer.into_parts();
     let whole = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
@@ -200,8 +200,8 @@ async fn cut(answer: Answer) -> Answer {
     Answer::from_parts(parts, Body::from_stream(stream::iter([Ok(half), Err(io::Error::other(Reset))])))
 }
 
-/// An error body with AWS's own spelling: `Message` where the model says so, `message` elsewhere, none for a code whose
-/// shape has no member.
+/// Returns an error in AWS's own spelling: `Message` where the model has it, `message` elsewhere, none for a code whose shape has
+/// no member.
 fn error(status: StatusCode, code: &str, message: Option<&str>) -> Answer {
     let body = match (code, message) {
         ("InvalidNextToken" | "InvalidInstanceId" | "InternalServerError", message) => {

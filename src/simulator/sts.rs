@@ -7,13 +7,13 @@ use std::{
 
 use super::identity::Session;
 
-/// The least and the most that a session may be asked to last.
+/// The permitted durations of a session, in seconds.
 const LIFETIME: std::ops::RangeInclusive<u64> = 900..=43_200;
 
 /// The operation's input.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct AssumeRole {
-    /// The account that the role is in.
+    /// The account of the role.
     pub(super) account: String,
     /// The role's name, without its path.
     pub(super) role: String,
@@ -22,7 +22,7 @@ pub(super) struct AssumeRole {
     pub(super) lifetime: Duration,
 }
 
-/// An error as STS words it.
+/// An error with STS's code and message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) code: &'static str,
@@ -30,7 +30,7 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    /// The role's trust policy does not let the caller in.
+    /// Returns the error of a role whose trust policy does not admit the caller.
     pub(super) fn denied(role: &AssumeRole) -> Self {
         let AssumeRole { account, role, .. } = role;
         let message = format!(
@@ -46,7 +46,7 @@ impl Refusal {
 }
 
 impl AssumeRole {
-    /// Reads a form.
+    /// Parses a form.
     pub(super) fn read(form: &[u8]) -> Result<Self, Refusal> {
         let form: HashMap<_, _> = form_urlencoded::parse(form).collect();
         let given = |name: &str| form.get(name).map(ToString::to_string).filter(|value| !value.is_empty());
@@ -77,7 +77,7 @@ impl AssumeRole {
         }
     }
 
-    /// Writes the answer.
+    /// Returns the answer as XML.
     pub(super) fn answer(&self, session: &Session) -> String {
         let Self { account, role, session_name, .. } = self;
         let Session { access_key_id, secret_access_key, token, expires, .. } = session;
@@ -95,7 +95,7 @@ impl AssumeRole {
     }
 }
 
-/// Writes an error.
+/// Returns an error as XML.
 pub(super) fn error(refusal: &Refusal) -> String {
     let Refusal { code, message } = refusal;
     let message = message.replace('&', "&amp;").replace('<', "&lt;");
@@ -106,7 +106,7 @@ pub(super) fn error(refusal: &Refusal) -> String {
     )
 }
 
-/// STS tells whole seconds; a session must not seem to last longer than it does.
+/// Rounds down to whole seconds, which STS reports: rounding up would announce a later expiry than the real one.
 fn whole_seconds(time: SystemTime) -> SystemTime {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs())

@@ -1,4 +1,4 @@
-//! The simulator's NextToken: as large, opaque and short-lived as AWS's, with `+`, `/` and `=` in it.
+//! The simulator's NextToken: as large, opaque and short-lived as AWS's, and with the characters `+`, `/` and `=`.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -6,18 +6,18 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// AWS's tokens have some 1.2 KB of base64.
+/// The size before base64: AWS's tokens are about 1.2 KB of base64.
 const PADDED: usize = 900;
 const DIGEST: usize = 32;
 
-/// Where a walk goes on.
+/// The position at which a walk continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Token {
-    /// How many nodes of the filtered fleet lie before.
+    /// The number of preceding nodes in the filtered fleet.
     pub(super) offset: usize,
-    /// How many pages lie before.
+    /// The number of preceding pages.
     pub(super) page: u32,
-    /// Whose walk it is: the seed of its fleet.
+    /// The fleet of the walk, by its seed.
     fleet: u64,
     issued_at_millis: u64,
 }
@@ -37,7 +37,7 @@ impl Token {
         BASE64_STANDARD.encode([digest.as_slice(), &bytes].concat())
     }
 
-    /// Reads what [`Token::write`] wrote no longer than `lifetime` ago, for the same fleet.
+    /// Parses a token that [`Token::write`] wrote for the same fleet, at most `lifetime` ago.
     pub(super) fn read(text: &str, fleet: u64, lifetime: Duration) -> Option<Self> {
         let bytes = BASE64_STANDARD.decode(text).ok()?;
         let (digest, bytes) = bytes.split_at_checked(DIGEST)?;

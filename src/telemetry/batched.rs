@@ -9,34 +9,34 @@ use std::{
 use tracing::warn;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// How long lines wait for others to be written with.
+/// How long a line waits for others, which are written with it.
 const BATCH: Duration = Duration::from_millis(10);
-/// How many bytes may wait beside those that are being written. Lines beyond them are lost: nobody who is served waits for whoever reads the log.
-const MOST: usize = 4 << 20;
-/// How long the lines that are left may take at the end.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// The most bytes that wait while others are written. Further lines are dropped, because no call may wait for the reader of the log.
+const MAX_WAITING: usize = 4 << 20;
+/// The longest wait for the remaining lines at the end.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Standard error, written to by a thread of its own: a system call a line would cost calls more than all else that is done for
-/// them. Clones write to the same.
+/// A writer to standard error that a thread of its own empties in batches. One system call per line would cost a call more than all
+/// its other work. Clones share the buffer.
 #[derive(Debug, Clone)]
-pub(super) struct Batched(Arc<Shared>);
+pub(super) struct Batched(Arc<Queue>);
 
 #[derive(Debug, Default)]
-struct Shared {
+struct Queue {
     waiting: Mutex<Waiting>,
-    /// There is something to write, or nothing any more.
+    /// Notified when the buffer becomes non-empty, and when a batch is written.
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct Waiting {
     lines: Vec<u8>,
-    /// How many lines there was no room for.
+    /// How many lines were dropped.
     lost: usize,
     is_writing: bool,
 }
 
-/// Waits for what is left to be written when it is dropped, though not for long.
+/// Waits, when dropped, until the remaining lines are written, at most one second.
 #[derive(Debug)]
 pub struct LogGuard(Batched);
 
@@ -58,13 +58,13 @@ impl Batched {
             waiting.is_writing = true;
             let lost = mem::take(&mut waiting.lost);
             drop(waiting);
-            // There is nowhere else to say that it cannot be said.
-            let _unheard = io::stderr().write_all(&batch);
+            // Nothing is left to report to if standard error fails.
+            let _unwritten = io::stderr().write_all(&batch);
             batch.clear();
             self.waiting().is_writing = false;
             self.0.changed.notify_all();
             if lost > 0 {
-                warn!(lost, "lines of the log are lost here: it was not read fast enough");
+                warn!(lost, "log lines were dropped here: the log was not read fast enough");
             }
         }
     }
@@ -74,11 +74,11 @@ impl Batched {
     }
 }
 
-/// Takes whole lines, as `tracing_subscriber` gives them.
+/// Each `write` is a whole line: `tracing_subscriber` formats a line before it writes.
 impl Write for &Batched {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut waiting = self.waiting();
-        if waiting.lines.len() > MOST {
+        if waiting.lines.len() > MAX_WAITING {
             waiting.lost += 1;
         } else {
             if waiting.lines.is_empty() {
@@ -106,6 +106,6 @@ impl Drop for LogGuard {
     fn drop(&mut self) {
         let Self(batched) = self;
         let is_left = |waiting: &mut Waiting| waiting.is_writing || !waiting.lines.is_empty();
-        drop(batched.0.changed.wait_timeout_while(batched.waiting(), LAST_WORDS, is_left));
+        drop(batched.0.changed.wait_timeout_while(batched.waiting(), FLUSH_TIMEOUT, is_left));
     }
 }

@@ -16,26 +16,35 @@ use tracing_subscriber::{
 use super::batched::{Batched, LogGuard};
 use crate::display::Shown;
 
-/// How to log; the `[log]` table of the configuration file.
+/// The settings of the log; the `[log]` table of the configuration file.
+///
+/// # Examples
+/// ```
+/// use ssm_gateway::telemetry::LogConfig;
+///
+/// let filter = "warn,ssm_gateway::edge=info".to_owned();
+/// assert!(LogConfig { filter, ..LogConfig::default() }.check().is_ok());
+/// assert!(LogConfig { filter: "wrn".to_owned(), ..LogConfig::default() }.check().is_err());
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// How lines look.
+    /// The format of lines.
     pub format: Format,
     /// Which lines are written: a level, or levels by module such as `warn,ssm_gateway::edge=info`.
     pub filter: String,
-    /// A call whose answer takes longer to begin is told as a warning.
+    /// A call whose answer takes longer to begin is logged as a warning.
     #[serde(with = "humantime_serde")]
     pub slow_call: Duration,
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// For a terminal.
     Human,
-    /// One JSON object a line, for machines.
+    /// One JSON object per line, for machines.
     Json,
 }
 
@@ -48,16 +57,16 @@ impl Default for Config {
 /// Why logging could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// The filter is no filter.
+    /// The filter is malformed.
     #[error("the log filter is not a level or a list of MODULE=LEVEL")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
-    /// A word in the filter that should be a level: it would be taken for a module, and silence all others.
+    /// A word in the filter is not a level. It would be parsed as a module, and would silence all others.
     #[error("{} in the log filter is not a level: off, error, warn, info, debug or trace", Shown(.0))]
     Level(String),
-    /// There is no thread to write with.
+    /// The thread that writes the log could not be started.
     #[error("could not start the thread that writes the log")]
     Thread(#[source] io::Error),
-    /// The process logs already.
+    /// The process already has a logger.
     #[error("logging has already been started")]
     Started(#[from] tracing_subscriber::util::TryInitError),
 }
@@ -66,13 +75,13 @@ impl Config {
     /// Checks the filter.
     ///
     /// # Errors
-    /// [`LogError::Filter`] and [`LogError::Level`].
+    /// [`LogError::Filter`] or [`LogError::Level`], if the filter is invalid.
     pub fn check(&self) -> Result<(), LogError> {
         self.filter().map(drop)
     }
 
     fn filter(&self) -> Result<EnvFilter, LogError> {
-        // An empty word is parsed, too, and would silence all.
+        // `EnvFilter` accepts an empty word, too, which would silence everything.
         let is_level = |word: &&str| {
             word.contains('=') || word.contains('[') || (!word.is_empty() && word.parse::<LevelFilter>().is_ok())
         };
@@ -82,10 +91,10 @@ impl Config {
         Ok(EnvFilter::builder().parse(&self.filter)?)
     }
 
-    /// Starts logging for the whole process.
+    /// Starts logging for the whole process. Dropping the guard flushes the log.
     ///
     /// # Errors
-    /// [`LogError`].
+    /// [`LogError`], if the filter is invalid, the thread cannot be started, or logging has been started already.
     pub fn start(&self) -> Result<LogGuard, LogError> {
         let filter = self.filter()?;
         let (writer, guard) = Batched::start().map_err(LogError::Thread)?;
@@ -96,7 +105,7 @@ impl Config {
         };
         let registry = tracing_subscriber::registry().with(filter);
         registry.with(lines.with_filter(filter_fn(is_written))).try_init()?;
-        // What a panic says may hold what was asked and answered; where it was does not.
+        // Only the place of a panic is logged: its message may contain requests and answers.
         panic::set_hook(Box::new(|panicked| {
             let place = panicked.location().map(ToString::to_string).unwrap_or_default();
             error!(place, "the program panicked");
@@ -105,14 +114,14 @@ impl Config {
     }
 }
 
-/// What peers do wrong is told by the edge, seldom and with their addresses; these would write a line each time, without.
+/// Crates that log each error of a peer, without its address. The edge logs these errors with addresses and at a limited rate.
 const SILENT: [&str; 3] = ["h2", "hyper", "rustls"];
-/// What the crates of AWS's SDK begin with: their warnings repeat what stands in AWS's files and variables, which may be secret. What
-/// fails for a target has a line of ours.
+/// The prefix of the crates of AWS's SDK, whose warnings may quote secrets from AWS's files and variables. The gateway itself logs the
+/// failures of targets.
 const SDK: &str = "aws_";
 
-/// Returns whether lines of this kind are written: those that cannot hold what is asked and answered, and that strangers cannot
-/// cause as often as they like. Below info, the SDK and the HTTP crates write whole messages, with nodes' addresses in them.
+/// Returns whether a line is written. Excludes lines that may contain requests or answers, and lines that peers can cause at will:
+/// below info, the SDK and the HTTP crates log whole messages, with nodes' addresses.
 fn is_written(line: &Metadata<'_>) -> bool {
     let target = line.target();
     let is_of = |name: &&str| target.strip_prefix(*name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));

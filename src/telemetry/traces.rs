@@ -13,18 +13,18 @@ use serde::{Deserialize, Serialize};
 use tonic::transport::{ClientTlsConfig, Endpoint};
 use tracing::warn;
 
-/// How long the spans that are left may take to be sent at the end.
-const LAST_WORDS: Duration = Duration::from_secs(1);
-/// The most fetches that a call's span is linked to: a stream has one a page.
+/// The longest wait for the remaining spans at the end.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+/// The most fetches that a call's span is linked to: a stream has one per page.
 const MAX_LINKS: u32 = 1024;
 
-/// Where traces go; the `[trace]` table of the configuration file.
+/// The settings of traces; the `[trace]` table of the configuration file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The receiver of OTLP over gRPC, such as `http://127.0.0.1:4317`; absent, there are no traces.
+    /// The receiver of OTLP over gRPC, such as `http://127.0.0.1:4317`; by default, tracing is off.
     pub endpoint: Option<String>,
-    /// The share of calls that are traced, from 0 to 1, of those whose caller does not say.
+    /// The share of calls that are traced, from 0 to 1, if the caller's `traceparent` does not decide.
     pub ratio: f64,
 }
 
@@ -34,33 +34,33 @@ impl Default for Config {
     }
 }
 
-/// Why traces cannot be sent.
+/// Why tracing could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum TraceError {
-    /// The receiver has no address that can be asked.
+    /// The URL of the receiver is invalid.
     #[error("{0:?} is not the URL of an OTLP receiver, such as http://127.0.0.1:4317")]
     Endpoint(String, #[source] tonic::transport::Error),
-    /// The exporter could not be made.
-    #[error("traces cannot be exported")]
+    /// The exporter could not be built.
+    #[error("cannot build the exporter of traces")]
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
 }
 
-/// The traces of the whole process.
+/// The tracing of the whole process.
 #[derive(Debug)]
 pub struct Traces(SdkTracerProvider);
 
 impl Config {
-    /// Whether calls are traced at all.
+    /// Returns whether tracing is on.
     #[must_use]
     pub fn is_on(&self) -> bool {
         self.endpoint.is_some()
     }
 
-    /// Starts tracing for the whole process, if there is a receiver. Nobody waits for it: spans are sent in batches, and dropped where
-    /// it does not take them.
+    /// Starts tracing for the whole process, if a receiver is configured. Spans are sent in batches in the background, and dropped if
+    /// the receiver does not accept them: no call waits.
     ///
     /// # Errors
-    /// [`TraceError`].
+    /// [`TraceError`], if the URL is invalid or the exporter cannot be built.
     pub fn start(&self) -> Result<Option<Traces>, TraceError> {
         let Some(url) = &self.endpoint else { return Ok(None) };
         let failed = |error| TraceError::Endpoint(url.clone(), error);
@@ -86,7 +86,7 @@ impl Config {
     }
 }
 
-/// Calls as their callers and the ratio say, and every fetch: they are few, and any call may be linked to them.
+/// Samples every fetch, because fetches are few and any call may be linked to one. Samples calls by their `traceparent` and the ratio.
 #[derive(Debug, Clone)]
 struct Sampled(Sampler);
 
@@ -106,9 +106,9 @@ impl ShouldSample for Sampled {
 }
 
 impl Traces {
-    /// Sends what is left.
+    /// Sends the remaining spans.
     pub async fn stop(self) {
-        let stopped = tokio::task::spawn_blocking(move || self.0.shutdown_with_timeout(LAST_WORDS)).await;
+        let stopped = tokio::task::spawn_blocking(move || self.0.shutdown_with_timeout(FLUSH_TIMEOUT)).await;
         if let Ok(Err(error)) = stopped {
             warn!(%error, "the last spans were not sent");
         }

@@ -11,6 +11,7 @@ use ssm_gateway::{
     simulator::{FailureKind, Faults, Scope},
 };
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, time};
+use tonic::Request;
 
 use crate::{
     http::{get, get_with, metrics, status},
@@ -91,6 +92,40 @@ async fn metrics_add_up_to_what_was_called() {
     for name in ["cpu_seconds_total", "open_fds", "virtual_memory_bytes", "start_time_seconds", "threads"] {
         assert!(of(&format!("process_{name}")) > 0.0, "{name}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_for_a_reason_of_the_gateways_own_is_counted_by_it() {
+    let (gateway, simulator) = simulated_with(1, |config| config.service.max_request_size = 1000).await;
+    let empty = DescribeInstanceInformationRequest::default;
+    let unknown = DescribeInstanceInformationRequest { target: "nowhere".to_owned(), ..empty() };
+    let invalid = StreamInstanceInformationRequest { page_size: Some(0), ..Default::default() };
+    let large = DescribeInstanceInformationRequest { next_token: Some("x".repeat(2000)), ..empty() };
+    let mut malformed = Request::new(empty());
+    malformed.metadata_mut().insert("grpc-timeout", "soon".parse().unwrap());
+    let mut late = Request::new(empty());
+    late.metadata_mut().insert("grpc-timeout", "150m".parse().unwrap());
+    gateway.describe(unknown).await.unwrap_err();
+    gateway.stream(invalid).await.unwrap_err();
+    gateway.describe(large).await.unwrap_err();
+    simulator.set_faults(failing(FailureKind::Hang));
+    for request in [malformed, late] {
+        within(gateway.client.clone().describe_instance_information(request)).await.unwrap_err();
+    }
+    simulator.set_faults(failing(FailureKind::Reset));
+    gateway.describe(filtered(vec![filter("PingStatus", &["Online"])])).await.unwrap_err();
+    let metrics = idle(gateway.admin).await;
+    let counted = metrics.iter().filter(|(name, calls)| name.contains("refused_calls_total") && **calls > 0.0);
+    let counted: Vec<_> = counted.map(|(name, calls)| (name.rsplit("reason=").next().unwrap(), *calls)).collect();
+    let expected = [
+        "DEADLINE_EXCEEDED",
+        "INVALID_ARGUMENT",
+        "MALFORMED_REQUEST",
+        "REQUEST_TOO_LARGE",
+        "TARGET_UNAVAILABLE",
+        "UNKNOWN_TARGET",
+    ];
+    assert_eq!(counted, expected.map(|reason| (&*format!("\"{reason}\"}}").leak(), 1.0)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

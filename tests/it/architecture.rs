@@ -2,8 +2,6 @@
 
 mod sources;
 
-use std::fs;
-
 use self::sources::Sources;
 use crate::support::root;
 
@@ -51,7 +49,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("aws_sdk_sts", &["upstream"]),
     ("aws_config", &["upstream"]),
     ("aws_smithy", &["upstream"]),
-    ("tonic::Status", &["grpc", "reflection", "service", "edge", "app", "cli"]),
+    ("tonic::Status", &["grpc", "cli"]),
     ("axum", &["admin", "simulator"]),
     ("opentelemetry", &["edge", "listing", "telemetry"]),
     ("prometheus", &["app", "edge", "listing"]),

@@ -1,18 +1,18 @@
 //! How much callers may ask for, and how long.
 
-use std::{convert::Infallible, net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use futures_util::{StreamExt as _, stream};
-use http_body_util::StreamBody;
+use http_body_util::{BodyExt as _, StreamBody};
 use ssm_gateway::{
     config::Config,
-    edge::{self, Address, CatchPanicLayer, Metrics, Stages},
+    edge::{self, Address, CatchPanicLayer, Metrics, ObserveLayer, Stages},
+    grpc::Failure,
     proto::{DescribeInstanceInformationRequest, StreamInstanceInformationRequest},
     simulator::FailureKind,
 };
 use tonic::{
-    Code, Status,
-    body::Body,
+    Code,
     codegen::http::{Request, Response},
 };
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
@@ -136,15 +136,17 @@ async fn a_panic_is_one_callers_error_and_the_connection_lives() {
         let is_stream = request.uri().path().ends_with("StreamInstanceInformation");
         assert!(is_stream, "at once");
         let frames = stream::once(async { panic!("in the body") });
-        Ok::<_, Infallible>(Response::new(Body::new(StreamBody::new(
-            frames.map(|never: Result<http_body::Frame<bytes::Bytes>, Status>| never),
-        ))))
+        let frames = frames.map(|never: Result<http_body::Frame<bytes::Bytes>, Failure>| never);
+        Ok(Response::new(StreamBody::new(frames).boxed_unsync()))
     });
     let config =
         edge::Config { listen: Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 0))), ..edge::Config::default() };
     let listener = config.bind().await.unwrap();
     let url = format!("http://{}", listener.addr());
-    tokio::spawn(listener.serve(CatchPanicLayer.layer(service), Stages::default(), Metrics::new([]).unwrap()));
+    let metrics = Metrics::new([]).unwrap();
+    let observe = ObserveLayer { metrics: metrics.clone(), slow_call: Duration::MAX, is_traced: false };
+    let service = observe.layer(CatchPanicLayer.layer(service));
+    tokio::spawn(listener.serve(service, Stages::default(), metrics));
     let mut client = within(Client::connect(url)).await.unwrap();
     for _ in 0..2 {
         let status = within(client.describe_instance_information(DescribeInstanceInformationRequest::default())).await;

@@ -130,7 +130,7 @@ async fn while_it_waits_it_says_why_to_whom_looks() {
     let throttled = || Failure { calls: Some(1), ..Failure::always(FailureKind::Throttling) };
     simulator.set_faults(failing_as(throttled()));
     let drawn = on_a_terminal(&gateway, "--output csv");
-    assert!(drawn.contains("the gateway answered ResourceExhausted: Rate exceeded; trying again in "), "{drawn}");
+    assert!(drawn.contains("the gateway answered ResourceExhausted: Rate exceeded; retrying in "), "{drawn}");
     assert!(drawn.contains("\ni-") || drawn.contains("\nmi-"), "{drawn}");
     simulator.set_faults(failing_as(throttled()));
     let output = list(&gateway, &["--output", "csv", "--max-age", "0s"]);

@@ -224,7 +224,7 @@ async fn a_log_that_nobody_reads_keeps_nobody_waiting() {
     join_all(callers).await;
     assert_eq!(get(program.admin, "/livez").await.0, 200);
     program.pause(false);
-    program.until("lines of the log are lost here");
+    program.until("log lines were dropped here");
     let log = program.stop();
     assert!(log.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "one JSON object a line");
 }

@@ -219,7 +219,7 @@ async fn a_failure_is_one_sentence_and_an_exit_code() {
     fails(&["--filter", "Color"], 2, "a filter is KEY=VALUE[,VALUE...]");
     fails(&["--server", "127.0.0.1:1"], 2, "cannot be used multiple times");
     simulator.set_faults(failing(FailureKind::Hang));
-    fails(&["--timeout", "200ms"], 1, "error: the gateway did not answer in the time given\n");
+    fails(&["--timeout", "200ms"], 1, "error: the gateway did not answer in time\n");
     let output = Command::new(SSM_GATEWAY).args(["list", "--server", "127.0.0.1:1"]).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).starts_with("error: could not reach a gateway at 127.0.0.1:1"));
 }
@@ -471,7 +471,7 @@ async fn health_tells_by_its_exit_code() {
     while told.0 == Some(0) {
         told = health(&addr, &[]);
     }
-    assert_eq!(told, (Some(1), "error: the gateway says NOT_SERVING\n".to_owned()));
+    assert_eq!(told, (Some(1), "error: the gateway reports NOT_SERVING\n".to_owned()));
     let (code, printed) = health(&addr, by_admin);
     assert_eq!(
         (code, printed.contains("503 Service Unavailable: the gateway is going away")),
@@ -481,5 +481,5 @@ async fn health_tells_by_its_exit_code() {
     // One that accepts, and says nothing.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let told = health(&silent.local_addr().unwrap().to_string(), &["--timeout", "300ms"]);
-    assert_eq!(told, (Some(1), "error: the gateway did not answer in the time given\n".to_owned()));
+    assert_eq!(told, (Some(1), "error: the gateway did not answer in time\n".to_owned()));
 }

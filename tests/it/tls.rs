@@ -390,7 +390,7 @@ async fn nothing_in_a_file_of_certificates_is_dropped_at_a_reload() {
     let literal = other.pem().replace('\n', "\\n");
     let leaf = other.issue(&["a.internal"]).cert;
     for (second, reason) in
-        [(trusted, "a TRUSTED"), (literal, "a backslash"), (leaf, "a certificate that is no authority's")]
+        [(trusted, "a TRUSTED"), (literal, "a backslash"), (leaf, "the certificate is not an authority's")]
     {
         secured.folder.write("ca.pem", ours.clone() + &second);
         program.until(&format!("ca.pem cannot be used: line {next}: {reason}"));
@@ -455,13 +455,13 @@ async fn every_command_that_calls_can_prove_who_calls() {
     for (flags, told) in [
         ("--tls-ca ca.pem", "the call has no credential"),
         ("--tls-ca ca.pem --token-file wrong", "no bearer token that the gateway knows"),
-        ("--tls-ca me.pem", "me.pem cannot be used: line 1: a certificate that is no authority's"),
+        ("--tls-ca me.pem", "me.pem cannot be used: line 1: the certificate is not an authority's"),
         ("--tls-ca literal.pem", "literal.pem cannot be used: line 1: a backslash inside a block"),
-        ("--tls-ca ca.pem --cert me.key --key me.pem", "me.key cannot be used: line 1: a private key, where"),
+        ("--tls-ca ca.pem --cert me.key --key me.pem", "me.key cannot be used: line 1: a private key in"),
         ("--tls-ca ca.pem --cert me.pem --key two.key", ": a second private key"),
         ("--token-file token", "could not reach a gateway"),
         ("--tls-ca nothing.pem", "could not read the file that --tls-ca names: No such file"),
-        ("--tls-ca ca.pem --token-file ca.pem", "ca.pem holds no bearer token"),
+        ("--tls-ca ca.pem --token-file ca.pem", "ca.pem contains no bearer token"),
         ("--tls-ca ca.pem --cert other.pem --key other.key", "the connection to the gateway broke"),
     ] {
         let (code, printed) = run("targets", flags);

@@ -107,19 +107,19 @@ async fn another_protocol_than_the_one_that_was_asked_for_is_named() {
     let (tls, secured, _simulator) = secured(1, false).await;
     let (plain, tls) = (plain.addr, tls.addr.port());
     let check = |server: &str, sentence: &str| check(&secured.folder, server, "", sentence);
-    check(&format!("http://localhost:{tls}"), "if TLS is spoken there, give https://");
-    check(&format!("https://{plain}"), "the connection was closed: is TLS spoken there? If not, give http://");
+    check(&format!("http://localhost:{tls}"), "if the server uses TLS, use https://");
+    check(&format!("https://{plain}"), "the connection was closed: does the server use TLS? If not, use http://");
     let other = http2_server().await;
-    check(&format!("http://{other}"), "what answers there is no gateway (HTTP status code 404): is the address right?");
+    check(&format!("http://{other}"), "the server is not a gateway (HTTP status code 404): is the address right?");
     let http = server_of(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n").await;
-    check(&format!("http://{http}"), "give https://");
+    check(&format!("http://{http}"), "use https://");
     check(&format!("https://{http}"), "does not speak TLS");
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let server = format!("https://{}", silent.local_addr().unwrap());
-    check_one("list", &secured.folder, &server, "", "what listens there did not agree on TLS in time");
+    check_one("list", &secured.folder, &server, "", "the TLS handshake timed out");
     let mute = server_of(b"").await;
-    check(&format!("http://{mute}"), "the connection was closed: if TLS is spoken there, give https://");
-    check(&format!("https://{mute}"), "the connection was closed: is TLS spoken there? If not, give http://");
+    check(&format!("http://{mute}"), "the connection was closed: if the server uses TLS, use https://");
+    check(&format!("https://{mute}"), "the connection was closed: does the server use TLS? If not, use http://");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,7 +128,7 @@ async fn where_nobody_listens_that_is_said() {
     check(&folder, "http://127.0.0.1:1", "", "could not reach a gateway at http://127.0.0.1:1: nothing listens there");
     check(&folder, "https://127.0.0.1:1", "", "nothing listens there (connection refused): is the gateway running");
     check(&folder, "unix:nowhere", "", "there is no such socket");
-    check(&folder, "http://nowhere.invalid:1", "", "the name of its host cannot be resolved");
+    check(&folder, "http://nowhere.invalid:1", "", "the host name cannot be resolved");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -149,25 +149,25 @@ async fn a_certificate_that_is_not_accepted_is_said_to_be_what_it_is() {
         (
             format!("localhost:{good}"),
             "",
-            "an authority that is trusted here: give the authority's certificate with --tls-ca",
+            "no trusted authority has signed the server's certificate: give the authority's certificate with --tls-ca",
         ),
         (
             format!("localhost:{good}"),
             "--tls-ca other.pem",
-            "an authority that is trusted here: give the authority's certificate",
+            "no trusted authority has signed the server's certificate: give the authority's certificate",
         ),
         (
             format!("127.0.0.1:{good}"),
             "--tls-ca ca.pem",
-            "its certificate is not for 127.0.0.1 but for localhost: give a name",
+            "the server's certificate is not for 127.0.0.1 but for localhost: use a name",
         ),
         (
             format!("localhost:{many}"),
             "--tls-ca ca.pem",
-            "but for host-0, host-1, host-2, host-3, host-4 and others: give",
+            "but for host-0, host-1, host-2, host-3, host-4 and others: use",
         ),
-        (format!("localhost:{expired}"), "--tls-ca ca.pem", "its certificate has expired: it must be renewed"),
-        (format!("localhost:{own}"), "--tls-ca own.pem", "its certificate is an authority's own (CA:TRUE)"),
+        (format!("localhost:{expired}"), "--tls-ca ca.pem", "the server's certificate has expired: renew it"),
+        (format!("localhost:{own}"), "--tls-ca own.pem", "the server's certificate is an authority's own (CA:TRUE)"),
     ] {
         check(&folder, &format!("https://{server}"), flags, sentence);
     }
@@ -196,7 +196,7 @@ async fn an_admin_address_that_is_none_is_said_to_be() {
                 "127.0.0.1:1".to_owned(),
                 "at 127.0.0.1:1: nothing listens there (connection refused): is the gateway running",
             ),
-            (gateway.addr.to_string(), "what listens there speaks gRPC: is it the address of [admin]?"),
+            (gateway.addr.to_string(), "the server speaks gRPC: is this the address of [admin]?"),
         ] {
             let output = Command::new(SSM_GATEWAY).args([command, "--admin", &format!("http://{admin}")]).output();
             let stderr = String::from_utf8(output.unwrap().stderr).unwrap();

@@ -1,4 +1,4 @@
-//! A client of ssm-gateway: what a service needs of it, to be taken over as it stands.
+//! A client of ssm-gateway, to be copied into a service.
 
 use std::{collections::HashMap, error::Error, sync::Arc, time::Duration};
 
@@ -28,14 +28,14 @@ pub mod proto {
     tonic::include_proto!("ssm_gateway.v1");
 }
 
-/// A gateway to ask.
+/// A connection to a gateway. Clones share the connection.
 #[derive(Debug, Clone)]
 pub struct Gateway {
     client: InstanceInformationServiceClient<InterceptedService<Channel, Bearer>>,
     policy: Arc<RetryPolicy>,
 }
 
-/// Proves by a token who calls.
+/// Authenticates each call with a token.
 #[derive(Debug, Clone)]
 struct Bearer(Option<MetadataValue<Ascii>>);
 
@@ -49,11 +49,11 @@ impl Interceptor for Bearer {
 }
 
 impl Gateway {
-    /// Connects at the first call: in TLS, trusting `ca` or else whom the system trusts, with a token that proves who calls. With
-    /// neither, without TLS.
+    /// Connects at the first call. With `ca` or a token it uses TLS and trusts `ca`, or else the system's authorities; a token
+    /// authenticates each call. With neither, the connection is not encrypted.
     ///
     /// # Errors
-    /// Where address, certificate or token cannot be used.
+    /// If the address, the certificate or the token is invalid.
     pub fn new(address: &str, ca: Option<&[u8]>, token: Option<&str>) -> Result<Self, Box<dyn Error>> {
         let endpoint = if ca.is_some() || token.is_some() {
             let tls = ClientTlsConfig::new();
@@ -65,7 +65,7 @@ impl Gateway {
         } else {
             Endpoint::from_shared(format!("http://{address}"))?
         };
-        // A connection that has gone silent is noticed.
+        // Detects a connection that no longer answers.
         let endpoint =
             endpoint.http2_keep_alive_interval(Duration::from_mins(1)).keep_alive_timeout(Duration::from_secs(20));
         let token = token.map(|token| format!("Bearer {token}").parse()).transpose()?;
@@ -73,7 +73,7 @@ impl Gateway {
         Ok(Self { client, policy: Arc::new(RetryPolicy::published()?) })
     }
 
-    /// Gives all nodes that the request asks for, by a call a page, each of which may take so long.
+    /// Yields all nodes that the request selects. Makes one call per page, each with this timeout.
     pub fn pages(
         &self,
         timeout: Duration,
@@ -99,11 +99,11 @@ impl Gateway {
         }
     }
 
-    /// Gives all pages of all targets that the request asks for, in so long at most, and takes up a stream that breaks off where it
-    /// was. It sets the request's resume tokens itself.
+    /// Yields all pages of all targets that the request selects, within `timeout`, and resumes a stream that breaks off. Sets the
+    /// request's resume tokens itself.
     ///
-    /// A reader who is slow holds the walk back: little more than what it reads is sent, or asked of AWS. In place of nodes a page
-    /// may tell why its target is unreachable.
+    /// A slow reader slows the walk: the gateway sends, and fetches from AWS, little more than what the reader reads. A page may have
+    /// the reason why its target is unreachable in place of nodes.
     pub fn stream(
         &self,
         timeout: Duration,
@@ -121,7 +121,7 @@ impl Gateway {
                 };
                 let answer = policy.call(end, &request, stream).await;
                 let mut pages = match answer {
-                    // What has begun waits until it can go on.
+                    // A stream that has begun waits for a gateway.
                     Err(status) if !tokens.is_empty() && is_unavailable(&status) => continue,
                     answer => answer?.into_inner(),
                 };
@@ -143,18 +143,18 @@ impl Gateway {
     }
 }
 
-/// What the details of an error tell.
+/// The details of an error.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Why, in a word.
+    /// The reason, one word.
     pub reason: String,
-    /// The fields at fault.
+    /// The invalid fields.
     pub fields: Vec<String>,
-    /// How long to wait before asking again.
+    /// How long to wait before a retry.
     pub retry_delay: Option<Duration>,
 }
 
-/// Decodes the details of an error, of which one that the gateway never saw has none.
+/// Decodes the details of an error. An error that does not come from the gateway has none.
 #[must_use]
 pub fn explain(status: &Status) -> Problem {
     let details = status.get_error_details();

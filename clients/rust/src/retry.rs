@@ -1,5 +1,5 @@
-//! The retries of the service config, which tonic does not know. Nor does it balance over replicas, or check their health, as other
-//! clients do by it.
+//! The retries of the service config, which tonic does not implement. Nor does tonic balance over replicas or check their health
+//! by the service config, as other libraries do.
 
 use std::{error::Error as _, time::Duration};
 
@@ -19,7 +19,7 @@ struct MethodConfig {
     retry_policy: RetryPolicy,
 }
 
-/// Which errors are tried again, how often, and how late.
+/// Which errors are retried, how often, and after how long.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct RetryPolicy {
@@ -39,14 +39,14 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
 }
 
 impl RetryPolicy {
-    /// The policy that comes with the contract, which is one for all methods.
+    /// Returns the policy of the published service config, which is the same for all methods.
     pub(crate) fn published() -> serde_json::Result<Self> {
         let config = include_str!(concat!(env!("OUT_DIR"), "/service_config.json"));
         let config: ServiceConfig = serde_json::from_str(config)?;
         Ok(config.method_config.into_iter().next().map(|method| method.retry_policy).unwrap_or_default())
     }
 
-    /// Makes a call, again and again while the policy covers how it fails, later where the gateway advises, until this time.
+    /// Makes a call and retries it while the policy covers its error, until `end`. Waits as long as the gateway advises.
     pub(crate) async fn call<Message: Clone, Answer, Attempt: Future<Output = Result<Answer, Status>>>(
         &self,
         end: Instant,
@@ -63,7 +63,7 @@ impl RetryPolicy {
             };
             let pause = match status.metadata().get("grpc-retry-pushback-ms") {
                 None => Some(backoff.mul_f64(fastrand::f64())),
-                // What is no number, or negative, says that it is not to be tried again.
+                // An advice that is negative or not a number forbids a retry.
                 Some(advice) => advice.to_str().ok().and_then(|text| text.parse().ok()).map(Duration::from_millis),
             };
             match pause {
@@ -77,7 +77,7 @@ impl RetryPolicy {
         }
     }
 
-    /// By its code: `RESOURCE_EXHAUSTED` is tonic's `ResourceExhausted`.
+    /// Compares by code: `RESOURCE_EXHAUSTED` is tonic's `ResourceExhausted`.
     fn covers(&self, status: &Status) -> bool {
         let code = if is_unavailable(status) { Code::Unavailable } else { status.code() };
         let code = format!("{code:?}");
@@ -85,13 +85,14 @@ impl RetryPolicy {
     }
 }
 
-/// Whether the gateway said so, or the connection broke: tonic has other codes for that, and a source, which no answer has.
+/// Returns whether the gateway is unavailable or the connection broke. For the latter tonic has other codes, and a source, which no
+/// answer of a gateway has.
 pub(crate) fn is_unavailable(status: &Status) -> bool {
     status.code() == Code::Unavailable || status.source().is_some()
 }
 
-/// Awaits what may fail, until this time: past it, it is `DEADLINE_EXCEEDED`, where tonic says CANCELLED, or nothing once an answer
-/// has begun.
+/// Awaits a call until `end`, and then fails with `DEADLINE_EXCEEDED`. tonic itself reports CANCELLED, and nothing once an answer has
+/// begun.
 pub(crate) async fn in_time<T>(end: Instant, what: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
     let outcome = time::timeout_at(end, what).await;
     match outcome {

@@ -82,7 +82,7 @@ async fn stream() {
 
 #[tokio::test]
 async fn cut() {
-    // Each connection ends after less than half of a fleet, and for a while there is none after the first.
+    // Each connection breaks before half of a fleet, and for a while after the first every connection is closed.
     let gateway = at("CUT_ADDRESS", &read("SSM_GATEWAY_TOKEN_FILE"));
     let targets = ["fleet", "other", "denied"].map(String::from).into();
     let mut pages = pin!(gateway.stream(PATIENCE, StreamInstanceInformationRequest { targets, ..Default::default() }));
@@ -114,7 +114,7 @@ async fn slow_reader() {
     let gateway = gateway();
     let mut slow = pin!(gateway.stream(PATIENCE, large.clone()));
     slow.try_next().await.unwrap();
-    // Another reader gets to the end of as long a walk.
+    // Another reader reads a walk of the same length to its end.
     let filters = vec![filter("PlatformTypes", &["Linux", "Windows", "MacOS"])];
     assert!(whole_stream(gateway.clone(), StreamInstanceInformationRequest { filters, ..large }).await.len() > 10_000);
     let resumed = SystemTime::now();
@@ -144,7 +144,7 @@ async fn denied() {
 
 #[tokio::test]
 async fn throttle() {
-    // AWS throttles once, and advises to wait longer than all the retries that do not listen would take together.
+    // AWS throttles once, and advises a delay longer than all retries that ignore it would take together.
     let started = Instant::now();
     assert_eq!(all_pages(gateway(), PATIENCE, of("throttled-rust")).await.unwrap().len(), 1237);
     assert!(started.elapsed() > Duration::from_secs(2));
@@ -152,7 +152,7 @@ async fn throttle() {
 
 #[tokio::test]
 async fn throttled_stream() {
-    // The error comes before the headers of an answer, or no policy would retry it.
+    // The error precedes the headers of an answer; otherwise no policy would retry it.
     let started = Instant::now();
     let targets = vec![String::from("throttled-rust-stream")];
     let nodes = whole_stream(gateway(), StreamInstanceInformationRequest { targets, ..Default::default() }).await;

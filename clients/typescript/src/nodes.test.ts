@@ -29,7 +29,7 @@ const all = async <Item>(read: AsyncIterable<Item>): Promise<Item[]> => {
   return items;
 };
 
-/** As ProtoJSON writes them: without the milliseconds of whole seconds. */
+/** Writes times as ProtoJSON does: without the milliseconds of whole seconds. */
 const json = (nodes: InstanceInformation[]): unknown[] =>
   nodes.map((node) => JSON.parse(JSON.stringify(InstanceInformation.toJSON(node)).replaceAll(".000Z", "Z")));
 
@@ -54,7 +54,7 @@ test("stream", async () => {
 });
 
 test("cut", async () => {
-  // Each connection ends after less than half of a fleet, and for a while there is none after the first.
+  // Each connection breaks before half of a fleet, and for a while after the first every connection is closed.
   const cut = connect(environment("CUT_ADDRESS"), CA, TOKEN);
   const fleets = { fleet: [] as InstanceInformation[], other: [] as InstanceInformation[] };
   const reasons = new Map<string, string>();
@@ -78,7 +78,7 @@ test("slow reader", async () => {
   const asked: Date[] = [];
   for await (const page of stream(gateway, 60_000, large)) {
     if (!resumed) {
-      // Another reader gets to the end of as long a walk.
+      // Another reader reads a walk of the same length to its end.
       const filters = [{ key: "PlatformTypes", values: ["Linux", "Windows", "MacOS"] }];
       assert((await nodes(stream(gateway, 60_000, { ...large, filters }))).length > 10_000);
       resumed = new Date();
@@ -106,14 +106,14 @@ test("denied", async () => {
 });
 
 test("throttle", async () => {
-  // AWS throttles once, and advises to wait longer than all the retries that do not listen would take together.
+  // AWS throttles once, and advises a delay longer than all retries that ignore it would take together.
   const started = performance.now();
   assert.equal((await all(pages(gateway, 30_000, { target: "throttled-typescript" }))).length, FLEET.length);
   assert(performance.now() - started > 2000);
 });
 
 test("throttled stream", async () => {
-  // The error comes before the headers of an answer, or no policy would retry it.
+  // The error precedes the headers of an answer; otherwise no policy would retry it.
   const started = performance.now();
   const targets = ["throttled-typescript-stream"];
   assert.equal((await nodes(stream(gateway, 30_000, { targets }))).length, FLEET.length);

@@ -1,4 +1,4 @@
-// A client of ssm-gateway: what a service needs of it, to be taken over as it stands.
+// A client of ssm-gateway, to be copied into a service.
 //
 // As a program it prints the nodes that are online.
 
@@ -16,11 +16,12 @@ import {
   type StreamInstanceInformationResponse,
 } from "../gen/ssm_gateway/v1/instance_information_service.js";
 
-/** Round robin over replicas, the longest that a call may take, and retries of what may be retried. */
+/** Round robin over replicas, time-outs, and retries of errors that are safe to retry. */
 const SERVICE_CONFIG = new URL("../../gen/service_config.json", import.meta.url);
 
 /**
- * Connects: in TLS, trusting `ca` or else whom Node trusts, with a token that proves who calls. With neither, without TLS.
+ * Connects to a gateway. With `ca` or a token it uses TLS and trusts `ca`, or else Node's authorities; a token authenticates each
+ * call. With neither, the connection is not encrypted.
  */
 export function connect(address: string, ca?: Buffer, token?: string): InstanceInformationServiceClient {
   let channel = ca || token ? credentials.createSsl(ca) : credentials.createInsecure();
@@ -32,7 +33,7 @@ export function connect(address: string, ca?: Buffer, token?: string): InstanceI
   }
   const options = {
     "grpc.service_config": readFileSync(SERVICE_CONFIG, "utf8"),
-    // A connection that has gone silent is noticed.
+    // Detects a connection that no longer answers.
     "grpc.keepalive_time_ms": 60_000,
     "grpc.keepalive_timeout_ms": 20_000,
   };
@@ -46,7 +47,7 @@ type Unary<Request, Response> = (
   callback: (error: ServiceError | null, response: Response) => void,
 ) => unknown;
 
-/** A call that may take `timeout` milliseconds. */
+/** Makes a call with a timeout in milliseconds. */
 function call<Request, Response>(method: Unary<Request, Response>, request: Request, timeout: number): Promise<Response> {
   return new Promise((resolve, reject) =>
     method(request, new Metadata(), { deadline: Date.now() + timeout }, (error, response) =>
@@ -55,7 +56,7 @@ function call<Request, Response>(method: Unary<Request, Response>, request: Requ
   );
 }
 
-/** Gives all nodes, by a call a page, each of which may take `timeout` milliseconds. */
+/** Yields all nodes. Makes one call per page, each with a timeout in milliseconds. */
 export async function* pages(
   client: InstanceInformationServiceClient,
   timeout: number,
@@ -72,11 +73,11 @@ export async function* pages(
 }
 
 /**
- * Gives all pages of all targets, in `timeout` milliseconds at most, and takes up a stream that breaks off where it was. It sets
- * the request's resume tokens itself.
+ * Yields all pages of all targets, within `timeout` milliseconds, and resumes a stream that breaks off. Sets the request's resume
+ * tokens itself.
  *
- * A reader who is slow holds the walk back: little more than what it reads is sent, or asked of AWS. In place of nodes a page may
- * tell why its target is `unreachable`.
+ * A slow reader slows the walk: the gateway sends, and fetches from AWS, little more than what the reader reads. A page may have
+ * the reason why its target is `unreachable` in place of nodes.
  */
 export async function* stream(
   client: InstanceInformationServiceClient,
@@ -87,7 +88,7 @@ export async function* stream(
   const tokens = new Map<string, string>();
   while (true) {
     const request = StreamInstanceInformationRequest.fromPartial({ ...asked, resumeTokens: [...tokens.values()] });
-    // What has begun waits until it can go on; what has not fails once the service config has tried it often enough.
+    // A stream that has begun waits for a gateway; the first call fails after the attempts of the service config.
     const metadata = new Metadata({ waitForReady: tokens.size > 0 });
     const messages = client.streamInstanceInformation(request, metadata, { deadline });
     let hasBegun = false;
@@ -108,7 +109,7 @@ export async function* stream(
   }
 }
 
-/** What the details of an error tell. */
+/** The details of an error. */
 export interface Problem {
   reason: string;
   fields: string[];
@@ -116,7 +117,7 @@ export interface Problem {
   retryDelay?: number;
 }
 
-/** Decodes the details of an error, of which one that the gateway never saw has none. */
+/** Decodes the details of an error. An error that does not come from the gateway has none. */
 export function explain(error: ServiceError): Problem {
   const problem: Problem = { reason: "", fields: [] };
   for (const details of error.metadata?.get("grpc-status-details-bin") ?? []) {

@@ -8,7 +8,7 @@ use std::{
 };
 
 /// Returns every Rust file of a folder, and what it holds.
-pub fn files(folder: &Path) -> Vec<(PathBuf, String)> {
+pub(super) fn files(folder: &Path) -> Vec<(PathBuf, String)> {
     let mut files = Vec::new();
     for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
         if path.is_dir() {
@@ -22,15 +22,15 @@ pub fn files(folder: &Path) -> Vec<(PathBuf, String)> {
 }
 
 /// Every file of a crate by its module, `edge/transport/frames`; the root is empty.
-pub struct Sources(BTreeMap<String, File>);
+pub(super) struct Sources(BTreeMap<String, File>);
 
 /// A file, without comments and tests.
-pub struct File {
+pub(super) struct File {
     imports: Vec<Import>,
     /// The code, without its imports.
-    pub code: String,
+    pub(super) code: String,
     /// The code, imports included.
-    pub all: String,
+    pub(super) all: String,
 }
 
 struct Import {
@@ -42,7 +42,7 @@ struct Import {
 
 impl Sources {
     /// Reads all files of a folder, but for the program's own and those that hold tests.
-    pub fn read(folder: &Path) -> Self {
+    pub(super) fn read(folder: &Path) -> Self {
         let files = files(folder).into_iter().filter_map(|(path, text)| {
             let module = path.strip_prefix(folder).unwrap().with_extension("");
             let module = module.to_str().unwrap();
@@ -54,16 +54,16 @@ impl Sources {
     }
 
     /// Makes a crate of these modules.
-    pub fn of(files: &[(&str, &str)]) -> Self {
+    pub(super) fn of(files: &[(&str, &str)]) -> Self {
         Self(files.iter().map(|(module, text)| ((*module).to_owned(), File::parse(text))).collect())
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &File)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &File)> {
         self.0.iter().map(|(module, file)| (&**module, file))
     }
 
     /// Returns the other files that a file uses.
-    pub fn used_by(&self, module: &str) -> BTreeSet<&str> {
+    pub(super) fn used_by(&self, module: &str) -> BTreeSet<&str> {
         let file = &self.0[module];
         let mut paths: Vec<Vec<String>> = Vec::new();
         for Import { name, path, is_reexport } in &file.imports {
@@ -86,7 +86,7 @@ impl Sources {
     }
 
     /// Returns the circles: sets of files of which each uses all others, directly or by way of others.
-    pub fn circles(&self) -> BTreeSet<Vec<&str>> {
+    pub(super) fn circles(&self) -> BTreeSet<Vec<&str>> {
         let uses: BTreeMap<_, _> = self.iter().map(|(module, _)| (module, self.used_by(module))).collect();
         let mut reached: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for (module, used) in &uses {

@@ -41,7 +41,7 @@ import ssmgateway.v1.StreamInstanceInformationRequest;
 import ssmgateway.v1.StreamInstanceInformationResponse;
 
 /**
- * A client of ssm-gateway: what a service needs of it, to be taken over as it stands.
+ * A client of ssm-gateway, to be copied into a service.
  *
  * <p>As a program it prints the nodes that are online.
  */
@@ -49,8 +49,8 @@ public final class Nodes {
   private Nodes() {}
 
   /**
-   * Connects: in TLS, trusting {@code ca} or else whom Java trusts, with a token that proves who calls. With neither, without
-   * TLS.
+   * Connects to a gateway. With {@code ca} or a token it uses TLS and trusts {@code ca}, or else Java's authorities; a token
+   * authenticates each call. With neither, the connection is not encrypted.
    */
   public static ManagedChannel connect(String address, Optional<byte[]> ca, Optional<String> token) throws IOException {
     ChannelCredentials credentials = InsecureChannelCredentials.create();
@@ -64,20 +64,20 @@ public final class Nodes {
     }
     return Grpc.newChannelBuilder(address, credentials)
         .defaultServiceConfig(serviceConfig())
-        // A connection that has gone silent is noticed.
+        // Detects a connection that no longer answers.
         .keepAliveTime(1, TimeUnit.MINUTES)
         .keepAliveTimeout(20, TimeUnit.SECONDS)
         .build();
   }
 
-  /** Round robin over replicas, health checks, the longest that a call may take, and retries of what may be retried. */
+  /** Round robin over replicas, health checks, time-outs, and retries of errors that are safe to retry. */
   private static Map<String, ?> serviceConfig() throws IOException {
     try (var json = new InputStreamReader(Nodes.class.getResourceAsStream("/service_config.json"))) {
       return new Gson().fromJson(json, new TypeToken<>() {});
     }
   }
 
-  /** Proves by a token who calls. */
+  /** Authenticates each call with a token. */
   private static final class Bearer extends CallCredentials {
     private final Metadata headers = new Metadata();
 
@@ -91,7 +91,7 @@ public final class Nodes {
     }
   }
 
-  /** Gives all nodes that the request asks for to the consumer, by a call a page, each of which may take so long. */
+  /** Passes all nodes that the request selects to the consumer. Makes one call per page, each with this timeout. */
   public static void pages(
       InstanceInformationServiceBlockingV2Stub stub,
       Duration timeout,
@@ -110,11 +110,11 @@ public final class Nodes {
   }
 
   /**
-   * Gives all pages of all targets that the request asks for to the consumer, in {@code timeout} at most, and takes up a stream
-   * that breaks off where it was. It sets the request's resume tokens itself.
+   * Passes all pages of all targets that the request selects to the consumer, within {@code timeout}, and resumes a stream that
+   * breaks off. It sets the request's resume tokens itself.
    *
-   * <p>A consumer that is slow holds the walk back: little more than what it takes is sent, or asked of AWS. In place of nodes a
-   * page may tell why its target is unreachable.
+   * <p>A slow consumer slows the walk: the gateway sends, and fetches from AWS, little more than what the consumer accepts. A page
+   * may have the reason why its target is unreachable in place of nodes.
    */
   public static void stream(
       InstanceInformationServiceBlockingV2Stub stub,
@@ -126,7 +126,7 @@ public final class Nodes {
     var tokens = new HashMap<String, String>();
     while (true) {
       var asked = request.toBuilder().clearResumeTokens().addAllResumeTokens(tokens.values()).build();
-      // What has begun waits until it can go on; what has not fails once the service config has tried it often enough.
+      // A stream that has begun waits for a gateway; the first call fails after the attempts of the service config.
       var ready = tokens.isEmpty() ? timed : timed.withWaitForReady();
       var call = ready.streamInstanceInformation(asked);
       var hasBegun = false;
@@ -147,10 +147,10 @@ public final class Nodes {
     }
   }
 
-  /** What the details of an error tell. */
+  /** The details of an error. */
   public record Problem(String reason, List<String> fields, Optional<Duration> retryDelay) {}
 
-  /** Decodes the details of an error, of which one that the gateway never saw has none. */
+  /** Decodes the details of an error. An error that does not come from the gateway has none. */
   public static Problem explain(StatusException error) {
     var reason = "";
     var fields = new ArrayList<String>();

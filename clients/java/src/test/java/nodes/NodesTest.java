@@ -106,7 +106,7 @@ class NodesTest {
 
   @Test
   void cut() throws Exception {
-    // Each connection ends after less than half of a fleet, and for a while there is none after the first.
+    // Each connection breaks before half of a fleet, and for a while after the first every connection is closed.
     var stub = stub("CUT_ADDRESS", read("SSM_GATEWAY_TOKEN_FILE"));
     var targets = StreamInstanceInformationRequest.newBuilder().addAllTargets(List.of("fleet", "other", "denied"));
     var fleets = Map.of("fleet", new ArrayList<InstanceInformation>(), "other", new ArrayList<InstanceInformation>());
@@ -142,7 +142,7 @@ class NodesTest {
         large,
         page -> {
           if (resumed.isEmpty()) {
-            // Another reader gets to the end of as long a walk.
+            // Another reader reads a walk of the same length to its end.
             assertTrue(assertDoesNotThrow(() -> stream(gateway(), other)).size() > 10_000);
             resumed.add(Instant.now());
           }
@@ -170,7 +170,7 @@ class NodesTest {
 
   @Test
   void throttle() throws Exception {
-    // AWS throttles once, and advises to wait longer than all the retries that do not listen would take together.
+    // AWS throttles once, and advises a delay longer than all retries that ignore it would take together.
     var started = Instant.now();
     assertEquals(1237, pages(gateway(), Duration.ofSeconds(30), describe().setTarget("throttled-java")).size());
     assertTrue(Duration.between(started, Instant.now()).toSeconds() >= 2);
@@ -178,7 +178,7 @@ class NodesTest {
 
   @Test
   void throttledStream() throws Exception {
-    // The error comes before the headers of an answer, or no policy would retry it.
+    // The error precedes the headers of an answer; otherwise no policy would retry it.
     var started = Instant.now();
     var target = StreamInstanceInformationRequest.newBuilder().addTargets("throttled-java-stream");
     assertEquals(1237, stream(gateway(), target).size());
