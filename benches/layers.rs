@@ -18,7 +18,7 @@ use ssm_gateway::{
     access::TokenHash,
     edge::{
         ArrivalLayer, AuthConfig, AuthenticateLayer, CatchPanicLayer, HeaderListLayer, LifetimeLayer, LimitsConfig,
-        Metrics, ObserveLayer, ProtocolLayer, Stages, Token,
+        Metrics, ObserveLayer, ProtocolLayer, RouteLayer, Stages, Token,
     },
     grpc::{Body, Failure},
 };
@@ -50,7 +50,8 @@ async fn stacks() -> Vec<(&'static str, Stack)> {
         B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
         BoxCloneService::new(
-            service
+            RouteLayer
+                .layer(service)
                 .map_response(|answer| answer.map(|body| body.map_err(Into::into).boxed_unsync()))
                 .map_err(Into::into),
         )
@@ -64,7 +65,7 @@ async fn stacks() -> Vec<(&'static str, Stack)> {
         stall_timeout: Duration::from_mins(1),
     };
     let limits = LimitsConfig::default().build();
-    let metrics = Metrics::new([PATH[1..].to_owned()]).unwrap();
+    let metrics = Metrics::new().unwrap();
     let observe = ObserveLayer { metrics, slow_call: Duration::from_secs(5), is_traced: false };
     let arrival = ServiceBuilder::new().layer(ArrivalLayer(Duration::from_secs(1))).service(service_fn(answer));
     let lifetime = lifetime.layer(arrival.clone());

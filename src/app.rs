@@ -37,8 +37,8 @@ use crate::{
     display::ErrorChain,
     edge::{
         Address, ArrivalLayer, AuthenticateLayer, Authenticator, CatchPanicLayer, FileError, HeaderListLayer,
-        LifetimeLayer, LimitsLayer, ListenError, Listener, Metrics, ObserveLayer, ProtocolLayer, Reloadable, Stage,
-        Stages,
+        LifetimeLayer, LimitsLayer, ListenError, Listener, Metrics, ObserveLayer, ProtocolLayer, Reloadable,
+        RouteLayer, Stage, Stages,
     },
     listing::{self, Listings, Target},
     model::TargetName,
@@ -231,7 +231,7 @@ impl App {
 
 impl Lasting {
     fn new() -> Result<Self, AppError> {
-        let (metrics, registry) = metrics::counting(&routes::descriptors()?)?;
+        let (metrics, registry) = metrics::counting()?;
         let (stages, started) = (Stages::default(), Instant::now());
         let (has_been_ready, has_reload_failed) = (Arc::default(), Arc::default());
         let credentials = CredentialsCache::default();
@@ -332,6 +332,7 @@ impl Live {
         let (max, stall_timeout) = (limits.max_call_time, listing.stall_timeout);
         ServiceBuilder::new()
             .layer(ProtocolLayer)
+            .layer(RouteLayer)
             .layer(ObserveLayer { metrics, slow_call: log.slow_call, is_traced: trace.is_on() })
             .layer(CatchPanicLayer)
             .layer(HeaderListLayer(edge.max_header_list_size))

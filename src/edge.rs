@@ -32,6 +32,7 @@ mod peer_conduct;
 mod peer_timeout;
 mod protocol;
 mod reloadable;
+mod route;
 mod socket;
 mod stage;
 #[doc(hidden)]
@@ -63,6 +64,7 @@ pub use self::{
     panics::CatchPanicLayer,
     protocol::ProtocolLayer,
     reloadable::Reloadable,
+    route::RouteLayer,
     stage::{Stage, Stages},
     tls::Config as TlsConfig,
     watched::FileError,

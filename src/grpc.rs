@@ -17,4 +17,9 @@ pub(crate) use self::{
     route::Route,
     timeout::timeout,
 };
-pub use self::{failure::Failure, request::RequestBody, response::Body};
+pub use self::{
+    failure::Failure,
+    request::RequestBody,
+    response::Body,
+    route::{SERVICE_NAME, TARGET_SERVICE_NAME},
+};

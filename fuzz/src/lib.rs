@@ -17,7 +17,7 @@ use prost::Message as _;
 use ssm_gateway::{
     access::{Method, Policy},
     config::Config,
-    edge::{AuthConfig, AuthenticateLayer, JwtConfig, SigningAlgorithm, testing},
+    edge::{AuthConfig, AuthenticateLayer, JwtConfig, RouteLayer, SigningAlgorithm, testing},
     listing::{self, Listings, Target, belongs_to},
     model::{Filters, Freshness, Query, RecordsBuilder, TargetName},
     pem::{self, InvalidPem},
@@ -182,7 +182,7 @@ pub fn jwt(bytes: &[u8]) {
     let token = [b"Bearer ", bytes].concat();
     let Ok(call) = Request::post(PATH).header("authorization", &token[..]).body(()) else { return };
     let reached = service_fn(async |_: Request<()>| Ok(Response::new(())));
-    let failure = within(LAYER.layer(reached).oneshot(call)).expect_err("nobody holds a key");
+    let failure = within(RouteLayer.layer(LAYER.layer(reached)).oneshot(call)).expect_err("nobody holds a key");
     let status = Status::from(failure);
     assert_eq!(status.code(), Code::Unauthenticated);
 }

@@ -10,12 +10,10 @@ use pin_project_lite::pin_project;
 use tower::{BoxError, Layer, Service};
 
 use super::peer_timeout::PeerTimeout;
-use crate::grpc::{Failure, Reason};
+use crate::grpc::{Failure, Reason, Route};
 
-/// The one service whose callers send more than a message, as long as they like.
-const REFLECTION: &str = "/grpc.reflection.";
-
-/// Bounds how long the message of a call may take to arrive: whoever sends it drop by drop would hold what calls hold.
+/// Bounds how long the message of a call may take to arrive: a caller who sends it byte by byte would hold what calls
+/// hold. A call of reflection may send any number of messages, for as long as it lasts.
 #[derive(Debug, Clone, Copy)]
 pub struct ArrivalLayer(pub Duration);
 
@@ -57,8 +55,8 @@ where
     }
 
     fn call(&mut self, request: Request<R>) -> S::Future {
-        let is_bounded = !request.uri().path().starts_with(REFLECTION);
-        let peer_timeout = is_bounded.then(|| PeerTimeout::new(self.timeout));
+        let is_unbounded = matches!(request.extensions().get(), Some(Route::Reflection | Route::ReflectionAlpha));
+        let peer_timeout = (!is_unbounded).then(|| PeerTimeout::new(self.timeout));
         self.inner.call(request.map(|inner| ArrivingBody { inner, peer_timeout }))
     }
 }
@@ -78,7 +76,6 @@ where
         }
         let Some(peer_timeout) = this.peer_timeout else { return Poll::Pending };
         ready!(peer_timeout.poll(cx));
-        *this.peer_timeout = None;
         let message = "the message of the call did not arrive in time";
         Poll::Ready(Some(Err(Failure::new(Reason::DeadlineExceeded, message).into())))
     }
@@ -101,9 +98,10 @@ mod tests {
     use tower::{ServiceExt as _, service_fn};
 
     use super::*;
+    use crate::access::Method;
 
-    /// What comes of a body whose frames come a second apart, where two are allowed; and when.
-    async fn read(path: &str, frames: usize) -> (Result<Bytes, Option<Reason>>, u128) {
+    /// Returns what comes of a body whose frames come a second apart, where two are allowed; and when.
+    async fn read(route: Route, frames: usize) -> (Result<Bytes, Option<Reason>>, u128) {
         let drops = stream::unfold(0, move |sent| async move {
             time::sleep(Duration::from_secs(1)).await;
             (sent < frames).then(|| (Ok::<_, Failure>(Frame::data(Bytes::from_static(b"x"))), sent + 1))
@@ -112,7 +110,8 @@ mod tests {
             let body: Result<_, BoxError> = request.into_body().collect().await.map(Collected::to_bytes);
             Ok::<_, BoxError>(body)
         });
-        let request = Request::builder().uri(path).body(Box::pin(StreamBody::new(drops))).unwrap();
+        let mut request = Request::new(Box::pin(StreamBody::new(drops)));
+        request.extensions_mut().insert(route);
         let started = Instant::now();
         let body = ArrivalLayer(Duration::from_millis(2500)).layer(reading).oneshot(request).await.unwrap();
         (body.map_err(|error| error.downcast::<Failure>().unwrap().own_reason()), started.elapsed().as_millis())
@@ -120,9 +119,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_message_arrives_in_time_or_not_at_all() {
-        assert_eq!(read("/a", 1).await, (Ok(Bytes::from_static(b"x")), 2000));
-        assert_eq!(read("/a", 100).await, (Err(Some(Reason::DeadlineExceeded)), 2500));
-        let (many, took) = read("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", 5).await;
-        assert_eq!((many.unwrap().len(), took), (5, 6000));
+        let list = Route::Method(Method::ListTargets);
+        assert_eq!(read(list, 1).await, (Ok(Bytes::from_static(b"x")), 2000));
+        assert_eq!(read(list, 100).await, (Err(Some(Reason::DeadlineExceeded)), 2500));
+        for reflection in [Route::Reflection, Route::ReflectionAlpha] {
+            let (many, took) = read(reflection, 5).await;
+            assert_eq!((many.unwrap().len(), took), (5, 6000));
+        }
     }
 }

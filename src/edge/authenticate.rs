@@ -11,13 +11,13 @@ use tower::{Layer, Service};
 
 use super::{
     authenticator::Authenticator,
-    credential::{Credential, Expiry, InvalidCredential},
+    credential::{Credential, Expiry},
 };
-use crate::grpc::{CallNotes, Failure, Reason, Route};
+use crate::grpc::{CallNotes, Failure, Route};
 
-/// Puts the caller's principal into the request's extensions, and rejects a call without a valid credential. Health needs none: whoever
-/// starts and stops the gateway proves nothing. Nor does the answer that there is no such method, by which AWS's load balancers see
-/// by default that a gateway is up (`/AWS.ALB/healthcheck`).
+/// Puts the caller's principal into the request's extensions, and rejects a call without a valid credential. Health
+/// needs none: what starts and stops the gateway has no credential. Nor does the answer that there is no such method,
+/// by which AWS's load balancers see by default that a gateway is up (`/AWS.ALB/healthcheck`).
 #[derive(Debug, Clone)]
 pub struct AuthenticateLayer(pub Arc<Authenticator>);
 
@@ -49,8 +49,8 @@ where
     }
 
     fn call(&mut self, mut request: Request<R>) -> Self::Future {
-        match Route::of(request.uri().path()) {
-            Some(Route::Method(_) | Route::Reflection) => {}
+        match request.extensions().get() {
+            Some(Route::Method(_) | Route::Reflection | Route::ReflectionAlpha) => {}
             Some(Route::HealthCheck | Route::HealthWatch) => return Either::Left(self.inner.call(request)),
             None => return Either::Right(ready(Err(Failure::no_such_method()))),
         }
@@ -67,24 +67,7 @@ where
                 }
                 Either::Left(self.inner.call(request))
             }
-            Err(invalid) => Either::Right(ready(Err(unauthenticated(invalid)))),
-        }
-    }
-}
-
-/// Returns the failure of a call without a valid credential, which says no more of the credential than what is wrong with it.
-pub(super) fn unauthenticated(invalid: InvalidCredential) -> Failure {
-    match invalid {
-        InvalidCredential::Missing => Failure::new(
-            Reason::CredentialMissing,
-            "the call has no credential: a client certificate for a name, or a bearer token in its authorization",
-        ),
-        InvalidCredential::Unknown(_) => Failure::new(
-            Reason::CredentialUnknown,
-            "the call's authorization is no bearer token that the gateway knows",
-        ),
-        InvalidCredential::Expired => {
-            Failure::new(Reason::CredentialExpired, "the caller's credential has expired: call with a new one")
+            Err(invalid) => Either::Right(ready(Err(invalid.into()))),
         }
     }
 }

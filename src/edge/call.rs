@@ -1,12 +1,16 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Request, Uri};
-use opentelemetry::{Context, ContextGuard, KeyValue};
+use opentelemetry::{Context, ContextGuard, KeyValue, trace::TraceId};
 use tokio::time::{Duration, Instant};
 use tonic::Code;
 use tracing::{Span, debug_span, info, warn};
 
-use super::{call_end::CallEnd, metrics::Counting, observe::ObserveLayer, trace_context};
+use super::{
+    call_end::CallEnd,
+    metrics::{Counting, Metrics},
+    trace_context,
+};
 use crate::{
     access::Principal,
     grpc::{CallNotes, Failure, Noted, code_name},
@@ -14,43 +18,65 @@ use crate::{
 };
 
 const REQUEST_ID: &str = "x-request-id";
-/// How much of a method's name is written: whoever calls, by whatever name, fills no log.
+/// The most bytes of a method's name that are logged: a caller can use any name.
 const MAX_METHOD: usize = 128;
-/// The longest ID of a caller's own that is kept.
+/// The longest ID of a caller that is kept.
 const MAX_REQUEST_ID: usize = 128;
 
-/// A call until its end, which is told when this is dropped: to the log, the metrics and the trace.
+/// A call, which reports itself when it is dropped: to the metrics, to its trace and to the log.
 #[derive(Debug)]
 pub(super) struct Call {
-    layer: ObserveLayer,
+    metrics: Metrics,
+    /// The call is slow if the head of its answer takes longer.
+    slow_call: Duration,
     request_id: HeaderValue,
     counting: Counting,
-    /// Of a method that is not one of ours.
+    /// Of a method that the gateway does not have.
     uri: Option<Uri>,
     started: Instant,
     notes: CallNotes,
-    /// For the lines of those who serve it, below info alone: a span costs as much as the layers of the edge together.
+    /// For the log lines of layers and services, at debug only: a span costs as much as all layers of the edge
+    /// together.
     span: Span,
     context: Option<Context>,
-    /// How long its caller waited for the head of the answer.
+    /// How long the caller waited for the head of the answer.
     waited: Option<Duration>,
-    /// Unknown until the status is written: a caller that goes away before never sees it.
+    /// Absent until the status is written: a caller that leaves before never sees it.
     outcome: Option<Result<(), Failure>>,
-    /// Where it stands why the stream was reset, if it was.
+    /// Why the stream was reset, if it was; absent without a connection.
     end: Option<Arc<CallEnd>>,
 }
 
+/// What the log and the trace report of a call that has ended.
+#[derive(Debug)]
+struct Report<'a> {
+    request_id: &'a str,
+    method: &'a str,
+    principal: Option<&'a str>,
+    target: Option<&'a str>,
+    targets: Option<usize>,
+    unreachable: Option<usize>,
+    code: Code,
+    status: &'static str,
+    reason: Option<&'a str>,
+    cause: Option<&'a str>,
+    took: Duration,
+    provenance: Option<&'static str>,
+    aws_request_id: Option<&'a str>,
+}
+
 impl Call {
-    pub(super) fn new<R>(layer: &ObserveLayer, request: &mut Request<R>) -> Self {
+    pub(super) fn new<R>(metrics: &Metrics, slow_call: Duration, is_traced: bool, request: &mut Request<R>) -> Self {
         let (request_id, notes) = (request_id(request.headers()), CallNotes::default());
         request.extensions_mut().insert(notes.clone());
-        let counting = layer.metrics.call(request.uri().path());
+        let counting = metrics.call(request.extensions().get().copied());
         let uri = counting.method().is_none().then(|| request.uri().clone());
         let method = method(&counting, uri.as_ref());
-        let span = debug_span!("call", method, request_id = request_id.to_str().unwrap_or_default());
-        let context = trace_context::of_call(request.headers(), counting.name(), layer.is_traced);
+        let span = debug_span!("call", method, request_id = as_str(&request_id));
+        let context = trace_context::of_call(request.headers(), counting.name(), is_traced);
         Self {
-            layer: layer.clone(),
+            metrics: metrics.clone(),
+            slow_call,
             request_id,
             counting,
             uri,
@@ -64,13 +90,13 @@ impl Call {
         }
     }
 
-    /// What goes on in here is part of the call, to logs and traces.
-    pub(super) fn within<T>(&self, what: impl FnOnce() -> T) -> T {
+    /// Runs a part of the call, whose log lines and spans belong to the call.
+    pub(super) fn within<T>(&self, part: impl FnOnce() -> T) -> T {
         let _attached: Option<ContextGuard> = self.context.clone().map(Context::attach);
-        self.span.in_scope(what)
+        self.span.in_scope(part)
     }
 
-    /// Notes the head of the answer, and gives it the call's ID.
+    /// Notes that the head of the answer is there, and gives it the call's ID.
     pub(super) fn answered(&mut self, headers: &mut HeaderMap) {
         self.waited = Some(self.started.elapsed());
         headers.insert(REQUEST_ID, self.request_id.clone());
@@ -79,53 +105,81 @@ impl Call {
     /// Notes how the call ended, and counts its failure.
     pub(super) fn ended(&mut self, outcome: Result<(), Failure>) {
         if let Err(failure) = &outcome {
-            self.layer.metrics.failed(failure);
+            self.metrics.failed(failure);
         }
         self.outcome = Some(outcome);
+    }
+
+    fn report<'a>(&'a self, noted: &'a Noted, took: Duration) -> Report<'a> {
+        let failure = self.outcome.as_ref().and_then(|outcome| outcome.as_ref().err());
+        let of_failure = |key| failure.and_then(|failure| failure.metadata(key));
+        let code = match &self.outcome {
+            Some(outcome) => outcome.as_ref().map_or_else(Failure::code, |()| Code::Ok),
+            // A caller that leaves before the status is written has given the call up.
+            None => Code::Cancelled,
+        };
+        Report {
+            request_id: as_str(&self.request_id),
+            method: method(&self.counting, self.uri.as_ref()),
+            principal: noted.principal.as_ref().map(Principal::as_str),
+            target: noted.target.as_ref().map(TargetName::as_str).or(of_failure("target")),
+            targets: Some(noted.targets).filter(|targets| *targets > 1),
+            unreachable: Some(noted.unreachable).filter(|unreachable| *unreachable > 0),
+            code,
+            status: if self.outcome.is_some() { code_name(code) } else { "cut off" },
+            reason: failure.map(Failure::reason),
+            cause: of_failure("cause"),
+            took,
+            provenance: noted.provenance,
+            aws_request_id: of_failure("aws_request_id").or(noted.aws_request_id.as_deref()),
+        }
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
         let took = self.started.elapsed();
+        let reset = self.end.take();
         if self.outcome.is_none()
-            && let Some(failure) = self.end.take().as_deref().and_then(CallEnd::reset)
+            && let Some(failure) = reset.as_deref().and_then(CallEnd::reset)
         {
             self.ended(Err(failure.clone()));
         }
-        let outcome = self.outcome.take();
-        let failure = outcome.as_ref().and_then(|outcome| outcome.as_ref().err());
-        // Who goes away before the status has given the call up.
-        let code = if outcome.is_none() { Code::Cancelled } else { failure.map_or(Code::Ok, Failure::code) };
-        self.layer.metrics.ended(&self.counting, code, took);
-        let Noted { principal, target, targets, unreachable, provenance, aws_request_id } = self.notes.take();
-        let of_failure = |key| failure.and_then(|failure| failure.metadata(key));
-        let (reason, cause) = (failure.map(Failure::reason), of_failure("cause"));
-        let target = target.as_ref().map(TargetName::as_str).or(of_failure("target"));
-        let targets = Some(targets).filter(|targets| *targets > 1);
-        let unreachable = Some(unreachable).filter(|unreachable| *unreachable > 0);
-        let aws_request_id = of_failure("aws_request_id").or(aws_request_id.as_deref());
-        let principal = principal.as_ref().map(Principal::as_str);
-        let request_id = self.request_id.to_str().unwrap_or_default();
+        let noted = self.notes.take();
+        let report = self.report(&noted, took);
+        self.metrics.ended(&self.counting, report.code, took);
         if let Some(context) = &self.context {
-            let told = [
-                ("ssm_gateway.request_id", Some(request_id)),
-                ("ssm_gateway.principal", principal),
-                ("ssm_gateway.target", target),
-                ("ssm_gateway.provenance", provenance),
-                ("error.type", reason),
-                ("aws.request_id", aws_request_id),
-            ];
-            let told = told.into_iter().filter_map(|(key, value)| Some(KeyValue::new(key, value?.to_owned())));
-            let code_name = KeyValue::new("rpc.response.status_code", code_name(code));
-            trace_context::end(context, code, told.chain([code_name]));
+            report.trace(context);
         }
-        let trace_id = self.context.as_ref().map(|context| trace_context::trace_id(context).to_string());
-        let status = if outcome.is_some() { code_name(code) } else { "cut off" };
-        let (method, micros) =
-            (method(&self.counting, self.uri.as_ref()), u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
-        let is_slow = self.waited.unwrap_or(took) >= self.layer.slow_call;
-        macro_rules! tell {
+        let is_slow = self.waited.unwrap_or(took) >= self.slow_call;
+        report.log(self.context.as_ref().map(trace_context::trace_id), is_slow);
+    }
+}
+
+impl Report<'_> {
+    /// Ends the span of the call.
+    fn trace(&self, context: &Context) {
+        let attributes = [
+            ("ssm_gateway.request_id", Some(self.request_id)),
+            ("ssm_gateway.principal", self.principal),
+            ("ssm_gateway.target", self.target),
+            ("ssm_gateway.provenance", self.provenance),
+            ("error.type", self.reason),
+            ("aws.request_id", self.aws_request_id),
+        ];
+        let attributes = attributes.into_iter().filter_map(|(key, value)| Some(KeyValue::new(key, value?.to_owned())));
+        let code = KeyValue::new("rpc.response.status_code", code_name(self.code));
+        trace_context::end(context, self.code, attributes.chain([code]));
+    }
+
+    /// Writes the line of the call, as a warning if the call was slow.
+    fn log(&self, trace_id: Option<TraceId>, is_slow: bool) {
+        let &Self { request_id, method, principal, target, targets, unreachable, .. } = self;
+        let &Self { status, reason, cause, provenance, aws_request_id, .. } = self;
+        let trace_id = trace_id.map(|trace_id| trace_id.to_string());
+        let micros = u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX);
+        // The level and the text of an event are constants of its call site: two levels are two events.
+        macro_rules! line {
             ($level:ident, $message:literal) => {
                 $level!(
                     request_id,
@@ -145,28 +199,32 @@ impl Drop for Call {
                 )
             };
         }
-        if is_slow { tell!(warn, "slow call ended") } else { tell!(info, "call ended") }
+        if is_slow { line!(warn, "slow call ended") } else { line!(info, "call ended") }
     }
 }
 
-/// The name of the method, as far as it is written.
+/// Returns the name of the method, as far as it is reported.
 fn method<'a>(counting: &'a Counting, uri: Option<&'a Uri>) -> &'a str {
     counting.method().or_else(|| uri?.path().get(1..)).map_or("", |name| name.get(..MAX_METHOD).unwrap_or(name))
 }
 
-/// The caller's ID, if it is short and visible ASCII, else one of ours: 16 hexadecimal digits.
+/// Returns the caller's ID of the call, if it is short and visible ASCII, else a new one: 16 hexadecimal digits.
+#[expect(clippy::expect_used, reason = "there is no ID that is no header")]
 fn request_id(headers: &HeaderMap) -> HeaderValue {
     let is_usable =
         |id: &&HeaderValue| (1..=MAX_REQUEST_ID).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic);
     let mut id = match headers.get(REQUEST_ID).filter(is_usable) {
         Some(id) => id.clone(),
-        None => {
-            HeaderValue::try_from(format!("{:016x}", fastrand::u64(..))).unwrap_or(HeaderValue::from_static("none"))
-        }
+        None => HeaderValue::try_from(format!("{:016x}", fastrand::u64(..))).expect("digits are a header's value"),
     };
-    // Each is seen once: it must not push what comes again out of the tables of HTTP/2's compression.
+    // An ID is seen once, and must not evict headers that come again from the tables of HTTP/2's compression.
     id.set_sensitive(true);
     id
+}
+
+#[expect(clippy::expect_used, reason = "`request_id` checks or makes it")]
+fn as_str(request_id: &HeaderValue) -> &str {
+    request_id.to_str().expect("an ID is visible ASCII")
 }
 
 #[cfg(test)]

@@ -2,7 +2,10 @@ use std::time::SystemTime;
 
 use tokio::time::Instant;
 
-use crate::access::Principal;
+use crate::{
+    access::Principal,
+    grpc::{Failure, Reason},
+};
 
 /// A proof of who calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,5 +36,24 @@ impl Credential {
     /// The credential of a caller who proves nothing.
     pub(super) fn anonymous() -> Self {
         Self { principal: Principal::anonymous(), expires: None }
+    }
+}
+
+/// Reports no more of the credential than what is wrong with it.
+impl From<InvalidCredential> for Failure {
+    fn from(invalid: InvalidCredential) -> Self {
+        let (reason, message) = match invalid {
+            InvalidCredential::Missing => (
+                Reason::CredentialMissing,
+                "the call has no credential: a client certificate for a name, or a bearer token in its authorization",
+            ),
+            InvalidCredential::Unknown(_) => {
+                (Reason::CredentialUnknown, "the call's authorization is no bearer token that the gateway knows")
+            }
+            InvalidCredential::Expired => {
+                (Reason::CredentialExpired, "the caller's credential has expired: call with a new one")
+            }
+        };
+        Self::new(reason, message)
     }
 }

@@ -9,7 +9,8 @@ use crate::grpc::{Failure, Reason};
 /// What each field counts for beside its name and value (RFC 9113, section 6.5.2).
 const FIELD: usize = 32;
 
-/// Refuses calls whose headers are larger than so many bytes. HTTP/2's own limit is larger, since it knows no status of gRPC.
+/// Refuses calls whose headers are larger than so many bytes. HTTP/2's own limit is larger, since it knows no status of
+/// gRPC.
 #[derive(Debug, Clone, Copy)]
 pub struct HeaderListLayer(pub u32);
 

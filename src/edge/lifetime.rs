@@ -21,15 +21,16 @@ use super::{
 use crate::grpc::{Failure, timeout};
 
 /// Ends calls that last too long, streams included, with a status: at the caller's `grpc-timeout`, at the gateway's own
-/// maximum, when the caller's credential expires, and at the end of a drain. tonic's own time-out answers CANCELLED, and stops
-/// watching when a stream begins. The connection resets the stream of a call that cannot be ended so, or stalls.
+/// maximum, when the caller's credential expires, and at the end of a drain. tonic's own time-out answers CANCELLED,
+/// and stops watching when a stream begins. The connection resets the stream of a call that stalls, or that no status
+/// can end.
 #[derive(Debug, Clone)]
 pub struct LifetimeLayer {
     /// How long any call may last.
     pub max: Duration,
     /// Where the drain is.
     pub stages: Stages,
-    /// How long the peer may take nothing of what it is offered.
+    /// How long the peer may read nothing of what it is offered.
     pub stall_timeout: Duration,
 }
 
@@ -54,11 +55,11 @@ pin_project! {
 #[derive(Debug)]
 pub struct LifetimeBody<B>(Option<(B, Lasting)>);
 
-/// A call with what it waits for.
+/// A call in progress, and the wait for its end.
 struct Lasting {
     end: Arc<CallEnd>,
-    /// Ready at the end. There is none before something has to be waited for: then a look at the clock does.
-    due: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// Ready when the call must end. Absent until the call has to wait: before that a look at the clock suffices.
+    due: Option<Pin<Box<dyn Future<Output = Failure> + Send>>>,
 }
 
 impl<S> Layer<S> for LifetimeLayer {
@@ -82,7 +83,7 @@ where
     }
 
     fn call(&mut self, request: Request<R>) -> Self::Future {
-        // A connection has put one there. Who calls without a connection has nobody to reset a stream.
+        // Put there by the connection. A call without a connection has no stream to reset.
         let end = request.extensions().get().map_or_else(|| Arc::new(CallEnd::new()), Arc::clone);
         end.bound(self.layer.bounds(&request));
         LifetimeFuture { inner: self.inner.call(request), lasting: Some(Lasting { end, due: None }) }
@@ -95,13 +96,14 @@ where
 {
     type Output = Result<Response<LifetimeBody<B>>, Failure>;
 
+    #[expect(clippy::expect_used, reason = "a future is not polled after its completion")]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         if let Poll::Ready(outcome) = this.inner.poll(cx) {
             let lasting = this.lasting.take();
             return Poll::Ready(outcome.map(|answer| answer.map(|inner| LifetimeBody(Some(inner).zip(lasting)))));
         }
-        let Some(lasting) = this.lasting else { return Poll::Pending };
+        let lasting = this.lasting.as_mut().expect("`LifetimeFuture` polled after completion");
         lasting.poll_due(cx).map(Err)
     }
 }
@@ -116,7 +118,7 @@ where
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         let Some((inner, lasting)) = &mut self.0 else { return Poll::Ready(None) };
         let now = Instant::now();
-        // The end first: a stream that always has a frame ready must end too.
+        // First the end: a stream that always has a frame ready must end, too.
         let failure = match lasting.end.failure(now) {
             Some(failure) => failure,
             None => match Pin::new(inner).poll_frame(cx) {
@@ -140,7 +142,7 @@ where
 }
 
 impl LifetimeLayer {
-    /// Returns what ends the call of this request.
+    /// Returns the bounds of a call.
     fn bounds<R>(&self, request: &Request<R>) -> Bounds {
         let now = Instant::now();
         let expiry = request.extensions().get().map(|&Expiry(at)| (at, Why::Credential));
@@ -162,8 +164,7 @@ impl Lasting {
             let end = Arc::clone(&self.end);
             Box::pin(async move { end.due().await })
         });
-        ready!(due.as_mut().poll(cx));
-        self.end.failure(Instant::now()).map_or(Poll::Pending, Poll::Ready)
+        due.as_mut().poll(cx)
     }
 }
 

@@ -28,18 +28,16 @@ use tower::{Layer, Service};
 
 use crate::{
     access::Principal,
-    grpc::{Failure, Reason},
+    grpc::{Failure, Reason, Route},
 };
 
 /// When to come back where too much is going on at once.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
-/// The one call that is always answered: it ends at once, and whoever starts and stops the gateway goes by it.
-const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
-/// Watches of health need no principal, so they must not take what callers need.
-const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
+/// The most watches of health. They need no principal, so they have a limit of their own, and take no call from
+/// callers.
 const MAX_WATCHES: usize = 1000;
-/// How many principals are remembered before those are forgotten that may call as fast as they like, and how many calls go by
-/// between two looks at that.
+/// How many principals are remembered before those with a full budget are dropped, and how many calls pass between two
+/// checks of that.
 const PRINCIPALS: usize = 10_000;
 const SWEEP: usize = 1000;
 
@@ -233,7 +231,7 @@ impl Drop for Permit {
 }
 
 /// Returns the failure of a call that is more than the gateway takes.
-pub(super) fn overloaded(reason: Reason, message: &str) -> Failure {
+fn overloaded(reason: Reason, message: &str) -> Failure {
     Failure::new(reason, message).retry_after(Some(RETRY_DELAY))
 }
 
@@ -270,9 +268,10 @@ where
     }
 
     fn call(&mut self, request: Request<R>) -> Self::Future {
-        let permit = match request.uri().path() {
-            HEALTH_CHECK => Ok(None),
-            HEALTH_WATCH => self.limits.enter_watch().map(Some),
+        let permit = match request.extensions().get() {
+            // A check ends at once, and an overloaded gateway that did not answer it would be restarted.
+            Some(Route::HealthCheck) => Ok(None),
+            Some(Route::HealthWatch) => self.limits.enter_watch().map(Some),
             _ => self.limits.enter(request.extensions().get()).map(Some),
         };
         match permit {

@@ -17,13 +17,14 @@ use crate::grpc::Failure;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
-/// Gives every call an `x-request-id`, the caller's own where it is usable, writes its status to the wire, and reports the call
-/// when it ends: a line in the log, the metrics, a span of its trace. Nothing of what was asked or answered is reported.
+/// Gives every call an `x-request-id`, the caller's own where it is usable, writes its status to the wire, and reports
+/// the call when it ends: a line in the log, the metrics, a span of its trace. Nothing of what was asked or answered is
+/// reported.
 #[derive(Debug, Clone)]
 pub struct ObserveLayer {
     /// Where calls are counted.
     pub metrics: Metrics,
-    /// A call whose answer takes longer to begin is told as a warning.
+    /// The time after which a call whose answer has not begun is slow, and logged as a warning.
     pub slow_call: Duration,
     /// Whether calls have spans.
     pub is_traced: bool,
@@ -76,7 +77,8 @@ where
     }
 
     fn call(&mut self, mut request: Request<R>) -> Self::Future {
-        let call = Call::new(&self.layer, &mut request);
+        let ObserveLayer { metrics, slow_call, is_traced } = &self.layer;
+        let call = Call::new(metrics, *slow_call, *is_traced, &mut request);
         let inner = call.within(|| self.inner.call(request));
         ObserveFuture { inner, call: Some(call) }
     }
@@ -88,11 +90,12 @@ where
 {
     type Output = Result<Response<ObserveBody<B>>, Infallible>;
 
+    #[expect(clippy::expect_used, reason = "a future is not polled after its completion")]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let Some(call) = this.call else { return Poll::Pending };
+        let call = this.call.as_ref().expect("`ObserveFuture` polled after completion");
         let outcome = std::task::ready!(call.within(|| this.inner.poll(cx)));
-        let Some(mut call) = this.call.take() else { return Poll::Pending };
+        let mut call = this.call.take().expect("it was there a moment ago");
         let (mut head, inner) = match outcome {
             Ok(answer) => {
                 let (head, inner) = answer.into_parts();

@@ -13,8 +13,8 @@ use tower::{Layer, Service};
 
 use crate::grpc::{Failure, Reason};
 
-/// Turns a panic in a call into INTERNAL, streams included; hyper would reset the call. The panic's own line is written by the
-/// process's hook.
+/// Turns a panic in a call into INTERNAL, streams included; hyper would reset the call. The panic's own line is written
+/// by the process's hook.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CatchPanicLayer;
 
