@@ -1,4 +1,5 @@
-//! Wrappers by which log lines and error messages display errors, file names and settings: in one line, and without secrets.
+//! Wrappers by which log lines and error messages display errors, file names and settings: in one line, and without
+//! secrets.
 
 mod error_chain;
 mod file_name;

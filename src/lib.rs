@@ -14,7 +14,7 @@
 //! | [`upstream`] | the port that listings ask, and the SSM adapter behind it |
 //! | [`listing`] | one walk upstream for any number of readers: freshness, failures, memory, cursors |
 //! | [`service`] | the RPCs and the status mapping |
-//! | [`edge`] | listener, TLS and drain; who calls, how much, how long; what is told of every call |
+//! | [`edge`] | listener, TLS and drain; who calls, how much, how long; the report of every call |
 //! | [`grpc`] | requests, answers, failures and notes of a call, the same for every method |
 //! | `reflection` | the contract as gRPC's reflection describes it |
 //! | `accept` | accepting connections, the same for every listener |

@@ -1,8 +1,8 @@
-/// Returns whether a pattern, in which `*` stands for any characters, matches a text, in a time of at most the product of
-/// both lengths.
+/// Returns whether a pattern, in which `*` stands for any characters, matches a text, in a time of at most the product
+/// of both lengths.
 ///
-/// Patterns compose: if `a` matches the text of pattern `b`, `a` matches every text that `b` matches. `Policy` relies on
-/// this to authorise a caller's glob.
+/// Patterns compose: if `a` matches the text of pattern `b`, `a` matches every text that `b` matches. `Policy` relies
+/// on this to authorise a caller's glob.
 pub(crate) fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut at, mut in_text) = (0, 0);

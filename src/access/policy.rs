@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{glob, method::Method, principal::Principal};
 
-/// A rule of the policy, an `[[allow]]` table of the configuration file. Rules only add up: a call that no rule allows is
-/// denied.
+/// A rule of the policy, an `[[allow]]` table of the configuration file. Rules only add up: a call that no rule allows
+/// is denied.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Allow {
@@ -62,8 +62,8 @@ pub enum Denied {
 }
 
 impl Policy {
-    /// Authorises a principal to call a method about a target, with this `max_age`. Without a target, a rule for any target
-    /// suffices. For a glob, one rule must allow everything that the glob can match.
+    /// Authorises a principal to call a method about a target, with this `max_age`. Without a target, a rule for any
+    /// target suffices. For a glob, one rule must allow everything that the glob can match.
     ///
     /// # Errors
     /// [`Denied`] if no rule allows the call.

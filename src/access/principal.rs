@@ -9,8 +9,8 @@ const ANONYMOUS_NAME: &str = "anonymous";
 const MAX_SPIFFE_ID: usize = 2048;
 const MAX_TRUST_DOMAIN: usize = 255;
 
-/// An authenticated caller: `spiffe://DOMAIN/PATH` or `dns:NAME` by a client certificate, `jwt:SUBJECT` or `token:NAME` by
-/// a bearer token, or else `anonymous`. The prefix names the kind of proof, so that no proof passes for another.
+/// An authenticated caller: `spiffe://DOMAIN/PATH` or `dns:NAME` by a client certificate, `jwt:SUBJECT` or `token:NAME`
+/// by a bearer token, or else `anonymous`. The prefix names the kind of proof, so that no proof passes for another.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Principal(Arc<str>);
 
@@ -22,8 +22,9 @@ impl Principal {
         ANONYMOUS.clone()
     }
 
-    /// Returns the holder of a certificate for this SPIFFE ID, `spiffe://DOMAIN/PATH`; none if the ID breaks the grammar of
-    /// the SPIFFE-ID standard. Otherwise two spellings of one ID could be two principals, or match a rule for another.
+    /// Returns the holder of a certificate for this SPIFFE ID, `spiffe://DOMAIN/PATH`; none if the ID breaks the
+    /// grammar of the SPIFFE-ID standard. Otherwise two spellings of one ID could be two principals, or match a rule
+    /// for another.
     ///
     /// ```
     /// use ssm_gateway::access::Principal;

@@ -7,8 +7,8 @@ const MAX_NAME: usize = 255;
 /// What a JWT begins with: `{"` in base64.
 const JWT: &str = "eyJ";
 
-/// A path, as a message displays it. A text that cannot be a path is not shown: it is more likely the content of a file,
-/// which was put where the name belongs, and may be a key or a token.
+/// A path, as a message displays it. A text that cannot be a path is not shown: it is more likely the content of a
+/// file, which was put where the name belongs, and may be a key or a token.
 ///
 /// ```
 /// use std::path::Path;

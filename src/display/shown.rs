@@ -3,8 +3,8 @@ use std::fmt;
 /// The longest text that is shown.
 const MAX: usize = 64;
 
-/// The value of a setting, as a message displays it: quoted if it is short and plain, else not at all. A long or odd value
-/// where a name belongs may be a key or a token in the wrong place, and a URL with a user may have a password.
+/// The value of a setting, as a message displays it: quoted if it is short and plain, else not at all. A long or odd
+/// value where a name belongs may be a key or a token in the wrong place, and a URL with a user may have a password.
 ///
 /// ```
 /// use ssm_gateway::display::Shown;
@@ -31,8 +31,8 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
-/// Returns whether a text has a long run of letters, digits and slashes that mixes letters and digits, as keys and tokens
-/// do, and names do not.
+/// Returns whether a text has a long run of letters, digits and slashes that mixes letters and digits, as keys and
+/// tokens do, and names do not.
 pub(super) fn is_random(text: &str) -> bool {
     let is_mixed = |run: &str| {
         let has = |is: fn(&u8) -> bool| run.bytes().any(|byte| is(&byte));

@@ -143,7 +143,8 @@ impl Sources {
 
 impl File {
     fn parse(text: &str) -> Self {
-        let text = text.split("\n#[cfg(test)]").next().unwrap();
+        // Where a name is visible is no use of it.
+        let text = text.split("\n#[cfg(test)]").next().unwrap().replace("(in crate::", "(in ");
         let mut file = Self { imports: Vec::new(), code: String::new(), all: String::new() };
         let mut import = String::new();
         for line in text.lines().map(|line| line.split("//").next().unwrap().trim()) {

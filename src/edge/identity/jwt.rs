@@ -11,12 +11,14 @@ use lru::LruCache;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{
-    credential::{Credential, InvalidCredential},
-    jwks::{self, Key},
-    watched::{FileError, Watched},
+use super::jwks::{self, Key};
+use crate::{
+    access::Principal,
+    edge::{
+        credential::{Credential, InvalidCredential},
+        watched::{FileError, Watched},
+    },
 };
-use crate::access::Principal;
 
 /// The longest subject that names a caller.
 const MAX_SUBJECT: usize = 255;

@@ -6,13 +6,13 @@ use tokio::time::{Duration, Instant};
 use tonic::Code;
 use tracing::{Span, debug_span, info, warn};
 
-use super::{
-    call_end::CallEnd,
-    metrics::{Counting, Metrics},
-    trace_context,
-};
+use super::trace_context;
 use crate::{
     access::Principal,
+    edge::{
+        call_end::CallEnd,
+        metrics::{Counting, Metrics},
+    },
     grpc::{CallNotes, Failure, Noted, code_name},
     model::TargetName,
 };
@@ -28,7 +28,7 @@ const MAX_REQUEST_ID: usize = 128;
 pub(super) struct Call {
     metrics: Metrics,
     /// The call is slow if the head of its answer takes longer.
-    slow_call: Duration,
+    slow_after: Duration,
     request_id: HeaderValue,
     counting: Counting,
     /// Of a method that the gateway does not have.
@@ -66,7 +66,7 @@ struct Report<'a> {
 }
 
 impl Call {
-    pub(super) fn new<R>(metrics: &Metrics, slow_call: Duration, is_traced: bool, request: &mut Request<R>) -> Self {
+    pub(super) fn new<R>(metrics: &Metrics, slow_after: Duration, is_traced: bool, request: &mut Request<R>) -> Self {
         let (request_id, notes) = (request_id(request.headers()), CallNotes::default());
         request.extensions_mut().insert(notes.clone());
         let counting = metrics.call(request.extensions().get().copied());
@@ -76,7 +76,7 @@ impl Call {
         let context = trace_context::of_call(request.headers(), counting.name(), is_traced);
         Self {
             metrics: metrics.clone(),
-            slow_call,
+            slow_after,
             request_id,
             counting,
             uri,
@@ -151,7 +151,7 @@ impl Drop for Call {
         if let Some(context) = &self.context {
             report.trace(context);
         }
-        let is_slow = self.waited.unwrap_or(took) >= self.slow_call;
+        let is_slow = self.waited.unwrap_or(took) >= self.slow_after;
         report.log(self.context.as_ref().map(trace_context::trace_id), is_slow);
     }
 }

@@ -12,8 +12,8 @@ use http_body::{Body, Frame};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use super::{call::Call, metrics::Metrics};
-use crate::grpc::Failure;
+use super::call::Call;
+use crate::{edge::metrics::Metrics, grpc::Failure};
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 

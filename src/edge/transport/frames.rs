@@ -14,7 +14,8 @@ use tokio::{
     time::Instant,
 };
 
-use super::{cut::Cut, greeting::PREFACE, peer_conduct::PeerConduct, peer_timeout::PeerTimeout};
+use super::{greeting::PREFACE, peer_conduct::PeerConduct};
+use crate::edge::{cut::Cut, peer_timeout::PeerTimeout};
 
 const HEADER: usize = 9;
 const HEADERS: u8 = 1;

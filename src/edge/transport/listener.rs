@@ -9,16 +9,17 @@ use tokio_util::task::TaskTracker;
 use tower::Service;
 
 use super::{
-    Address, Config,
+    address::Address,
+    config::Config,
     connection::{Connections, LogLimiters},
     drain::Drain,
-    metrics::Metrics,
     socket::Stream,
-    stage::Stages,
     tls::Tls,
-    watched::FileError,
 };
-use crate::accept::accept;
+use crate::{
+    accept::accept,
+    edge::{metrics::Metrics, stage::Stages, watched::FileError},
+};
 
 /// A bound address with an accept loop of the gateway's own: tonic's waits for idle peers without bound when it stops,
 /// and spins when the process is out of file descriptors.

@@ -27,7 +27,8 @@ fn watched() -> (DuplexStream, Frames<DuplexStream>, Arc<PeerConduct>) {
     (peer, Frames::new(io, 5 * SECOND / 2, 100, Arc::clone(&conduct)), conduct)
 }
 
-/// Sends the parts a second apart, and tells how many of them were read before the connection failed, and why, if it did.
+/// Sends the parts a second apart, and tells how many of them were read before the connection failed, and why, if it
+/// did.
 async fn send(parts: &[&[u8]]) -> (usize, Option<Cut>) {
     let (mut peer, mut frames, conduct) = watched();
     let mut preface = [0; PREFACE.len()];

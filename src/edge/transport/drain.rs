@@ -4,7 +4,7 @@ use tokio::time;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-use super::stage::{Stage, Stages};
+use crate::edge::stage::{Stage, Stages};
 
 /// How long the tasks of calls that were cut off may take to log and count their calls.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);

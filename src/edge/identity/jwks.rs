@@ -5,7 +5,7 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use serde_json::{Map, Value};
 use tracing::{debug, warn};
 
-use super::watched::FileError;
+use crate::edge::watched::FileError;
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 /// The members of a public key that are strings, and those that are lists of strings, by RFC 7517 and RFC 7518.

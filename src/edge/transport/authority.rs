@@ -7,7 +7,8 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{cut::Cut, greeting::PREFACE, hpack::Rewriter, peer_conduct::PeerConduct};
+use super::{greeting::PREFACE, hpack::Rewriter, peer_conduct::PeerConduct};
+use crate::edge::cut::Cut;
 
 const HEADER: usize = 9;
 const HEADERS: u8 = 1;

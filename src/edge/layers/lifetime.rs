@@ -13,12 +13,14 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
-use super::{
-    call_end::{Bounds, CallEnd, Why},
-    credential::Expiry,
-    stage::Stages,
+use crate::{
+    edge::{
+        call_end::{Bounds, CallEnd, Why},
+        credential::Expiry,
+        stage::Stages,
+    },
+    grpc::{Failure, timeout},
 };
-use crate::grpc::{Failure, timeout};
 
 /// Ends calls that last too long, streams included, with a status: at the caller's `grpc-timeout`, at the gateway's own
 /// maximum, when the caller's credential expires, and at the end of a drain. tonic's own time-out answers CANCELLED,

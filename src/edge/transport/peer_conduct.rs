@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 
-use super::cut::Cut;
+use crate::edge::cut::Cut;
 
 /// How many calls must have been given up before a connection is judged by them, as in Envoy
 /// (`overload.premature_reset_total_stream_count`).

@@ -10,7 +10,8 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use super::{call_end::CallEnd, peer_conduct::PeerConduct};
+use super::peer_conduct::PeerConduct;
+use crate::edge::call_end::CallEnd;
 
 /// Runs the calls of one connection, each in a task of its own, which may outlive the connection for a moment.
 ///
@@ -113,12 +114,10 @@ mod tests {
 
     use futures_util::future::pending;
 
-    use super::{
-        super::{
-            call_end::{Bounds, Why},
-            stage::Stages,
-        },
-        *,
+    use super::*;
+    use crate::edge::{
+        call_end::{Bounds, Why},
+        stage::Stages,
     };
 
     const SECOND: Duration = Duration::from_secs(1);

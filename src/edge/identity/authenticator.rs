@@ -4,12 +4,14 @@ use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 use serde::{Deserialize, Serialize};
 use tracing::debug;
 
-use super::{
-    credential::{Credential, InvalidCredential},
-    jwt::{self, Jwt},
-    watched::FileError,
+use super::jwt::{self, Jwt};
+use crate::{
+    access::{Principal, TokenHash},
+    edge::{
+        credential::{Credential, InvalidCredential},
+        watched::FileError,
+    },
 };
-use crate::access::{Principal, TokenHash};
 
 /// How callers can prove who they are, beside client certificates; the `[auth]` table of the configuration file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,7 +77,7 @@ impl Authenticator {
     /// # Errors
     /// [`InvalidCredential`] if the caller has no valid credential. A token that is not valid counts as such even where
     /// the certificate is.
-    pub(super) fn authenticate(
+    pub(in crate::edge) fn authenticate(
         &self,
         headers: &HeaderMap,
         peer: Option<&Credential>,

@@ -23,23 +23,26 @@ use tower::{BoxError, Service, ServiceExt as _};
 use tracing::{debug, info, warn};
 
 use super::{
-    Config,
     authority::AnyAuthority,
     calls::Calls,
-    certificate,
-    credential::Credential,
-    cut::Cut,
+    config::Config,
     frames::{Frames, max_unseen_resets},
     greeting::{self, Greeting},
-    log_limiter::LogLimiter,
-    metrics::Metrics,
     peer_conduct::PeerConduct,
-    peer_timeout::within_peer_timeout,
     socket::{Corked, Socket, Stream},
-    stage::{Stage, Stages},
     tls::Tls,
 };
-use crate::display::ErrorChain;
+use crate::{
+    display::ErrorChain,
+    edge::{
+        credential::Credential,
+        cut::Cut,
+        log_limiter::LogLimiter,
+        metrics::Metrics,
+        peer_timeout::within_peer_timeout,
+        stage::{Stage, Stages},
+    },
+};
 
 /// How much the maximum age of connections varies, so that connections which were opened together are not closed
 /// together.
@@ -112,7 +115,7 @@ where
         tokio::select! {
             outcome = handshake => match outcome {
                 Some(Ok(io)) => {
-                    let peer = certificate::credential(io.get_ref().1, &self.log_limiters.certificates);
+                    let peer = Credential::of_peer(io.get_ref().1, &self.log_limiters.certificates);
                     self.speak(io, &socket, peer).await;
                 }
                 Some(Err(error)) => self.failed_handshake(&socket, &ErrorChain(&error)),

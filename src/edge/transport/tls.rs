@@ -16,8 +16,10 @@ use tokio_rustls::{
 };
 use x509_parser::{certificate::X509Certificate, prelude::FromDer as _};
 
-use super::watched::{FileError, Watched};
-use crate::pem::{self, InvalidPair};
+use crate::{
+    edge::watched::{FileError, Watched},
+    pem::{self, InvalidPair},
+};
 
 /// The gateway's certificate, and the authorities of callers' certificates; the `[edge.tls]` table of the configuration
 /// file. All files are PEM. They are loaded again when they change.

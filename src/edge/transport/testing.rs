@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 use futures_util::FutureExt as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
-use super::{authority::AnyAuthority, cut::Cut, frames::Frames, peer_conduct::PeerConduct};
+use super::{authority::AnyAuthority, frames::Frames, peer_conduct::PeerConduct};
+use crate::edge::cut::Cut;
 
 /// How many bytes a peer can have sent that were not read: more than a piece has.
 const CAPACITY: usize = 1 << 20;

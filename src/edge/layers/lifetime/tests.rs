@@ -5,8 +5,11 @@ use http_body_util::{BodyExt as _, StreamBody};
 use tokio::time;
 use tower::{ServiceExt as _, service_fn};
 
-use super::{super::stage::Stage, *};
-use crate::grpc::{self, Reason};
+use super::*;
+use crate::{
+    edge::stage::Stage,
+    grpc::{self, Reason},
+};
 
 type Answer = Result<Response<grpc::Body>, Failure>;
 

@@ -9,11 +9,13 @@ use http::Request;
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
-use super::{
-    authenticator::Authenticator,
-    credential::{Credential, Expiry},
+use crate::{
+    edge::{
+        credential::{Credential, Expiry},
+        identity::Authenticator,
+    },
+    grpc::{CallNotes, Failure, Route},
 };
-use crate::grpc::{CallNotes, Failure, Route};
 
 /// Puts the caller's principal into the request's extensions, and rejects a call without a valid credential. Health
 /// needs none: what starts and stops the gateway has no credential. Nor does the answer that there is no such method,

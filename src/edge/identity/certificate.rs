@@ -10,25 +10,31 @@ use x509_parser::{
     prelude::{FromDer as _, ParsedExtension},
 };
 
-use super::{credential::Credential, log_limiter::LogLimiter};
-use crate::access::Principal;
+use crate::{
+    access::Principal,
+    edge::{credential::Credential, log_limiter::LogLimiter},
+};
 
 /// The tag of a URI among the names of a certificate (RFC 5280, section 4.2.1.6).
 const URI_TAG: u32 = 6;
 
-/// Returns the credential of a connection whose peer has shown a certificate: for its SPIFFE ID, or else for its first
-/// DNS name. A certificate with neither, or with a SPIFFE ID against the rules, proves nobody; the log says why.
-pub(super) fn credential(connection: &ServerConnection, limiter: &LogLimiter) -> Option<Credential> {
-    let certificate = connection.peer_certificates()?.first()?;
-    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    let seconds = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
-    let principal = principal(&certificate).unwrap_or_else(|reason| {
-        if let Some(left_out) = limiter.admit() {
-            warn!(reason, serial = certificate.raw_serial_as_string(), left_out, "a client certificate proves nobody");
-        }
-        None
-    })?;
-    Some(Credential { principal, expires: UNIX_EPOCH.checked_add(Duration::from_secs(seconds)) })
+impl Credential {
+    /// Returns the credential of a connection whose peer has shown a certificate: for its SPIFFE ID, or else for its
+    /// first DNS name. A certificate with neither, or with a SPIFFE ID against the rules, proves nobody; the log says
+    /// why.
+    pub(in crate::edge) fn of_peer(connection: &ServerConnection, limiter: &LogLimiter) -> Option<Self> {
+        let certificate = connection.peer_certificates()?.first()?;
+        let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+        let seconds = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
+        let principal = principal(&certificate).unwrap_or_else(|reason| {
+            if let Some(left_out) = limiter.admit() {
+                let serial = certificate.raw_serial_as_string();
+                warn!(reason, serial, left_out, "a client certificate proves nobody");
+            }
+            None
+        })?;
+        Some(Self { principal, expires: UNIX_EPOCH.checked_add(Duration::from_secs(seconds)) })
+    }
 }
 
 /// Returns the principal that a certificate proves, if it proves one. As the X509-SVID standard demands, a certificate

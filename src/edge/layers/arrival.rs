@@ -9,8 +9,10 @@ use http_body::{Body, Frame};
 use pin_project_lite::pin_project;
 use tower::{BoxError, Layer, Service};
 
-use super::peer_timeout::PeerTimeout;
-use crate::grpc::{Failure, Reason, Route};
+use crate::{
+    edge::peer_timeout::PeerTimeout,
+    grpc::{Failure, Reason, Route},
+};
 
 /// Bounds how long the message of a call may take to arrive: a caller who sends it byte by byte would hold what calls
 /// hold. A call of reflection may send any number of messages, for as long as it lasts.
