@@ -34,13 +34,14 @@ use self::{
 use crate::{
     admin::{self, Admin},
     config::{Config, ConfigError},
+    display::ErrorChain,
     edge::{
         Address, ArrivalLayer, AuthenticateLayer, Authenticator, CatchPanicLayer, FileError, HeaderListLayer,
-        LifetimeLayer, LimitsLayer, ListenError, Listener, Metrics, ObserveLayer, ProtocolLayer, Reloadable, Stage,
-        Stages,
+        LifetimeLayer, LimitsLayer, ListenError, Listener, Metrics, ObserveLayer, ProtocolLayer, Reloadable,
+        RouteLayer, Stage, Stages,
     },
     listing::{self, Listings, Target},
-    model::{Causes, TargetName},
+    model::TargetName,
     service,
     upstream::{self, CredentialsCache},
 };
@@ -213,7 +214,7 @@ impl App {
                         info!(targets = live.listings.targets().count(), "the configuration is in use");
                     }
                     Err(error) => {
-                        let error = Causes(&error);
+                        let error = ErrorChain(&error);
                         error!(%error, "the configuration cannot be used: the old one stays in use");
                     }
                 }
@@ -230,7 +231,7 @@ impl App {
 
 impl Lasting {
     fn new() -> Result<Self, AppError> {
-        let (metrics, registry) = metrics::counting(&routes::descriptors()?)?;
+        let (metrics, registry) = metrics::counting()?;
         let (stages, started) = (Stages::default(), Instant::now());
         let (has_been_ready, has_reload_failed) = (Arc::default(), Arc::default());
         let credentials = CredentialsCache::default();
@@ -331,6 +332,7 @@ impl Live {
         let (max, stall_timeout) = (limits.max_call_time, listing.stall_timeout);
         ServiceBuilder::new()
             .layer(ProtocolLayer)
+            .layer(RouteLayer)
             .layer(ObserveLayer { metrics, slow_call: log.slow_call, is_traced: trace.is_on() })
             .layer(CatchPanicLayer)
             .layer(HeaderListLayer(edge.max_header_list_size))

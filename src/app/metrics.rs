@@ -7,7 +7,6 @@ use prometheus::{
     Error, Registry, TextEncoder,
     proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType},
 };
-use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
 
 use super::{process::Process, view::View};
 use crate::{
@@ -16,20 +15,11 @@ use crate::{
     upstream::Pace,
 };
 
-/// Returns the edge's metrics, a series for each method of `descriptors`, and a registry that they are registered with.
-pub(super) fn counting(descriptors: &DescriptorPool) -> Result<(edge::Metrics, Registry), Error> {
-    let (edge, registry) = (edge::Metrics::new(methods(descriptors))?, Registry::new());
+/// Returns the edge's metrics, and a registry that they are registered with.
+pub(super) fn counting() -> Result<(edge::Metrics, Registry), Error> {
+    let (edge, registry) = (edge::Metrics::new()?, Registry::new());
     edge.register(&registry)?;
     Ok((edge, registry))
-}
-
-/// The full names of all methods that there are.
-fn methods(descriptors: &DescriptorPool) -> Vec<String> {
-    let of = |service: ServiceDescriptor| {
-        let name = |method: MethodDescriptor| format!("{}/{}", service.full_name(), method.name());
-        service.methods().map(name).collect::<Vec<_>>()
-    };
-    descriptors.services().flat_map(of).collect()
 }
 
 /// All metrics as text.

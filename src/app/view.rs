@@ -12,11 +12,12 @@ use tower::BoxError;
 
 use super::{Lasting, metrics};
 use crate::{
+    access::Principal,
     admin::{self, Caller, Calls, Failure, Listing, Memory, Reads, Status},
     config::Config,
     edge::{LimitsLayer, Stage},
     listing::{Counts, Durations, LastError, ListingError, ListingStatus, Listings, Outcome, Target},
-    model::{Filters, Freshness, Principal, Query},
+    model::{Filters, Freshness, Query},
     upstream::UpstreamError,
 };
 

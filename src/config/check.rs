@@ -5,11 +5,7 @@ use std::{collections::VecDeque, time::Duration};
 use toml::Value;
 
 use super::{Config, Target};
-use crate::{
-    listing,
-    model::{Principal, Shown},
-    upstream,
-};
+use crate::{access::Principal, display::Shown, listing, upstream};
 
 /// The longest that anything may last: clocks end somewhere beyond.
 const LONGEST: Duration = Duration::from_hours(24 * 1000);

@@ -6,17 +6,17 @@ use std::{
 use arc_swap::ArcSwap;
 use tower::Service;
 
-/// A service that can be replaced while it serves. Each call is served by one of them from its beginning to its end.
+/// A service that can be replaced while it serves. One service serves a call from its beginning to its end.
 #[derive(Debug)]
 pub struct Reloadable<S>(Arc<ArcSwap<S>>);
 
 impl<S> Reloadable<S> {
-    /// Serves by this one first.
+    /// Begins with this service.
     pub fn new(service: S) -> Self {
         Self(Arc::new(ArcSwap::from_pointee(service)))
     }
 
-    /// Serves all further calls by this one.
+    /// Serves all further calls by this service.
     pub fn replace(&self, service: S) {
         self.0.store(Arc::new(service));
     }
@@ -36,7 +36,7 @@ where
     type Error = S::Error;
     type Future = S::Future;
 
-    /// Always ready: so are the services here, whose limits turn calls away.
+    /// Always ready, as the services of the gateway are: their limits refuse calls one by one.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         Poll::Ready(Ok(()))
     }

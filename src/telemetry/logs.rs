@@ -14,7 +14,7 @@ use tracing_subscriber::{
 };
 
 use super::batched::{Batched, LogGuard};
-use crate::model::Shown;
+use crate::display::Shown;
 
 /// The settings of the log; the `[log]` table of the configuration file.
 ///

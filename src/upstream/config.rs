@@ -6,7 +6,7 @@ use http::Uri;
 use serde::{Deserialize, Serialize};
 
 use super::{environment::AwsFilesError, http::CaBundleError};
-use crate::model::Shown;
+use crate::display::Shown;
 
 /// How a target's SSM is reached; the `[upstream]` table of the configuration file says it for all targets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
