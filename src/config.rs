@@ -16,8 +16,11 @@ use serde::{Deserialize, Serialize};
 
 pub use self::target::{ResolvedTarget, Target};
 use crate::{
-    admin, edge, listing,
-    model::{Allow, FileName, Policy, Shown, TargetName},
+    access::{Allow, Policy, glob},
+    admin,
+    display::{FileName, Shown},
+    edge, listing,
+    model::TargetName,
     service,
     setting::InvalidSetting,
     telemetry, upstream,
@@ -165,7 +168,7 @@ impl Config {
     #[must_use]
     pub fn unmatched(&self) -> Vec<String> {
         let targets = self.targets();
-        let is_unmatched = |pattern: &&String| !targets.keys().any(|target| target.matches(pattern));
+        let is_unmatched = |pattern: &&String| !targets.keys().any(|target| glob::matches(pattern, target.as_str()));
         let rules = self.allow.iter().enumerate().filter_map(|(index, rule)| Some((index, rule.targets.as_ref()?)));
         let unmatched = rules.flat_map(|(index, patterns)| {
             patterns

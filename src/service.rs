@@ -19,18 +19,14 @@ use self::{
     call_context::CallContext, compress::Compression, describe::describe, stream::stream, targets::list_targets,
 };
 pub use self::{compress::Encoding, stream::page_head};
+pub use crate::grpc::{SERVICE_NAME, TARGET_SERVICE_NAME};
 use crate::{
+    access::{Method, Policy},
     grpc::{Body, Failure, RequestBody, message},
     listing::Listings,
-    model::{Method, Policy, TargetName},
+    model::TargetName,
     setting::{InvalidSetting, positive},
 };
-
-/// The full name of the service.
-pub const SERVICE_NAME: &str = "ssm_gateway.v1.InstanceInformationService";
-
-/// The full name of the service that tells of targets.
-pub const TARGET_SERVICE_NAME: &str = "ssm_gateway.v1.TargetService";
 
 /// What requests and answers may be; the `[service]` table of the configuration file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -45,7 +45,7 @@ use self::{
     identity::Sessions,
 };
 pub use self::{
-    faults::{Failure, FailureKind, Faults, Rate},
+    faults::{Failure, FailureKind, Faults, ParseFailureError, Rate},
     identity::Scope,
 };
 

@@ -1,8 +1,6 @@
 use std::{sync::atomic::AtomicBool, time::Instant};
 
-use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
-
-use super::{error::AppError, routes};
+use super::error::AppError;
 use crate::{
     edge::{self, Stages},
     upstream::CredentialsCache,
@@ -26,19 +24,10 @@ impl Process {
         Ok(Self {
             started: Instant::now(),
             stages: Stages::default(),
-            metrics: edge::Metrics::new(methods(&routes::descriptors()?))?,
+            metrics: edge::Metrics::new()?,
             credentials: CredentialsCache::default(),
             is_ready: AtomicBool::new(false),
             has_reload_failed: AtomicBool::new(false),
         })
     }
-}
-
-/// Returns the full names of all methods, each of which has metrics of its own.
-fn methods(descriptors: &DescriptorPool) -> Vec<String> {
-    let of = |service: ServiceDescriptor| {
-        let name = |method: MethodDescriptor| format!("{}/{}", service.full_name(), method.name());
-        service.methods().map(name).collect::<Vec<_>>()
-    };
-    descriptors.services().flat_map(of).collect()
 }

@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     config::{Config, ConfigError},
+    display::ErrorChain,
     listing::{self, Target},
-    model::Causes,
 };
 
 /// The newest configuration, as it was read; none before the first reload.
@@ -43,8 +43,8 @@ async fn usable_generation(running: &Generation, configs: &mut watch::Receiver<N
     while configs.changed().await.is_ok() {
         let Some(read) = configs.borrow_and_update().clone() else { continue };
         let next = match &*read {
-            Ok(config) => running.next(Config::clone(config)).await.map_err(|error| Causes(&error).to_string()),
-            Err(error) => Err(Causes(error).to_string()),
+            Ok(config) => running.next(Config::clone(config)).await.map_err(|error| ErrorChain(&error).to_string()),
+            Err(error) => Err(ErrorChain(error).to_string()),
         };
         running.process.has_reload_failed.store(next.is_err(), Relaxed);
         match next {

@@ -11,6 +11,7 @@ use crate::{
     config::Config,
     edge::{
         ArrivalLayer, AuthenticateLayer, CatchPanicLayer, HeaderListLayer, LifetimeLayer, ObserveLayer, ProtocolLayer,
+        RouteLayer,
     },
 };
 
@@ -34,6 +35,8 @@ pub(super) fn stack(
     ServiceBuilder::new()
         // Outermost: a request that is no gRPC call must not be observed as one.
         .layer(ProtocolLayer)
+        // Outside every layer that treats some methods differently.
+        .layer(RouteLayer)
         // Outside every layer that can fail a call: a failure keeps its type until here, where it is counted, logged and
         // written to the caller.
         .layer(ObserveLayer { metrics, slow_call: log.slow_call, is_traced: trace.is_on() })

@@ -7,10 +7,10 @@ use tower::BoxError;
 
 use super::{current::CurrentGeneration, generation::Generation, metrics};
 use crate::{
+    access::Principal,
     admin::{self, Caller, Calls, Failure, Listing, Memory, Reads, Status},
     edge::LimitsLayer,
     listing::{Counts, LastError, ListingError, ListingStatus, Outcome, Target},
-    model::Principal,
     upstream::UpstreamError,
 };
 

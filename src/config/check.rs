@@ -7,8 +7,9 @@ use toml::Value;
 
 use super::Config;
 use crate::{
+    access::{Allow, Principal},
     admin,
-    model::{Allow, Principal, Shown},
+    display::Shown,
     setting::{InvalidSetting, NOT_EMPTY, bounded, require},
 };
 

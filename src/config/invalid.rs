@@ -2,7 +2,7 @@ use std::ops::Range;
 
 use toml::de::Error;
 
-use crate::model::Shown;
+use crate::display::Shown;
 
 /// Returns the line that an error of the parser is about, from 1.
 pub(super) fn line(text: &str, error: &Error) -> Option<usize> {

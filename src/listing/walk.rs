@@ -16,7 +16,8 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    model::{Causes, Records},
+    display::ErrorChain,
+    model::Records,
     upstream::{AwsError, Priority, UpstreamError, UpstreamPage},
 };
 
@@ -205,7 +206,7 @@ impl Walk {
         let (its, other) = if is_of_target { (&target.hold_off, hold_off) } else { (hold_off, &target.hold_off) };
         other.leave(sent.at);
         if has_expired || self.is_tail() && error.is_refusal() {
-            warn!(target_name = %target.name, error = %Causes(&*error), "the listing broke off");
+            warn!(target_name = %target.name, error = %ErrorChain(&*error), "the listing broke off");
             its.leave(sent.at);
             return state.break_off(error);
         }
@@ -219,7 +220,7 @@ impl Walk {
 
     /// Breaks off for good: the walk itself is wrong, and going on would not mend it.
     fn give_up(&self, state: &mut State, error: ListingError, sent: Instant) {
-        warn!(target_name = %self.listing.shared.target.name, error = %Causes(&error), "the listing broke off");
+        warn!(target_name = %self.listing.shared.target.name, error = %ErrorChain(&error), "the listing broke off");
         let error = Arc::new(error);
         if !self.is_tail() {
             self.listing.shared.hold_off.fail(Arc::clone(&error), sent, Instant::now(), &self.store.config);

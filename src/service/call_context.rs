@@ -6,9 +6,10 @@ use http::Extensions;
 
 use super::{Serving, compress::Compression, status, validate};
 use crate::{
-    grpc::{Failure, Reason},
+    access::{Denied, Method, Policy, Principal, glob},
+    grpc::{CallNotes, Failure, Reason},
     listing::Target,
-    model::{CallNotes, Denied, Method, Policy, Principal, TargetName},
+    model::TargetName,
 };
 
 /// The caller of a method and what the policy allows it, where notes for the call's log line go, and how its answers are
@@ -70,7 +71,7 @@ impl<'a> CallContext<'a> {
         let mut targets = BTreeSet::new();
         for (index, pattern) in patterns.iter().enumerate().filter(|(_, pattern)| !pattern.is_empty()) {
             validate::name_length(&format!("targets[{index}]"), pattern)?;
-            let mut matching = visible.iter().filter(|target| target.matches(pattern)).peekable();
+            let mut matching = visible.iter().filter(|target| glob::matches(pattern, target.as_str())).peekable();
             if matching.peek().is_none() {
                 // That a target does not exist is an answer, too: only for callers who may ask about all that the glob can match.
                 self.authorise(pattern, pattern, None)?;

@@ -3,8 +3,8 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::{
+    grpc::Noted,
     listing::{Came, Outcome, Page, Provenance},
-    model::Noted,
 };
 
 const AGE: HeaderName = HeaderName::from_static("age");

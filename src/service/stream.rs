@@ -18,9 +18,9 @@ use super::{
     validate::{self, Constraints},
 };
 use crate::{
-    grpc::{Body, Failure, Reason},
+    grpc::{Body, CallNotes, Failure, Reason},
     listing::{Provenance, Reader, Taken},
-    model::{CallNotes, Query, Records, TargetName},
+    model::{Query, Records, TargetName},
     proto::{StreamInstanceInformationRequest, StreamInstanceInformationResponse},
 };
 

@@ -15,7 +15,7 @@ use tracing_subscriber::{
 
 use super::batched::{Batched, LogGuard};
 use crate::{
-    model::Shown,
+    display::Shown,
     setting::{InvalidSetting, positive_bounded},
 };
 

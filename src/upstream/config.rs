@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{environment::AwsFilesError, http::CaBundleError};
 use crate::{
-    model::Shown,
+    display::Shown,
     setting::{InvalidSetting, bounded, positive, positive_bounded},
 };
 

@@ -36,7 +36,7 @@ use super::{
 };
 use crate::{
     clock,
-    model::{Causes, FileName},
+    display::{ErrorChain, FileName},
 };
 
 /// How often STS is asked at most, a second, with the credentials of one source; throttling slows it down.
@@ -161,7 +161,7 @@ impl Credentials {
             Err(error) => {
                 if let Some(current) = &mut state.current {
                     current.renew_at = Some(now + RENEWAL_RETRY);
-                    warn!(of = %self, error = %Causes(error), "credentials could not be renewed, and are used until they expire");
+                    warn!(of = %self, error = %ErrorChain(error), "credentials could not be renewed, and are used until they expire");
                 }
             }
         }
@@ -196,7 +196,7 @@ impl Credentials {
                 }
                 Err(error) if error.is_transient() && retries > 0 => {
                     retries -= 1;
-                    warn!(of = %self, error = %Causes(&error), "will ask for credentials again");
+                    warn!(of = %self, error = %ErrorChain(&error), "will ask for credentials again");
                     time::sleep(backoff.mul_f64(fastrand::f64())).await;
                     backoff *= 2;
                 }
@@ -208,7 +208,7 @@ impl Credentials {
     async fn of_source(&self, source: &Source) -> Outcome {
         match source {
             Source::Process(process) => process.run(self.settings.attempt_timeout).await.map_err(|error| {
-                let cause = Some(Causes(&error).to_string().into());
+                let cause = Some(ErrorChain(&error).to_string().into());
                 let is_late = matches!(error, ProcessError::Timeout(..));
                 if is_late { UpstreamError::Unavailable(None, cause) } else { UpstreamError::Credentials(None, cause) }
             }),

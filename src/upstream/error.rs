@@ -14,10 +14,7 @@ use aws_sdk_ssm::{
 use tracing::warn;
 
 use super::http::{AnswerTooLarge, InvalidCertificate};
-use crate::{
-    clock,
-    model::{Causes, TargetName},
-};
+use crate::{clock, display::ErrorChain, model::TargetName};
 
 /// Longer advice than this would leave a target dead by one header.
 pub const MAX_ADVICE: Duration = Duration::from_hours(1);
@@ -216,7 +213,7 @@ impl UpstreamError {
         let AwsError { status, code, message, request_id, .. } = self.aws().cloned().unwrap_or_default();
         warn!(
             target_name = %target,
-            error = %Causes(self),
+            error = %ErrorChain(self),
             http_status = status,
             aws_error_code = code,
             aws_message = message,

@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, io::ErrorKind, net::SocketAddr, time::Duration}
 
 use futures_util::future::join_all;
 use ssm_gateway::{
+    access::TokenHash,
     app::Signal,
     config::Target,
-    model::TokenHash,
     proto::{DescribeInstanceInformationRequest, StreamInstanceInformationRequest},
     simulator::{FailureKind, Faults, Scope},
 };
