@@ -15,12 +15,12 @@ use futures_util::FutureExt as _;
 use http::{HeaderValue, Request, Response};
 use http_body_util::{BodyExt as _, Empty, Full, combinators::UnsyncBoxBody};
 use ssm_gateway::{
+    access::TokenHash,
     edge::{
         ArrivalLayer, AuthConfig, AuthenticateLayer, CatchPanicLayer, HeaderListLayer, LifetimeLayer, LimitsConfig,
-        Metrics, ObserveLayer, ProtocolLayer, Stages, Token,
+        Metrics, ObserveLayer, ProtocolLayer, RouteLayer, Stages, Token,
     },
     grpc::{Body, Failure},
-    model::TokenHash,
 };
 use tower::{BoxError, Layer, ServiceBuilder, ServiceExt as _, service_fn, util::BoxCloneService};
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _};
@@ -50,7 +50,8 @@ async fn stacks() -> Vec<(&'static str, Stack)> {
         B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
         BoxCloneService::new(
-            service
+            RouteLayer
+                .layer(service)
                 .map_response(|answer| answer.map(|body| body.map_err(Into::into).boxed_unsync()))
                 .map_err(Into::into),
         )
@@ -64,7 +65,7 @@ async fn stacks() -> Vec<(&'static str, Stack)> {
         stall_timeout: Duration::from_mins(1),
     };
     let limits = LimitsConfig::default().build();
-    let metrics = Metrics::new([PATH[1..].to_owned()]).unwrap();
+    let metrics = Metrics::new().unwrap();
     let observe = ObserveLayer { metrics, slow_call: Duration::from_secs(5), is_traced: false };
     let arrival = ServiceBuilder::new().layer(ArrivalLayer(Duration::from_secs(1))).service(service_fn(answer));
     let lifetime = lifetime.layer(arrival.clone());

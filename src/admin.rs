@@ -37,15 +37,13 @@ use tower::BoxError;
 
 pub use self::status::{Caller, Calls, Failure, Listing, Memory, Reads, Status, Target};
 use self::{access::Access, page::page};
-use crate::model::TokenHash;
+use crate::{accept::accept, access::TokenHash};
 
 /// The most connections, so that the admin endpoint leaves file descriptors for callers.
 const MAX_CONNECTIONS: usize = 100;
 /// The longest time for a request, and for a whole connection.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// The pause after a failed `accept`, for example for lack of file descriptors.
-const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// The admin endpoint; the `[admin]` table of the configuration file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,10 +133,7 @@ impl Admin {
         http.timer(TokioTimer::new()).header_read_timeout(REQUEST_TIMEOUT).keep_alive(false);
         let (mut connections, mut oldest) = (JoinSet::new(), VecDeque::new());
         loop {
-            let Ok((stream, _)) = self.socket.accept().await else {
-                time::sleep(ACCEPT_BACKOFF).await;
-                continue;
-            };
+            let (stream, _) = accept("admin", || self.socket.accept()).await;
             while connections.try_join_next().is_some() {}
             let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
             // An error of the connection concerns only its peer.

@@ -1,5 +1,6 @@
 //! The adapter that asks AWS's SSM for a target's pages: client, credentials, conversion, and the classification of the SDK's errors.
 
+mod build_error;
 mod classify;
 mod client;
 mod config;
@@ -14,9 +15,9 @@ mod repair;
 mod ssm;
 
 pub use self::{
-    config::{BuildError, Config},
+    build_error::{AwsFilesError, BuildError},
+    config::Config,
     credentials::CredentialsCache,
-    environment::AwsFilesError,
     http::CaBundleError,
     ssm::Ssm,
 };

@@ -36,8 +36,8 @@ use self::{gateway::Gateway, terminal::harmless};
 use crate::{
     app::{AppError, Signal},
     config::ConfigError,
+    display::ErrorChain,
     edge::ListenError,
-    model::Causes,
     pem::InvalidPem,
     telemetry::{LogError, TraceError},
 };
@@ -172,7 +172,7 @@ impl Cli {
             Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
             Err(error) => {
                 // Nothing is left to report to if standard error fails.
-                let _unwritten = writeln!(io::stderr(), "error: {}", Causes(&error));
+                let _unwritten = writeln!(io::stderr(), "error: {}", ErrorChain(&error));
                 if matches!(error, CliError::Unreachable(_)) { ExitCode::from(PARTIAL) } else { ExitCode::FAILURE }
             }
         }

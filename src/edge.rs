@@ -1,127 +1,30 @@
-//! Where callers connect: the listener and its drain, TLS, who calls, how much, how long, and what is told of every call. A layer a
-//! file.
+//! From a socket to a call that may go on: `transport` accepts connections and speaks HTTP/2, `identity` knows what proves a
+//! caller, and each of the `layers` admits, bounds or reports calls. Beside them stands what more than one of them uses.
 
-mod address;
-mod arrival;
-mod authenticate;
-mod authority;
-mod call;
 mod call_end;
-mod calls;
-mod connection;
 mod credential;
-mod frames;
-mod greeting;
-mod header_list;
+mod cut;
 mod health;
-mod hpack;
-mod jwks;
-mod jwt;
-mod lifetime;
-mod limits;
-mod listener;
+mod identity;
+mod layers;
 mod log_limiter;
 mod metrics;
-mod observe;
-mod panics;
-mod peer_conduct;
 mod peer_timeout;
-mod protocol;
-mod reloadable;
-mod socket;
 mod stage;
-mod tls;
-mod trace_context;
+mod transport;
 mod watched;
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    time::Duration,
-};
-
-use serde::{Deserialize, Serialize};
-
+#[doc(hidden)]
+pub use self::transport::testing;
 pub use self::{
-    address::Address,
-    arrival::ArrivalLayer,
-    authenticate::AuthenticateLayer,
-    credential::{Authenticator, Config as AuthConfig, Token},
-    header_list::HeaderListLayer,
     health::Health,
-    jwt::{Config as JwtConfig, SigningAlgorithm},
-    lifetime::LifetimeLayer,
-    limits::{Config as LimitsConfig, LimitsLayer},
-    listener::{ListenError, Listener},
+    identity::{AuthConfig, Authenticator, JwtConfig, SigningAlgorithm, Token},
+    layers::{
+        ArrivalLayer, AuthenticateLayer, CatchPanicLayer, HeaderListLayer, LifetimeLayer, LimitsConfig, LimitsLayer,
+        ObserveLayer, ProtocolLayer, RouteLayer,
+    },
     metrics::Metrics,
-    observe::ObserveLayer,
-    panics::CatchPanicLayer,
-    protocol::ProtocolLayer,
-    reloadable::Reloadable,
     stage::{Stage, Stages},
-    tls::Config as TlsConfig,
+    transport::{Address, Config, InvalidAddress, ListenError, Listener, TlsConfig},
     watched::FileError,
 };
-
-/// How callers connect; the `[edge]` table of the configuration file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Config {
-    /// The address to bind.
-    pub listen: Address,
-    /// The gateway's certificate; absent, connections are not encrypted.
-    pub tls: Option<TlsConfig>,
-    /// The most connections at a time.
-    pub max_connections: usize,
-    /// How long a peer may take for the handshake of TLS.
-    #[serde(with = "humantime_serde")]
-    pub handshake_timeout: Duration,
-    /// How long a peer may take for what it has begun: its greeting, a frame, a block of headers, the message of a call.
-    #[serde(with = "humantime_serde")]
-    pub request_timeout: Duration,
-    /// The most calls at a time on one connection.
-    pub max_concurrent_streams: u32,
-    /// The most bytes of headers in one request.
-    pub max_header_list_size: u32,
-    /// How long a connection may be silent before it is probed.
-    #[serde(with = "humantime_serde")]
-    pub keepalive_interval: Duration,
-    /// How long a probed connection may stay silent before it is closed.
-    #[serde(with = "humantime_serde")]
-    pub keepalive_timeout: Duration,
-    /// How long a connection is used before its peer is told to open another one, a tenth more or less.
-    #[serde(with = "humantime_serde")]
-    pub max_connection_age: Duration,
-    /// How long its calls in flight may go on after that.
-    #[serde(with = "humantime_serde")]
-    pub max_connection_age_grace: Duration,
-    /// How long, after a signal to stop, all is served as ever while health says that it will not be.
-    #[serde(with = "humantime_serde")]
-    pub drain_delay: Duration,
-    /// How long calls in flight may go on after that; when three quarters are over, they are ended with a status.
-    #[serde(with = "humantime_serde")]
-    pub drain_timeout: Duration,
-    /// How often certificates and keys are looked at, whether their files changed.
-    #[serde(with = "humantime_serde")]
-    pub reload_interval: Duration,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            listen: Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 50051))),
-            tls: None,
-            max_connections: 10_000,
-            handshake_timeout: Duration::from_secs(5),
-            request_timeout: Duration::from_secs(10),
-            max_concurrent_streams: 256,
-            max_header_list_size: 16 * 1024,
-            keepalive_interval: Duration::from_mins(1),
-            keepalive_timeout: Duration::from_secs(20),
-            max_connection_age: Duration::from_mins(30),
-            max_connection_age_grace: Duration::from_mins(5),
-            drain_delay: Duration::ZERO,
-            drain_timeout: Duration::from_secs(10),
-            reload_interval: Duration::from_secs(5),
-        }
-    }
-}

@@ -20,11 +20,14 @@ pub use self::{
         Head, InvalidCursor, ListingState, ListingStatus, Listings, Page, ReadClock, Reader, Render, Rendered,
         WholePage, belongs_to,
     },
-    metrics::{Counts, Durations, Metrics, Outcome},
+    metrics::{Counts, Metrics, Outcome},
     provenance::{Provenance, Served},
     target::{LastError, Target, TargetState},
 };
-use crate::source::UpstreamError;
+use crate::{
+    setting::{InvalidSetting, bounded, positive, positive_bounded, require},
+    source::UpstreamError,
+};
 
 /// How listings are shared, kept and bounded; the `[listing]` table of the configuration file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,6 +93,43 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Checks every setting.
+    ///
+    /// # Errors
+    /// The first setting that no listing could be kept or read by.
+    pub fn check(&self) -> Result<(), InvalidSetting> {
+        let &Self {
+            ttl,
+            max_stale,
+            jitter_percent,
+            negative_ttl,
+            hold_off,
+            max_hold_off,
+            breaker_failures,
+            throttle_patience,
+            read_ahead: _,
+            stall_timeout,
+            max_bytes,
+            max_listing_bytes,
+            cursor_lifetime,
+            page_cap,
+        } = self;
+        require(jitter_percent <= 100, "jitter_percent", "must be at most 100")?;
+        positive("breaker_failures", breaker_failures)?;
+        positive("page_cap", page_cap)?;
+        positive("max_bytes", max_bytes)?;
+        let is_bounded = max_listing_bytes.is_none_or(|bytes| bytes <= max_bytes);
+        require(is_bounded, "max_listing_bytes", "must be at most listing.max_bytes")?;
+        bounded("ttl", ttl)?;
+        bounded("max_stale", max_stale)?;
+        bounded("negative_ttl", negative_ttl)?;
+        bounded("hold_off", hold_off)?;
+        bounded("max_hold_off", max_hold_off)?;
+        positive_bounded("stall_timeout", stall_timeout)?;
+        positive_bounded("cursor_lifetime", cursor_lifetime)?;
+        bounded("throttle_patience", throttle_patience)
+    }
+
     /// Returns the time, a little longer or shorter at random.
     fn jittered(&self, time: Duration) -> Duration {
         let share = f64::from(self.jitter_percent.min(100)) / 100.0;

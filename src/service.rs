@@ -20,17 +20,14 @@ use self::{
     call_context::CallContext, compress::Compression, describe::describe, stream::stream, targets::list_targets,
 };
 pub use self::{compress::Encoding, render::Renderer};
+pub use crate::grpc::{SERVICE_NAME, TARGET_SERVICE_NAME};
 use crate::{
+    access::{Method, Policy},
     grpc::{Body, Failure, RequestBody, message},
-    model::{Method, Policy, TargetName},
+    model::TargetName,
     read::Listings,
+    setting::{InvalidSetting, positive},
 };
-
-/// The full name of the service.
-pub const SERVICE_NAME: &str = "ssm_gateway.v1.InstanceInformationService";
-
-/// The full name of the service that tells of targets.
-pub const TARGET_SERVICE_NAME: &str = "ssm_gateway.v1.TargetService";
 
 /// What requests and answers may be; the `[service]` table of the configuration file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +46,17 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self { max_request_size: 1 << 20, max_filters: 100, compression: Vec::new(), compress_from: 4096 }
+    }
+}
+
+impl Config {
+    /// Checks every setting.
+    ///
+    /// # Errors
+    /// The first setting that every call would be refused by.
+    pub fn check(&self) -> Result<(), InvalidSetting> {
+        let Self { max_request_size, max_filters: _, compression: _, compress_from: _ } = self;
+        positive("max_request_size", *max_request_size)
     }
 }
 

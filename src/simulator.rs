@@ -32,7 +32,7 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use serde::Serialize;
@@ -45,9 +45,18 @@ use self::{
     identity::Sessions,
 };
 pub use self::{
-    faults::{Failure, FailureKind, Faults, Rate},
+    faults::{Failure, FailureKind, Faults, ParseFailureError, Rate},
     identity::Scope,
 };
+
+/// Returns the wall time, by which tokens and sessions expire.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the simulator has a port of its own, because it shares no code with the gateway"
+)]
+fn now() -> SystemTime {
+    SystemTime::now()
+}
 
 /// The settings of a simulator.
 #[derive(Debug, Clone)]

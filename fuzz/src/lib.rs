@@ -15,10 +15,11 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use prost::Message as _;
 use ssm_gateway::{
+    access::{Method, Policy},
     aws::{self, CredentialsCache, Ssm},
     config::Config,
-    edge::{AuthConfig, AuthenticateLayer, JwtConfig, SigningAlgorithm},
-    model::{Filters, Freshness, Method, Policy, Query, RecordsBuilder, Scope, TargetName},
+    edge::{AuthConfig, AuthenticateLayer, JwtConfig, RouteLayer, SigningAlgorithm, testing},
+    model::{Filters, Freshness, Query, RecordsBuilder, Scope, TargetName},
     pem::{self, InvalidPem},
     proto::{InstanceInformation, StreamInstanceInformationResponse},
     read::{self, Listings, Target, belongs_to},
@@ -32,6 +33,8 @@ use tower::{Layer as _, ServiceExt as _, service_fn};
 
 /// Far longer than anything takes.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// What every connection of HTTP/2 begins with.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The most of its trailers that a caller is sent.
 const MAX_TRAILERS: usize = 8 << 10;
 
@@ -166,9 +169,49 @@ pub fn jwt(bytes: &[u8]) {
     let token = [b"Bearer ", bytes].concat();
     let Ok(call) = Request::post(PATH).header("authorization", &token[..]).body(()) else { return };
     let reached = service_fn(async |_: Request<()>| Ok(Response::new(())));
-    let failure = within(LAYER.layer(reached).oneshot(call)).expect_err("nobody holds a key");
+    let failure = within(RouteLayer.layer(LAYER.layer(reached)).oneshot(call)).expect_err("nobody holds a key");
     let status = Status::from(failure);
     assert_eq!(status.code(), Code::Unauthenticated);
+}
+
+/// The frames that a peer sends: by the first byte the size of the pieces that they come in, and then the frames.
+pub fn frames(bytes: &[u8]) {
+    let [size, sent @ ..] = bytes else { return };
+    let watched = within(testing::frames(sent, usize::from(*size).max(1)));
+    let expected = [PREFACE, sent].concat();
+    match watched.cut {
+        Some(_) => assert!(expected.starts_with(&watched.read)),
+        None => assert_eq!((watched.read, watched.is_waiting), (expected, is_unfinished(sent))),
+    }
+}
+
+/// Returns whether the last frame breaks off, or another frame must follow it.
+fn is_unfinished(mut sent: &[u8]) -> bool {
+    let mut is_awaited = true;
+    while let Some(([a, b, c, kind, flags, _stream @ ..], payload)) = sent.split_first_chunk::<9>() {
+        is_awaited = matches!(kind, 1 | 9) && flags & 4 == 0;
+        let len = u32::from_be_bytes([0, *a, *b, *c]);
+        let Some(rest) = payload.get(len as usize..) else { return true };
+        sent = rest;
+    }
+    is_awaited || !sent.is_empty()
+}
+
+/// The frames that a peer sends over a Unix socket, where their authority is rewritten: by the first byte the size of the pieces that
+/// they come in, and then the frames.
+pub fn authority(bytes: &[u8]) {
+    const MAX_SIZE: u32 = 1 << 16;
+    let [size, sent @ ..] = bytes else { return };
+    let sent = [PREFACE, sent].concat();
+    let rewritten = |sent: &[u8], size: usize| within(testing::any_authority(sent, size, MAX_SIZE));
+    let once = rewritten(&sent, usize::from(*size).max(1));
+    assert_eq!(once, rewritten(&sent, sent.len()));
+    // Rewriting again changes nothing, unless `localhost` made a list too large.
+    if let Ok(once) = once
+        && once.len() < MAX_SIZE as usize / 2
+    {
+        assert_eq!(rewritten(&once, once.len()).as_ref(), Ok(&once));
+    }
 }
 
 /// A file of certificates, or of a key.

@@ -15,7 +15,7 @@ use axum::{
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use tracing::warn;
 
-use crate::model::TokenHash;
+use crate::access::TokenHash;
 
 /// Authorises requests for more than probes and metrics.
 #[derive(Debug, Clone)]

@@ -13,17 +13,17 @@ use tower::BoxError;
 use crate::{
     config::Config,
     edge::{Health, Stages},
-    grpc::{Body, Failure, RequestBody, Route},
+    grpc::{Body, Failure, RequestBody, Route, SERVICE_NAME, TARGET_SERVICE_NAME},
     proto,
     read::Listings,
     reflection::Reflection,
-    service::{SERVICE_NAME, Service, Serving, TARGET_SERVICE_NAME},
+    service::{Service, Serving},
 };
 
-/// The services whose health is reported; the empty name is the whole server.
+/// The services whose health is reported; the empty name stands for the whole server.
 const SERVICES: &[&str] = &["", SERVICE_NAME, TARGET_SERVICE_NAME];
 
-/// Every method of the gateway, without its layers.
+/// Dispatches a call to its method, without any layer.
 #[derive(Debug, Clone)]
 pub(super) struct Routes(Arc<Methods>);
 
@@ -61,11 +61,11 @@ impl Routes {
 
 impl Methods {
     async fn answer(&self, request: Request<RequestBody>) -> Result<Response<Body>, Failure> {
-        match Route::of(request.uri().path()) {
-            Some(Route::Method(method)) => self.service.answer(method, request).await,
+        match request.extensions().get() {
+            Some(&Route::Method(method)) => self.service.answer(method, request).await,
             Some(Route::HealthCheck) => self.health.check(request).await,
             Some(Route::HealthWatch) => self.health.watch(request).await,
-            Some(Route::Reflection) => self.reflection.answer(request),
+            Some(Route::Reflection | Route::ReflectionAlpha) => self.reflection.answer(request),
             None => Err(Failure::no_such_method()),
         }
     }

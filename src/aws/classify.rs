@@ -14,7 +14,10 @@ use aws_sdk_ssm::{
 };
 
 use super::http::{AnswerTooLarge, InvalidCertificate};
-use crate::source::{AwsError, Cause, MAX_ADVICE, UpstreamError, cut};
+use crate::{
+    clock,
+    source::{AwsError, Cause, MAX_ADVICE, UpstreamError, cut},
+};
 
 /// AWS's codes for "too fast": the SDK's list (`aws_runtime::retries::classifiers::THROTTLING_ERRORS`).
 const THROTTLING: &[&str] = &[
@@ -163,7 +166,7 @@ impl AwsError {
 /// By how much the clock that an answer was written by differs from ours, if that is much.
 fn skew(answer: &HttpResponse) -> Option<Duration> {
     let date = DateTime::from_str(answer.headers().get("date")?, DateTimeFormat::HttpDate).ok()?;
-    let (theirs, ours) = (SystemTime::try_from(date).ok()?, SystemTime::now());
+    let (theirs, ours) = (SystemTime::try_from(date).ok()?, clock::wall());
     let skew = theirs.duration_since(ours).unwrap_or_else(|earlier| earlier.duration());
     Some(Duration::from_secs(skew.as_secs())).filter(|skew| *skew >= LEAST_SKEW)
 }

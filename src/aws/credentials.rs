@@ -33,7 +33,8 @@ use super::{
     provide::{self, absent},
 };
 use crate::{
-    model::{Causes, FileName},
+    clock,
+    display::{ErrorChain, FileName},
     source::{Pacer, Priority, QueueFull, UpstreamError},
 };
 
@@ -119,7 +120,7 @@ impl Credentials {
     /// Why there are none, with [`UpstreamError::CredentialsUnavailable`] for what passes: it was tried again here, and is not worth
     /// another try at once.
     pub(super) fn get(self: &Arc<Self>) -> BoxFuture<'static, Outcome> {
-        let now = SystemTime::now();
+        let now = clock::wall();
         let mut state = self.state();
         let current = state.current.as_ref().filter(|current| current.is_good(now));
         let good = current.map(|current| current.credentials.clone());
@@ -138,6 +139,7 @@ impl Credentials {
 
     fn start(self: &Arc<Self>) -> Shared<BoxFuture<'static, Outcome>> {
         let this = Arc::clone(self);
+        #[expect(clippy::disallowed_methods, reason = "it ends by its time-outs, and outlives whoever asked first")]
         let task = tokio::spawn(async move {
             let outcome = this.obtain().await.map_err(|error| match error {
                 UpstreamError::Unavailable(aws, cause) => UpstreamError::CredentialsUnavailable(aws, cause),
@@ -152,7 +154,7 @@ impl Credentials {
     }
 
     fn settle(&self, outcome: &Outcome) {
-        let (now, mut state) = (SystemTime::now(), self.state());
+        let (now, mut state) = (clock::wall(), self.state());
         state.obtaining = None;
         match outcome {
             Ok(credentials) => {
@@ -162,7 +164,7 @@ impl Credentials {
             Err(error) => {
                 if let Some(current) = &mut state.current {
                     current.renew_at = Some(now + RENEWAL_RETRY);
-                    warn!(of = %self, error = %Causes(error), "credentials could not be renewed, and are used until they expire");
+                    warn!(of = %self, error = %ErrorChain(error), "credentials could not be renewed, and are used until they expire");
                 }
             }
         }
@@ -197,7 +199,7 @@ impl Credentials {
                 }
                 Err(error) if error.is_transient() && retries > 0 => {
                     retries -= 1;
-                    warn!(of = %self, error = %Causes(&error), "will ask for credentials again");
+                    warn!(of = %self, error = %ErrorChain(&error), "will ask for credentials again");
                     time::sleep(backoff.mul_f64(fastrand::f64())).await;
                     backoff *= 2;
                 }
@@ -209,7 +211,7 @@ impl Credentials {
     async fn of_source(&self, source: &CredentialSource) -> Outcome {
         match source {
             CredentialSource::Process(process) => process.run(self.settings.attempt_timeout).await.map_err(|error| {
-                let cause = Some(Causes(&error).to_string().into());
+                let cause = Some(ErrorChain(&error).to_string().into());
                 let is_late = matches!(error, ProcessError::Timeout(..));
                 if is_late { UpstreamError::Unavailable(None, cause) } else { UpstreamError::Credentials(None, cause) }
             }),

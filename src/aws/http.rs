@@ -32,7 +32,7 @@ use tokio::time;
 use tokio_rustls::rustls::{self, CertificateError, RootCertStore};
 
 use crate::{
-    model::FileName,
+    display::FileName,
     pem::{self, InvalidPem},
 };
 

@@ -4,7 +4,6 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::SystemTime,
 };
 
 use aws_credential_types::{Credentials as AwsCredentials, provider::SharedCredentialsProvider};
@@ -29,6 +28,7 @@ use super::{
     repair::Repair,
 };
 use crate::{
+    clock,
     model::{Filters, Scope, TargetName},
     source::{FetchError, Identity, Origin, Pace, Request, Sent, Source, UpstreamError, UpstreamPage},
 };
@@ -54,7 +54,7 @@ impl Config {
     /// # Errors
     /// [`BuildError`], if the configuration or AWS's own variables and files cannot be used.
     pub async fn build(self, target: TargetName, cache: &CredentialsCache) -> Result<Ssm, BuildError> {
-        self.check()?;
+        self.check_requests()?;
         let environment = Environment::load(self.profile.as_deref()).await?;
         let settings = Settings::new(&self, &environment).await?;
         let (source, mut roles) = if self.simulated_credentials {
@@ -111,7 +111,7 @@ impl Ssm {
         Request { filters, token, .. }: Request<'_>,
         credentials: &AwsCredentials,
     ) -> Result<UpstreamPage, UpstreamError> {
-        let (sent, repair) = (Sent::now(SystemTime::now), Repair::default());
+        let (sent, repair) = (Sent::now(clock::wall), Repair::default());
         let answer = self.ask(filters, token, repair.clone()).await.map_err(|error| UpstreamError::of_sdk(&error));
         if let Err(UpstreamError::Credentials(..)) = &answer {
             self.credentials.forget(credentials);

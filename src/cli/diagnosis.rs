@@ -4,7 +4,7 @@ use std::{error::Error, io, iter};
 
 use tokio_rustls::rustls::{self, CertificateError};
 
-use crate::model::Causes;
+use crate::display::ErrorChain;
 
 /// How many names of a certificate a message lists.
 const NAMES: usize = 5;
@@ -19,7 +19,7 @@ pub(super) struct Stage {
 
 /// Explains why a connection failed or broke.
 pub(super) fn diagnose(error: &(dyn Error + 'static), stage: Stage) -> String {
-    let causes = Causes(error).to_string();
+    let causes = ErrorChain(error).to_string();
     // Of an alert in place of an answer, the h2 crate keeps only the text.
     if let Some((_, alert)) = causes.rsplit_once("received fatal alert: ") {
         return of_alert(alert);
@@ -46,7 +46,7 @@ pub(super) fn diagnose(error: &(dyn Error + 'static), stage: Stage) -> String {
     }
     // The answer is not HTTP/2.
     if causes.contains("connection error detected") && !stage.is_tls {
-        return "the server does not speak plaintext HTTP/2: if it uses TLS, use https://".to_owned();
+        return "the answer is not plaintext HTTP/2: if the server uses TLS, use https://".to_owned();
     }
     causes
 }

@@ -19,7 +19,7 @@ use super::{
     terminal::harmless,
 };
 use crate::{
-    model::Causes,
+    display::ErrorChain,
     proto::{
         ReadOptions, StreamInstanceInformationRequest, Unreachable,
         instance_information_service_client::InstanceInformationServiceClient,
@@ -190,7 +190,7 @@ impl Listing {
         if let (Err(CliError::Call(_)), [_, ..]) = (&outcome, &self.unreachable[..]) {
             writeln!(io::stderr(), "could not be reached: {}", self.unreachable.join(", "))?;
         }
-        let why = outcome.as_ref().err().map(|error| Causes(error).to_string());
+        let why = outcome.as_ref().err().map(|error| ErrorChain(error).to_string());
         self.output.map_or(Ok(()), |output| output.finish(why.as_deref()))?;
         outcome
     }

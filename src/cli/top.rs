@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     admin::{Failure, Listing, Reads, Status, Target},
-    model::Causes,
+    display::ErrorChain,
 };
 
 /// The longest wait for an answer.
@@ -92,7 +92,7 @@ impl Args {
                     before = now;
                 }
                 Err(error) => {
-                    let why = format!("{}; the last status was:", Causes(&error));
+                    let why = format!("{}; the last status was:", ErrorChain(&error));
                     shown.splice(..1, [harmless(&why)]).for_each(drop);
                 }
             }

@@ -10,7 +10,7 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
-use crate::model::Shown;
+use crate::display::Shown;
 
 /// Returns the error without a value that may be a secret: any value of a variable, because nobody typed it, and any value that is
 /// not short and plain. The error then names the variable or the flag, and describes the expected value.

@@ -9,36 +9,38 @@ use std::{
 use tokio::time::{self, Instant};
 
 use super::{
-    authenticate::unauthenticated,
     credential::InvalidCredential,
-    limits::overloaded,
     stage::{Stage, Stages},
 };
 use crate::grpc::{Failure, Reason};
 
-/// When callers whose call was ended by a drain may come back: at once, elsewhere.
+/// When callers may retry a call that a drain has ended: at once, elsewhere.
 const DRAINING_RETRY: Duration = Duration::from_millis(100);
-/// How long a call may take to end by its status. hyper does not poll the body of a peer that opens no window.
+/// When callers may retry a call whose peer read nothing.
+const STALLED_RETRY: Duration = Duration::from_secs(1);
+/// How long a call may take to end by its status. hyper does not poll the body while the peer's window is closed.
 const GRACE: Duration = Duration::from_secs(1);
-/// How long the text of a refusal may take to be sent, of a request that was no call.
+/// How long the answer to a request that is no call may take to be sent.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(10);
-/// A call that its caller gives up after this time has cost the caller something, too.
+/// A call that is given up after this time has cost its caller something, too.
 const PREMATURE: Duration = Duration::from_secs(1);
 
-/// The end of one call: when it is due, and how far the peer is with the answer. The layers of the call write here, and the
-/// task that runs the call resets the stream where hyper, waiting for the peer's window, polls no layer.
+/// The end of one call: when the call must end, and how much of the answer the peer has read. The layers of the call
+/// write this; the task that runs the call resets the stream where hyper, waiting for the peer's window, polls no
+/// layer.
 #[derive(Debug)]
 pub(super) struct CallEnd {
     begun: Instant,
     bounds: OnceLock<Bounds>,
     has_answered: AtomicBool,
-    /// When the peer was offered the bytes that it has not taken yet, in nanoseconds from `begun`, plus one; 0 if there are none.
+    /// When the peer was offered the bytes that it has not read yet, in nanoseconds from `begun`, plus one; 0 if there
+    /// are none.
     offered: AtomicU64,
     /// Why the stream was reset.
     reset: OnceLock<Failure>,
 }
 
-/// What ends a call, whichever comes first.
+/// The bounds of a call, of which the first ends it.
 #[derive(Debug)]
 pub(super) struct Bounds {
     pub(super) at: Instant,
@@ -47,7 +49,7 @@ pub(super) struct Bounds {
     pub(super) stall_timeout: Duration,
 }
 
-/// What passes at the end of a call.
+/// The bound that a call has reached.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Why {
     Deadline(Duration),
@@ -66,12 +68,12 @@ impl CallEnd {
         }
     }
 
-    /// Sets what ends the call, once.
+    /// Sets the bounds of the call, once.
     pub(super) fn bound(&self, bounds: Bounds) {
         let _twice = self.bounds.set(bounds);
     }
 
-    /// Returns whether the call can be overdue: it was admitted, or answered without that.
+    /// Returns whether the call can be overdue: it was admitted, or answered without being admitted.
     pub(super) fn can_be_overdue(&self) -> bool {
         self.bounds.get().is_some() || self.has_answered.load(Relaxed)
     }
@@ -87,7 +89,7 @@ impl CallEnd {
         self.offered.store(u64::try_from(nanos).map_or(u64::MAX, |nanos| nanos.saturating_add(1)), Relaxed);
     }
 
-    /// Notes that the peer has taken all bytes that there were.
+    /// Notes that the peer has read all bytes that there were.
     pub(super) fn nothing_to_offer(&self) {
         self.offered.store(0, Relaxed);
     }
@@ -95,28 +97,33 @@ impl CallEnd {
     /// Returns the failure with which the call ends, if it ends now.
     pub(super) fn failure(&self, now: Instant) -> Option<Failure> {
         let bounds = self.bounds.get()?;
-        if bounds.stages.is_at(Stage::Ending) {
+        if bounds.stages.has_reached(Stage::Ending) {
             let message = "the gateway is going away: call another one, a stream from its last resume token on";
             return Some(Failure::new(Reason::Draining, message).retry_after(Some(DRAINING_RETRY)));
         }
         (now >= bounds.at).then(|| match bounds.why {
             Why::Deadline(after) => passed("the caller's deadline", after),
             Why::Maximum(after) => passed("the gateway's own limit", after),
-            Why::Credential => unauthenticated(InvalidCredential::Expired),
+            Why::Credential => InvalidCredential::Expired.into(),
         })
     }
 
-    /// Waits until the call is due to end by its status.
-    pub(super) async fn due(&self) {
+    /// Waits until the call must end by its status. Returns the failure that it ends with.
+    pub(super) async fn due(&self) -> Failure {
         let Some(bounds) = self.bounds.get() else { return std::future::pending().await };
-        tokio::select! {
-            () = bounds.stages.reached(Stage::Ending) => {}
-            () = time::sleep_until(bounds.at) => {}
+        loop {
+            tokio::select! {
+                () = bounds.stages.reached(Stage::Ending) => {}
+                () = time::sleep_until(bounds.at) => {}
+            }
+            if let Some(failure) = self.failure(Instant::now()) {
+                return failure;
+            }
         }
     }
 
-    /// Waits until the stream must be reset: the peer has taken nothing for too long, or the call should have ended by its status
-    /// a moment ago.
+    /// Waits until the stream must be reset: the peer has read nothing for too long, or the call should have ended by
+    /// its status a moment ago.
     pub(super) async fn overdue(&self) {
         let Some(bounds) = self.bounds.get() else { return time::sleep(REFUSAL_TIMEOUT).await };
         let mut ending = std::pin::pin!(bounds.stages.reached(Stage::Ending));
@@ -148,12 +155,13 @@ impl CallEnd {
         self.reset.get()
     }
 
-    /// Returns whether a caller who gives the call up now does so before anybody could have answered: it has no answer, is young,
-    /// and is not near its deadline.
+    /// Returns whether a caller who gives the call up now does so before anybody could have answered it: the call has
+    /// no answer, is young, and is not near its deadline.
     ///
-    /// No deadline is too short to excuse its caller: a client with deadlines of a few milliseconds keeps its connection while AWS is
-    /// slow. Attackers gain little by such deadlines. The gateway ends a call at its deadline anyway, and giving the call up at half of
-    /// that begins at most twice as many calls. What is given up sooner counts, or, in the same read, is counted by `Frames`.
+    /// No deadline is too short to excuse its caller: a client with deadlines of a few milliseconds keeps its
+    /// connection while AWS is slow. Attackers gain little by such deadlines. The gateway ends a call at its deadline
+    /// anyway, and giving the call up at half of that begins at most twice as many calls. A call that is given up
+    /// sooner counts here, or, if it is given up in the same read, in `Frames`.
     pub(super) fn is_premature(&self, now: Instant) -> bool {
         let deadline = self.bounds.get().map_or(PREMATURE, |bounds| bounds.at.saturating_duration_since(self.begun));
         let least = (deadline / 2).min(PREMATURE);
@@ -172,7 +180,8 @@ fn passed(what: &str, after: Duration) -> Failure {
 }
 
 fn stalled() -> Failure {
-    overloaded(Reason::Stalled, "the peer took nothing of the answer for too long")
+    let message = "the peer took nothing of the answer for too long";
+    Failure::new(Reason::Stalled, message).retry_after(Some(STALLED_RETRY))
 }
 
 #[cfg(test)]

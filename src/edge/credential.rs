@@ -1,200 +1,59 @@
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
-use serde::{Deserialize, Serialize};
-use tracing::debug;
+use tokio::time::Instant;
 
-use super::{
-    jwt::{self, Jwt},
-    watched::FileError,
+use crate::{
+    access::Principal,
+    grpc::{Failure, Reason},
 };
-use crate::model::{Principal, TokenHash};
-
-/// How callers prove who they are, beside client certificates; the `[auth]` table of the configuration file.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Config {
-    /// Whether callers who prove nothing are admitted, as `anonymous`. Where nobody can prove anything, and nobody on another
-    /// machine can connect, they are anyway.
-    pub allow_anonymous: bool,
-    /// Whether bearer tokens may be sent over connections that others could read.
-    pub allow_plaintext_tokens: bool,
-    /// The bearer tokens that are known.
-    pub tokens: Vec<Token>,
-    /// The issuer whose JWTs are bearer tokens, too.
-    pub jwt: Option<jwt::Config>,
-}
-
-/// A bearer token, an `[[auth.tokens]]` table of the configuration file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Token {
-    /// Whose it is, as the principal `token:NAME`.
-    pub name: String,
-    /// The SHA-256 of the token, in hexadecimal: the file is no secret, if the token is random.
-    pub sha256: TokenHash,
-}
 
 /// A proof of who calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Credential {
-    /// Who it is.
+    /// The caller.
     pub(super) principal: Principal,
-    /// When the proof runs out, if it does.
+    /// When the proof expires, if it does.
     pub(super) expires: Option<SystemTime>,
 }
 
-/// Why a caller could not be told.
+/// Why a caller could not be authenticated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum InvalidCredential {
-    /// It shows none, and must.
+    /// The caller has no credential, and needs one.
     Missing,
-    /// It shows one that is not known, or malformed: why, in fixed words, so that nothing of the credential can be in them.
+    /// The caller's credential is malformed, or the gateway does not know it. The reason is a fixed text, so that
+    /// nothing of the credential can get into it.
     Unknown(&'static str),
-    /// It shows one that has run out.
+    /// The caller's credential has expired.
     Expired,
 }
 
-/// Tells who calls.
-#[derive(Debug)]
-pub struct Authenticator {
-    tokens: Vec<(TokenHash, Principal)>,
-    jwt: Option<Jwt>,
-    admits_anonymous: bool,
-}
-
-impl Config {
-    /// Whether callers can prove anything by a bearer token.
-    #[must_use]
-    pub fn has_tokens(&self) -> bool {
-        !self.tokens.is_empty() || self.jwt.is_some()
-    }
-
-    /// Reads the files that are named, and again when they change. `has_certificates` tells whether connections prove callers.
-    ///
-    /// # Errors
-    /// [`FileError`].
-    pub async fn build(self, has_certificates: bool, every: Duration) -> Result<Authenticator, FileError> {
-        let admits_anonymous = self.allow_anonymous || !(self.has_tokens() || has_certificates);
-        let jwt = match self.jwt {
-            Some(jwt) => Some(jwt.load(every).await?),
-            None => None,
-        };
-        let tokens = self.tokens.into_iter().map(|token| (token.sha256, Principal::token(&token.name))).collect();
-        Ok(Authenticator { tokens, jwt, admits_anonymous })
-    }
-}
-
-impl Authenticator {
-    /// Returns who calls: by its bearer token, which says more than the certificate of a connection that many callers may
-    /// share, else by that, and else nobody.
-    pub(super) fn authenticate(
-        &self,
-        headers: &HeaderMap,
-        peer: Option<&Credential>,
-    ) -> Result<Credential, InvalidCredential> {
-        let mut given = headers.get_all(AUTHORIZATION).iter();
-        let credential = match (given.next(), given.next()) {
-            (None, _) => {
-                let peer = peer.cloned().or_else(|| self.admits_anonymous.then(Credential::anonymous));
-                peer.ok_or(InvalidCredential::Missing)
-            }
-            (Some(given), None) => {
-                bearer(given).map_err(InvalidCredential::Unknown).and_then(|token| self.bearer(token))
-            }
-            (Some(_), Some(_)) => Err(InvalidCredential::Unknown("the call has several `authorization` headers")),
-        };
-        let has_expired = |credential: &Credential| credential.expires.is_some_and(|at| at <= SystemTime::now());
-        let credential = match credential {
-            Ok(credential) if has_expired(&credential) => Err(InvalidCredential::Expired),
-            credential => credential,
-        };
-        match credential {
-            Err(InvalidCredential::Unknown(reason)) => debug!(reason, "a token was refused"),
-            Err(InvalidCredential::Expired) => debug!(reason = "it has expired", "a credential was refused"),
-            Err(InvalidCredential::Missing) | Ok(_) => {}
-        }
-        credential
-    }
-
-    fn bearer(&self, token: &str) -> Result<Credential, InvalidCredential> {
-        let hash = TokenHash::of(token);
-        let mut known = None;
-        // All are compared, and each to its end, so that the time it takes says nothing.
-        for (expected, principal) in &self.tokens {
-            if *expected == hash {
-                known = Some(principal);
-            }
-        }
-        match (known, &self.jwt) {
-            (Some(principal), _) => Ok(Credential { principal: principal.clone(), expires: None }),
-            (None, Some(jwt)) => jwt.verify(token, hash.bytes()),
-            (None, None) => Err(InvalidCredential::Unknown("it is none of [[auth.tokens]]")),
-        }
-    }
-}
+/// When the credential of a request expires; among the extensions of the request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Expiry(pub(super) Instant);
 
 impl Credential {
-    fn anonymous() -> Self {
+    /// The credential of a caller who proves nothing.
+    pub(super) fn anonymous() -> Self {
         Self { principal: Principal::anonymous(), expires: None }
     }
 }
 
-/// The token of an `authorization` header, whose scheme may be written in any case; or why there is none.
-fn bearer(header: &HeaderValue) -> Result<&str, &'static str> {
-    let header = header.to_str().map_err(|_not_ascii| "its `authorization` is not visible ASCII")?;
-    let token = header.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    let token = token.map(|(_, token)| token.trim()).filter(|token| !token.is_empty());
-    token.ok_or("its `authorization` is not `Bearer`, a blank and a token")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    async fn authenticator(allow_anonymous: bool, names: &[&str]) -> Authenticator {
-        let token = |name: &&str| Token { name: (*name).to_owned(), sha256: TokenHash::of(&format!("{name}-secret")) };
-        let config = Config { allow_anonymous, tokens: names.iter().map(token).collect(), ..Config::default() };
-        config.build(false, Duration::from_secs(1)).await.unwrap()
-    }
-
-    fn told(
-        authenticator: &Authenticator,
-        headers: &[&str],
-        peer: Option<&Credential>,
-    ) -> Result<String, InvalidCredential> {
-        let headers = headers.iter().map(|value| (AUTHORIZATION, value.parse().unwrap())).collect();
-        authenticator.authenticate(&headers, peer).map(|credential| credential.principal.to_string())
-    }
-
-    #[tokio::test]
-    async fn a_bearer_token_tells_whose_it_is() {
-        let known = authenticator(false, &["ci", "orders"]).await;
-        assert_eq!(told(&known, &["Bearer orders-secret"], None).unwrap(), "token:orders");
-        assert_eq!(told(&known, &["bearer ci-secret"], None).unwrap(), "token:ci");
-        for unknown in
-            [&["Bearer nobody"][..], &["ci-secret"], &["Basic ci-secret"], &["Bearer "], &["Bearer ci-secret"; 2]]
-        {
-            assert!(matches!(told(&known, unknown, None), Err(InvalidCredential::Unknown(_))), "{unknown:?}");
-        }
-        assert_eq!(told(&known, &[], None), Err(InvalidCredential::Missing));
-    }
-
-    #[tokio::test]
-    async fn who_proves_nothing_is_anonymous_where_that_is_allowed_or_nobody_can_prove_anything() {
-        assert_eq!(told(&authenticator(true, &["ci"]).await, &[], None).unwrap(), "anonymous");
-        assert_eq!(told(&authenticator(false, &[]).await, &[], None).unwrap(), "anonymous");
-        let wrong = told(&authenticator(true, &["ci"]).await, &["Bearer wrong"], None);
-        assert!(matches!(wrong, Err(InvalidCredential::Unknown(_))), "a wrong proof is not none");
-    }
-
-    #[tokio::test]
-    async fn a_certificate_proves_a_caller_until_it_expires_and_a_token_says_more() {
-        let known = authenticator(false, &["ci"]).await;
-        let expires = |expires| Credential { principal: Principal::dns("orders.internal"), expires: Some(expires) };
-        let good = expires(SystemTime::now() + Duration::from_mins(1));
-        assert_eq!(told(&known, &[], Some(&good)).unwrap(), "dns:orders.internal");
-        assert_eq!(told(&known, &["Bearer ci-secret"], Some(&good)).unwrap(), "token:ci");
-        assert_eq!(told(&known, &[], Some(&expires(SystemTime::now()))), Err(InvalidCredential::Expired));
+/// Reports no more of the credential than what is wrong with it.
+impl From<InvalidCredential> for Failure {
+    fn from(invalid: InvalidCredential) -> Self {
+        let (reason, message) = match invalid {
+            InvalidCredential::Missing => (
+                Reason::CredentialMissing,
+                "the call has no credential: a client certificate for a name, or a bearer token in its authorization",
+            ),
+            InvalidCredential::Unknown(_) => {
+                (Reason::CredentialUnknown, "the call's authorization is no bearer token that the gateway knows")
+            }
+            InvalidCredential::Expired => {
+                (Reason::CredentialExpired, "the caller's credential has expired: call with a new one")
+            }
+        };
+        Self::new(reason, message)
     }
 }

@@ -22,7 +22,7 @@ impl Health {
     fn status(&self, service: &str) -> ServingStatus {
         match self.services.contains(&service) {
             false => ServingStatus::ServiceUnknown,
-            true if self.stages.is_at(Stage::NotServing) => ServingStatus::NotServing,
+            true if self.stages.has_reached(Stage::NotServing) => ServingStatus::NotServing,
             true => ServingStatus::Serving,
         }
     }

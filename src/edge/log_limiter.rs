@@ -5,11 +5,11 @@ use std::{
 
 use tokio::time::Instant;
 
-/// How many lines of a kind are written at most in this time.
+/// The most lines of a kind that are written in [`INTERVAL`].
 const LINES: u64 = 10;
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Limits how many log lines of a kind are written that strangers can cause.
+/// Limits how many log lines of a kind are written, where strangers can cause them.
 #[derive(Debug, Default)]
 pub(super) struct LogLimiter(Mutex<State>);
 
@@ -20,7 +20,8 @@ struct State {
 }
 
 impl LogLimiter {
-    /// Counts a line. Returns how many were left out before it if it may be written now, and none if it is left out, too.
+    /// Counts a line. Returns how many lines were left out before it, if it may be written, and none if it must be left
+    /// out.
     pub(super) fn admit(&self) -> Option<u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();

@@ -10,8 +10,8 @@ use prometheus::{
 };
 use tonic::Code;
 
-use super::peer_conduct::Cut;
-use crate::grpc::{Failure, Reason, code_name};
+use super::cut::Cut;
+use crate::grpc::{Failure, Reason, Route, code_name};
 
 /// The bounds of the buckets of call durations, in seconds, by OpenTelemetry's conventions.
 const BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
@@ -28,7 +28,7 @@ struct Counted {
     calls: HistogramVec,
     active: IntGaugeVec,
     refused: IntCounterVec,
-    methods: HashMap<String, Arc<Method>>,
+    methods: HashMap<Route, Arc<Method>>,
     other: Arc<Method>,
     connections: IntGauge,
     accepted: IntCounter,
@@ -54,11 +54,11 @@ pub(super) struct Counting(Arc<Method>);
 pub(super) struct Connected(IntGauge);
 
 impl Metrics {
-    /// Counts calls of these methods, by their full names without the first slash, each by its own; all others together.
+    /// Creates the metrics. Calls are counted by method, those of methods that the gateway does not have together.
     ///
     /// # Errors
     /// None but those of the names in here.
-    pub fn new(methods: impl IntoIterator<Item = String>) -> Result<Self, prometheus::Error> {
+    pub fn new() -> Result<Self, prometheus::Error> {
         let duration =
             HistogramOpts::new("rpc_server_call_duration_seconds", "How long calls took, streams to their end.")
                 .const_label("rpc_system_name", "grpc")
@@ -89,7 +89,7 @@ impl Metrics {
         Ok(Self(Arc::new(Counted {
             calls: HistogramVec::new(duration, &["rpc_method", "rpc_response_status_code"])?,
             refused,
-            methods: methods.into_iter().map(|name| (format!("/{name}"), method(name))).collect(),
+            methods: Route::ALL.into_iter().map(|route| (route, method(route.full_name()))).collect(),
             other: method(OTHER.to_owned()),
             active,
             connections: IntGauge::new("ssm_gateway_connections", "Connections of callers.")?,
@@ -144,8 +144,9 @@ impl Metrics {
         self.0.methods.values().chain([&self.0.other]).map(|method| &**method)
     }
 
-    pub(super) fn call(&self, path: &str) -> Counting {
-        let method = self.0.methods.get(path).unwrap_or(&self.0.other);
+    /// Counts a call as active until the result is dropped.
+    pub(super) fn call(&self, route: Option<Route>) -> Counting {
+        let method = route.and_then(|route| self.0.methods.get(&route)).unwrap_or(&self.0.other);
         method.active.inc();
         Counting(Arc::clone(method))
     }

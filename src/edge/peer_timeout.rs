@@ -7,16 +7,16 @@ use std::{
 
 use tokio::time::{self, Instant, Sleep};
 
-/// A timer that wakes its task so much too late shows that the gateway itself did not run.
+/// A timer that fires this late shows that the gateway itself did not run.
 const LATE: Duration = Duration::from_millis(100);
 
-/// A time-out for what a peer sends, which does not count the time in which the gateway did not run and so did not read: a
-/// timer that fires late gives the peer as much time again, once. Look for what the peer sent before a poll.
+/// A time-out for what a peer sends, without the time in which the gateway did not run and so did not read: a timer
+/// that fires late gives the peer as much time again, once. Read what the peer has sent before each poll.
 #[derive(Debug)]
 pub(super) struct PeerTimeout {
     due: Instant,
     is_extended: bool,
-    /// Wakes up at `due` or before. There is none before something has to be waited for.
+    /// Wakes up at `due` or before; absent until the first poll.
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
@@ -25,12 +25,12 @@ impl PeerTimeout {
         Self { due: Instant::now() + timeout, is_extended: false, sleep: None }
     }
 
-    /// Begins anew.
+    /// Starts again, with this time-out.
     pub(super) fn restart(&mut self, timeout: Duration) {
         (self.due, self.is_extended) = (Instant::now() + timeout, false);
     }
 
-    /// Ready when the peer has taken too long.
+    /// Returns ready when the peer has taken too long.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(time::sleep_until(self.due)));
         loop {
@@ -47,7 +47,7 @@ impl PeerTimeout {
     }
 }
 
-/// Awaits what a peer sends; none if the peer takes too long.
+/// Awaits what a peer sends. Returns none if the peer takes too long.
 pub(super) async fn within_peer_timeout<F: Future>(timeout: Duration, what: F) -> Option<F::Output> {
     let (mut what, mut peer_timeout) = (std::pin::pin!(what), PeerTimeout::new(timeout));
     std::future::poll_fn(|cx| match what.as_mut().poll(cx) {

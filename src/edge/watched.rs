@@ -6,37 +6,41 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tokio::{fs, time};
-use tokio_util::task::AbortOnDropHandle;
+use tokio::{fs, task::JoinSet, time};
 use tracing::{error, info};
 
-use crate::model::{Causes, FileName};
+use crate::display::{ErrorChain, FileName};
 
-/// A value made of files, made anew when they change. Where the new files are no good the old value stays.
+/// A value that is built from files, and again when they change. If the new files cannot be used, the old value stays.
 #[derive(Debug)]
 pub(super) struct Watched<T> {
     current: Arc<ArcSwap<T>>,
-    _watching: AbortOnDropHandle<()>,
+    /// Ends when it is dropped.
+    _watching: JoinSet<()>,
 }
 
-/// Why files could not be used.
+/// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// One could not be read.
+    /// The file could not be read.
     #[error("could not read {}", FileName(.0))]
     Read(PathBuf, #[source] io::Error),
-    /// They are not what they should be.
+    /// The file is not what it should be.
     #[error("{} cannot be used: {reason}", file.display())]
     Content {
         /// The file.
         file: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with the file.
         reason: String,
     },
 }
 
 impl<T: Send + Sync + 'static> Watched<T> {
-    /// Makes the value from what the files hold, in their order, and looks every so often whether they changed.
+    /// Builds the value from the contents of the files, in their order, and again when they have changed, for which it
+    /// looks `every` so often.
+    ///
+    /// # Errors
+    /// [`FileError::Read`] if a file cannot be read, and what `make` returns.
     pub(super) async fn load(
         files: Vec<PathBuf>,
         every: Duration,
@@ -47,7 +51,8 @@ impl<T: Send + Sync + 'static> Watched<T> {
         let watched = Arc::clone(&current);
         let watching = async move {
             let named = files.first().map(|file| file.display().to_string()).unwrap_or_default();
-            let (mut failure, mut is_told) = (None, false);
+            let mut failure = None;
+            let mut is_reported = false;
             loop {
                 time::sleep(every).await;
                 let new = match read(&files).await {
@@ -63,22 +68,23 @@ impl<T: Send + Sync + 'static> Watched<T> {
                         info!(file = named, "files changed and are used from now on");
                     }
                     Err(error) => {
-                        // They may be in the middle of a change: told is what is still so the next time, and once.
+                        // Files are often replaced one by one: an error is reported when it is seen twice in a row,
+                        // once.
                         let failed = Some(error.to_string());
-                        is_told &= failed == failure;
-                        if !is_told && failed == failure {
-                            is_told = true;
-                            error!(error = %Causes(&error), file = named, "files changed and cannot be used: the old ones stay in use");
+                        is_reported &= failed == failure;
+                        if !is_reported && failed == failure {
+                            is_reported = true;
+                            error!(error = %ErrorChain(&error), file = named, "files changed and cannot be used: the old ones stay in use");
                         }
                         failure = failed;
                     }
                 }
             }
         };
-        Ok(Self { current, _watching: AbortOnDropHandle::new(tokio::spawn(watching)) })
+        Ok(Self { current, _watching: JoinSet::from_iter([watching]) })
     }
 
-    /// The value as it is now.
+    /// Returns the value of the files that were loaded last.
     pub(super) fn get(&self) -> Arc<T> {
         self.current.load_full()
     }

@@ -5,8 +5,6 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::glob;
-
 /// The longest name, in bytes.
 const MAX_NAME: usize = 64;
 
@@ -32,12 +30,6 @@ impl TargetName {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-
-    /// Tells whether `pattern`, a name or a glob in which `*` stands for any characters, means this target.
-    #[must_use]
-    pub fn matches(&self, pattern: &str) -> bool {
-        glob::matches(pattern, &self.0)
     }
 }
 

@@ -94,6 +94,7 @@ impl Target {
         max_stale: Duration,
     ) -> Self {
         Self {
+            metrics: Metrics::new(&name),
             name,
             identity,
             source,
@@ -101,7 +102,6 @@ impl Target {
             max_stale,
             hold_off: HoldOff::default(),
             held: Notify::new(),
-            metrics: Metrics::default(),
             seen: Mutex::default(),
         }
     }

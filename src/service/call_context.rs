@@ -6,8 +6,9 @@ use http::Extensions;
 
 use super::{Serving, compress::Compression, status, validate};
 use crate::{
-    grpc::{Failure, Reason},
-    model::{CallNotes, Denied, Method, Policy, Principal, TargetName},
+    access::{Denied, Method, Policy, Principal, glob},
+    grpc::{CallNotes, Failure, Reason},
+    model::TargetName,
     read::Target,
 };
 
@@ -70,7 +71,7 @@ impl<'a> CallContext<'a> {
         let mut targets = BTreeSet::new();
         for (index, pattern) in patterns.iter().enumerate().filter(|(_, pattern)| !pattern.is_empty()) {
             validate::name_length(&format!("targets[{index}]"), pattern)?;
-            let mut matching = visible.iter().filter(|target| target.matches(pattern)).peekable();
+            let mut matching = visible.iter().filter(|target| glob::matches(pattern, target.as_str())).peekable();
             if matching.peek().is_none() {
                 // That a target does not exist is an answer, too: only for callers who may ask about all that the glob can match.
                 self.authorise(pattern, pattern, None)?;

@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::{
-    model::Noted,
+    grpc::Noted,
     read::{Outcome, Page, Provenance, Served},
 };
 

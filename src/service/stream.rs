@@ -18,8 +18,8 @@ use super::{
     validate::{self, Constraints},
 };
 use crate::{
-    grpc::{Body, Failure, Reason},
-    model::{CallNotes, Query, TargetName},
+    grpc::{Body, CallNotes, Failure, Reason},
+    model::{Query, TargetName},
     proto::{StreamInstanceInformationRequest, StreamInstanceInformationResponse},
     read::{Head, Provenance, ReadClock, Reader, WholePage},
 };

@@ -1,6 +1,6 @@
 //! The simulator's HTTP server: SSM and STS at `/`, faults and statistics at `/_simulator/`.
 
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, sync::Arc};
 
 use axum::{
     Json, Router,
@@ -25,11 +25,10 @@ use super::{
     operation::{self, Refusal},
     sts::{self, AssumeRole},
 };
+use crate::accept::accept;
 
 const OPERATION: &str = "AmazonSSM.DescribeInstanceInformation";
 const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
-/// The pause after a failed `accept`, for example for lack of file descriptors.
-const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 type Answer = Response<Body>;
 
@@ -47,10 +46,7 @@ pub(super) async fn serve(socket: TcpListener, state: Arc<State>) {
         .with_state(state);
     let mut connections = JoinSet::new();
     loop {
-        let Ok((stream, _)) = socket.accept().await else {
-            time::sleep(ACCEPT_BACKOFF).await;
-            continue;
-        };
+        let (stream, _) = accept("simulator", || socket.accept()).await;
         while connections.try_join_next().is_some() {}
         let router = router.clone();
         let service = service_fn(move |request: Request<Incoming>| {

@@ -3,7 +3,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use tracing::warn;
 
 use super::Origin;
-use crate::model::{Causes, TargetName};
+use crate::{display::ErrorChain, model::TargetName};
 
 /// The longest time that AWS can ask to be left alone: longer advice would leave a target dead by one header.
 pub const MAX_ADVICE: Duration = Duration::from_hours(1);
@@ -176,7 +176,7 @@ impl UpstreamError {
         let AwsError { status, code, message, request_id, .. } = self.aws().cloned().unwrap_or_default();
         warn!(
             target_name = %target,
-            error = %Causes(self),
+            error = %ErrorChain(self),
             http_status = status,
             aws_error_code = code,
             aws_message = message,

@@ -110,10 +110,11 @@ impl Drop for Retrying<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::VecDeque, sync::Mutex, time::SystemTime};
+    use std::{collections::VecDeque, sync::Mutex};
 
     use super::*;
     use crate::{
+        clock,
         model::{Filters, Records},
         source::{AwsError, Origin, Sent},
     };
@@ -141,7 +142,7 @@ mod tests {
             let page = || UpstreamPage {
                 records: Records::default(),
                 next_token: None,
-                sent: Sent::now(SystemTime::now),
+                sent: Sent::now(clock::wall),
                 origin: Origin::default(),
             };
             std::future::ready(failure.map_or_else(|| Ok(page()), |error| Err(error.into()))).boxed()

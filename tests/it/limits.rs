@@ -143,7 +143,7 @@ async fn a_panic_is_one_callers_error_and_the_connection_lives() {
         edge::Config { listen: Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 0))), ..edge::Config::default() };
     let listener = config.bind().await.unwrap();
     let url = format!("http://{}", listener.addr());
-    let metrics = Metrics::new([]).unwrap();
+    let metrics = Metrics::new().unwrap();
     let observe = ObserveLayer { metrics: metrics.clone(), slow_call: Duration::MAX, is_traced: false };
     let service = observe.layer(CatchPanicLayer.layer(service));
     tokio::spawn(listener.serve(service, Stages::default(), metrics));

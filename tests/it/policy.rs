@@ -3,8 +3,8 @@
 use std::{collections::HashMap, time::Duration};
 
 use ssm_gateway::{
+    access::{Allow, Method},
     config::{Config, Target},
-    model::{Allow, Method},
     proto::{
         DescribeInstanceInformationRequest, InstanceInformationStringFilter, ListTargetsRequest, ReadOptions,
         StreamInstanceInformationRequest, target_service_client::TargetServiceClient,

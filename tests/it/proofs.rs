@@ -15,9 +15,9 @@ use rcgen::{
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use ssm_gateway::{
+    access::{Allow, Method},
     config::Config,
     edge::{JwtConfig, SigningAlgorithm, TlsConfig, Token},
-    model::{Allow, Method},
 };
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 

@@ -206,7 +206,7 @@ async fn policy_and_limits_are_used_from_the_next_call_on() {
     ids(&gateway, "a").await;
     let mut strict = targets(&simulator, &[("a", "us-east-1"), ("b", "us-east-1")]);
     strict.allow =
-        vec![allow("anonymous", &[], &["b"]), allow("anonymous", &[ssm_gateway::model::Method::ListTargets], &[])];
+        vec![allow("anonymous", &[], &["b"]), allow("anonymous", &[ssm_gateway::access::Method::ListTargets], &[])];
     reload(&gateway, strict.clone()).await;
     assert_eq!(gateway.describe(of("a")).await.unwrap_err().code(), Code::PermissionDenied);
     strict.limits.calls_per_second = 1.try_into().ok();

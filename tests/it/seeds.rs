@@ -38,6 +38,16 @@ fn files_of_certificates_and_keys() {
 }
 
 #[test]
+fn frames_of_peers() {
+    assert!(replay("frames", harness::frames) >= 5);
+}
+
+#[test]
+fn frames_with_authorities() {
+    assert!(replay("authority", harness::authority) >= 5);
+}
+
+#[test]
 fn configurations() {
     assert!(replay("config", harness::config) >= 5);
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use ssm_gateway::{
-    model::Method,
+    access::Method,
     proto::{
         DescribeInstanceInformationRequest, ListTargetsRequest, StreamInstanceInformationRequest,
         target_service_client::TargetServiceClient,

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use ssm_gateway::{model::TokenHash, proto::DescribeInstanceInformationRequest};
+use ssm_gateway::{access::TokenHash, proto::DescribeInstanceInformationRequest};
 
 use crate::{
     program::SSM_GATEWAY,

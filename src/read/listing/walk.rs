@@ -17,7 +17,7 @@ use super::{
     render::{Rendered, WholePage},
 };
 use crate::{
-    model::Causes,
+    display::ErrorChain,
     read::{ListingError, lock},
     source::{FetchError, Origin, Priority, Request, Sent, UpstreamError, UpstreamPage},
 };
@@ -239,7 +239,7 @@ impl Walk {
             Blame::Walk => {
                 hold_off.leave(sent.at);
                 target.hold_off.leave(sent.at);
-                warn!(target_name = %target.name, error = %Causes(&*error), "the listing broke off");
+                warn!(target_name = %target.name, error = %ErrorChain(&*error), "the listing broke off");
                 return state.break_off(error);
             }
             Blame::Query => {
@@ -260,7 +260,7 @@ impl Walk {
 
     /// Breaks off for good: the walk itself is wrong, and going on would not mend it.
     fn give_up(&self, state: &mut State, error: ListingError, sent: Instant) {
-        warn!(target_name = %self.listing.query.target.name, error = %Causes(&error), "the listing broke off");
+        warn!(target_name = %self.listing.query.target.name, error = %ErrorChain(&error), "the listing broke off");
         let error = Arc::new(error);
         if !self.is_tail() {
             self.listing.query.hold_off.fail(Arc::clone(&error), sent, Instant::now(), &self.store.config);
