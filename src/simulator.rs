@@ -36,7 +36,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 use self::state::{State, lock};
 pub use self::{
     config::Config,
-    faults::{Failure, FailureKind, Faults, Rate},
+    faults::{Failure, FailureKind, Faults, ParseFailureError, Rate},
     identity::Scope,
     state::Stats,
 };

@@ -46,7 +46,7 @@ pub(super) fn diagnose(error: &(dyn Error + 'static), stage: Stage) -> String {
     }
     // The answer is not HTTP/2.
     if causes.contains("connection error detected") && !stage.is_tls {
-        return "the server does not speak plaintext HTTP/2: if it uses TLS, use https://".to_owned();
+        return "the answer is not plaintext HTTP/2: if the server uses TLS, use https://".to_owned();
     }
     causes
 }

@@ -29,7 +29,7 @@ pub(super) struct Settings {
     /// The AWS region [default: AWS's own variables and files].
     #[arg(long, value_parser = NonEmptyStringValueParser::new(), env = "SSM_GATEWAY_REGION")]
     region: Option<String>,
-    /// Another SSM endpoint than the region's, such as a simulator's.
+    /// The SSM endpoint to use in place of the region's, such as a simulator's.
     #[arg(long, value_name = "URL", value_parser = NonEmptyStringValueParser::new(), env = "SSM_GATEWAY_ENDPOINT_URL")]
     endpoint_url: Option<String>,
     /// The profile in AWS's shared files whose credentials are used.

@@ -18,7 +18,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("grpc", &["access", "model"]),
     ("reflection", &["grpc"]),
     ("service", &["access", "grpc", "listing", "model", "proto", "upstream"]),
-    ("edge", &["accept", "access", "display", "grpc", "model", "pem"]),
+    ("edge", &["accept", "access", "display", "grpc", "pem"]),
     ("telemetry", &["display"]),
     ("admin", &["accept", "access"]),
     ("simulator", &["accept"]),

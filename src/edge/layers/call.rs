@@ -14,7 +14,6 @@ use crate::{
         metrics::{Counting, Metrics},
     },
     grpc::{CallNotes, Failure, Noted, code_name},
-    model::TargetName,
 };
 
 const REQUEST_ID: &str = "x-request-id";
@@ -122,7 +121,7 @@ impl Call {
             request_id: as_str(&self.request_id),
             method: method(&self.counting, self.uri.as_ref()),
             principal: noted.principal.as_ref().map(Principal::as_str),
-            target: noted.target.as_ref().map(TargetName::as_str).or(of_failure("target")),
+            target: noted.target().or(of_failure("target")),
             targets: Some(noted.targets).filter(|targets| *targets > 1),
             unreachable: Some(noted.unreachable).filter(|unreachable| *unreachable > 0),
             code,
