@@ -1,130 +1,91 @@
-//! The configuration file. Each component defines its own part; what is absent has its default.
+//! The configuration file. Each component defines and checks its own table; a key that is absent has its default.
 
 mod check;
 mod invalid;
 mod line;
 mod redacted;
+mod target;
 
 use std::{
     collections::BTreeMap,
-    fs, io, mem,
+    fs, io,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 
-use self::check::Wrong;
+pub use self::target::{ResolvedTarget, Target};
 use crate::{
     access::{Allow, Policy, glob},
     admin,
     display::{FileName, Shown},
     edge, listing,
     model::TargetName,
-    service, telemetry, upstream,
+    service,
+    setting::InvalidSetting,
+    telemetry, upstream,
 };
 
-/// All of the configuration, a TOML table a component.
+/// The whole configuration: a TOML table for each component.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The target that is asked where none is named; absent, the only one, or the one named `default`.
+    /// The target that is asked where a request names none; absent, the only one, or the one named `default`.
     pub default_target: Option<TargetName>,
     /// How callers connect.
     pub edge: edge::Config,
-    /// How they prove who they are.
+    /// How callers authenticate.
     pub auth: edge::AuthConfig,
-    /// Who may ask what.
+    /// What each principal may call, and about which targets.
     pub allow: Vec<Allow>,
-    /// How much they may ask for.
+    /// How much callers may ask for.
     pub limits: edge::LimitsConfig,
-    /// What requests and answers may be.
+    /// The limits of requests and answers.
     pub service: service::Config,
-    /// How SSM is reached, for all targets that do not say.
+    /// How SSM is reached, for every target that does not set it.
     pub upstream: upstream::Config,
     /// The bounds of listings.
     pub listing: listing::Config,
-    /// The targets; where there are none, `upstream` is one, named `default`.
+    /// The targets; without any, `[upstream]` describes a single one, named `default`.
     pub targets: BTreeMap<TargetName, Target>,
-    /// Where administrators ask.
+    /// The address for administrators.
     pub admin: admin::Config,
-    /// How to log.
+    /// How the gateway logs.
     pub log: telemetry::LogConfig,
     /// Where traces go.
     pub trace: telemetry::TraceConfig,
 }
 
-/// What a target has of its own; all else is as `[upstream]` and `[listing]` say.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Target {
-    /// See [`upstream::Config::region`].
-    pub region: Option<String>,
-    /// See [`upstream::Config::endpoint_url`].
-    pub endpoint_url: Option<String>,
-    /// See [`upstream::Config::sts_endpoint_url`].
-    pub sts_endpoint_url: Option<String>,
-    /// See [`upstream::Config::profile`].
-    pub profile: Option<String>,
-    /// See [`upstream::Config::role_arn`].
-    pub role_arn: Option<String>,
-    /// See [`upstream::Config::external_id`].
-    pub external_id: Option<String>,
-    /// See [`upstream::Config::session_name`].
-    pub session_name: Option<String>,
-    /// See [`upstream::Config::ca_bundle`].
-    pub ca_bundle: Option<PathBuf>,
-    /// Whether the gateway is ready only once this target has answered.
-    pub required: bool,
-    /// See [`upstream::Config::requests_per_second`].
-    pub requests_per_second: Option<f64>,
-    /// See [`upstream::Config::connect_timeout`].
-    #[serde(with = "humantime_serde")]
-    pub connect_timeout: Option<Duration>,
-    /// See [`upstream::Config::attempt_timeout`].
-    #[serde(with = "humantime_serde")]
-    pub attempt_timeout: Option<Duration>,
-    /// See [`upstream::Config::fetch_timeout`].
-    #[serde(with = "humantime_serde")]
-    pub fetch_timeout: Option<Duration>,
-    /// See [`listing::Config::ttl`].
-    #[serde(with = "humantime_serde")]
-    pub ttl: Option<Duration>,
-    /// See [`listing::Config::max_stale`].
-    #[serde(with = "humantime_serde")]
-    pub max_stale: Option<Duration>,
-}
-
-/// Why the configuration file could not be used.
+/// A failure to read a configuration, or a setting in it that breaks a rule.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// It could not be read.
+    /// The file could not be read.
     #[error("could not read the configuration file {}", FileName(.0))]
     Read(PathBuf, #[source] io::Error),
-    /// It is not TOML, or has a key or value that is not known.
+    /// The file is not TOML, or has an unknown key, or a value of the wrong type.
     #[error("the configuration file {} is wrong{}: {reason}", path.display(), line.map(|line| format!(", line {line}")).unwrap_or_default())]
     Parse {
         /// The file.
         path: PathBuf,
-        /// Where it is wrong.
+        /// The line that is wrong, from 1.
         line: Option<usize>,
-        /// What is wrong, without the value: it may be a secret that stands at the wrong key.
+        /// What is wrong, without the value: it may be a secret at the wrong key.
         reason: String,
     },
-    /// A setting has a value that it must not have.
+    /// A setting breaks a rule.
     #[error("{}{key} {rule}", place(source_file.as_ref()))]
     Value {
-        /// The file and the line, if it is written in one.
+        /// The file and the line of the setting, if it is written in a file.
         source_file: Option<(PathBuf, usize)>,
-        /// The setting, by its tables.
+        /// The tables of the setting and its name, joined by dots.
         key: String,
-        /// What it must be.
+        /// The rule, as the rest of a sentence that begins with the key.
         rule: String,
     },
 }
 
 impl ConfigError {
-    fn value(Wrong { key, rule }: Wrong, source_file: Option<(PathBuf, usize)>) -> Self {
+    fn value(InvalidSetting { key, rule }: InvalidSetting, source_file: Option<(PathBuf, usize)>) -> Self {
         Self::Value { source_file, key: key.join("."), rule }
     }
 }
@@ -134,19 +95,30 @@ fn place(written: Option<&(PathBuf, usize)>) -> String {
 }
 
 impl Config {
-    /// Reads a TOML file, if there is one, and checks what comes of it when the environment and the flags are heard, too.
+    /// Reads a TOML file, or nothing, applies `overrides`, and checks the result.
+    ///
+    /// ```
+    /// use ssm_gateway::config::Config;
+    ///
+    /// let config = Config::load(None, |config| config.limits.max_calls = 100).expect("the defaults are valid");
+    /// assert_eq!(config.edge.listen.to_string(), "127.0.0.1:50051");
+    ///
+    /// let error = Config::load(None, |config| config.limits.max_calls = 0).unwrap_err();
+    /// assert_eq!(error.to_string(), "limits.max_calls must be more than 0");
+    /// ```
     ///
     /// # Errors
-    /// [`ConfigError`].
+    /// The file cannot be read or parsed, or a setting breaks a rule. The error names the file and the line.
     pub fn load(path: Option<&Path>, overrides: impl FnOnce(&mut Self)) -> Result<Self, ConfigError> {
         let read = |path: &Path| fs::read_to_string(path).map_err(|error| ConfigError::Read(path.to_owned(), error));
         Self::parse(&path.map(read).transpose()?.unwrap_or_default(), path, overrides)
     }
 
-    /// The same, of a text that was read from `path`.
+    /// Does what [`Config::load`] does, with a text that was read from `path`. Public for the fuzzer alone.
     ///
     /// # Errors
-    /// [`ConfigError`].
+    /// As for [`Config::load`], but for the file.
+    #[doc(hidden)]
     pub fn parse(text: &str, path: Option<&Path>, overrides: impl FnOnce(&mut Self)) -> Result<Self, ConfigError> {
         let mut config: Self = toml::from_str(text).map_err(|error| ConfigError::Parse {
             path: path.map(Path::to_owned).unwrap_or_default(),
@@ -154,44 +126,34 @@ impl Config {
             reason: invalid::reason(&error),
         })?;
         overrides(&mut config);
-        check::check(&config).map_err(|wrong| {
-            let source_file = path.map(Path::to_owned).zip(line::of(text, &wrong.key));
-            ConfigError::value(wrong, source_file)
+        config.check_settings().map_err(|invalid| {
+            let source_file = path.map(Path::to_owned).zip(line::of(text, &invalid.key));
+            ConfigError::value(invalid, source_file)
         })?;
         Ok(config)
     }
 
-    /// Puts what a running gateway cannot take over as it was, and checks what comes of it. Tells which tables were put so.
+    /// Checks every setting, by itself and with the others.
     ///
     /// # Errors
-    /// [`ConfigError::Value`].
-    pub fn keep_fixed(&mut self, running: &Self) -> Result<Vec<&'static str>, ConfigError> {
-        let listing = listing::Config { ttl: self.listing.ttl, max_stale: self.listing.max_stale, ..running.listing };
-        let tables = [
-            ("edge", mem::replace(&mut self.edge, running.edge.clone()) != running.edge),
-            ("listing", mem::replace(&mut self.listing, listing) != listing),
-            ("admin", mem::replace(&mut self.admin, running.admin.clone()) != running.admin),
-            ("trace", mem::replace(&mut self.trace, running.trace.clone()) != running.trace),
-            ("log", mem::replace(&mut self.log, running.log.clone()) != running.log),
-        ];
-        let checked = check::check(self).and_then(|()| check::reload(self, running));
-        checked.map_err(|wrong| ConfigError::value(wrong, None))?;
-        Ok(tables.into_iter().filter_map(|(table, is_changed)| is_changed.then_some(table)).collect())
+    /// [`ConfigError::Value`], for the first setting that breaks a rule.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        self.check_settings().map_err(|invalid| ConfigError::value(invalid, None))
     }
 
-    /// Whether callers can prove who they are.
+    /// Returns whether callers can prove who they are: by a token or by a certificate.
     #[must_use]
     pub fn has_authentication(&self) -> bool {
         self.auth.has_tokens() || self.has_client_certs()
     }
 
-    /// Whether connections can.
+    /// Returns whether callers can prove who they are by a client certificate.
     #[must_use]
     pub fn has_client_certs(&self) -> bool {
         self.edge.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some())
     }
 
-    /// Who may ask what: where nobody can prove anything and nothing is said, everybody everything.
+    /// Returns the policy. Without authentication and without rules everybody may call everything.
     #[must_use]
     pub fn policy(&self) -> Policy {
         if self.allow.is_empty() && !self.has_authentication() {
@@ -201,7 +163,8 @@ impl Config {
         }
     }
 
-    /// What is allowed about targets that there are none of: more likely a mistake than meant.
+    /// Returns a warning for each pattern in a rule's `targets` that matches no target: more likely a mistake than
+    /// intended.
     #[must_use]
     pub fn unmatched(&self) -> Vec<String> {
         let targets = self.targets();
@@ -216,23 +179,23 @@ impl Config {
         unmatched.collect()
     }
 
-    /// Every target with all that it inherits.
+    /// Returns every target, with the settings that it inherits.
     #[must_use]
-    pub fn targets(&self) -> BTreeMap<TargetName, (upstream::Config, listing::Config)> {
-        let inherit = |target: &Target| (target.upstream(&self.upstream), target.listing(&self.listing));
+    pub fn targets(&self) -> BTreeMap<TargetName, ResolvedTarget> {
+        let resolve = |target: &Target| target.resolve(&self.upstream, &self.listing);
         if self.targets.is_empty() {
-            return [(TargetName::default_target(), inherit(&Target::default()))].into();
+            return [(TargetName::default_target(), resolve(&Target::default()))].into();
         }
-        self.targets.iter().map(|(name, target)| (name.clone(), inherit(target))).collect()
+        self.targets.iter().map(|(name, target)| (name.clone(), resolve(target))).collect()
     }
 
-    /// Whether the gateway is ready only once this target has answered.
+    /// Returns whether the gateway is ready only once this target has answered.
     #[must_use]
     pub fn is_required(&self, target: &TargetName) -> bool {
         self.targets.get(target).is_some_and(|target| target.required)
     }
 
-    /// The target that is asked where none is named, if there is one.
+    /// Returns the target that is asked where a request names none, if there is one.
     #[must_use]
     pub fn default_target(&self) -> Option<TargetName> {
         let default = TargetName::default_target();
@@ -242,32 +205,6 @@ impl Config {
             (None, Some(only)) => Some(only.clone()),
             _ => (self.targets.is_empty() || self.targets.contains_key(&default)).then_some(default),
         }
-    }
-}
-
-impl Target {
-    fn upstream(&self, inherited: &upstream::Config) -> upstream::Config {
-        let or = |own: &Option<String>, inherited: &Option<String>| own.clone().or_else(|| inherited.clone());
-        upstream::Config {
-            region: or(&self.region, &inherited.region),
-            endpoint_url: or(&self.endpoint_url, &inherited.endpoint_url),
-            sts_endpoint_url: or(&self.sts_endpoint_url, &inherited.sts_endpoint_url),
-            profile: or(&self.profile, &inherited.profile),
-            role_arn: or(&self.role_arn, &inherited.role_arn),
-            external_id: or(&self.external_id, &inherited.external_id),
-            session_name: or(&self.session_name, &inherited.session_name),
-            ca_bundle: self.ca_bundle.clone().or_else(|| inherited.ca_bundle.clone()),
-            requests_per_second: self.requests_per_second.unwrap_or(inherited.requests_per_second),
-            connect_timeout: self.connect_timeout.unwrap_or(inherited.connect_timeout),
-            attempt_timeout: self.attempt_timeout.unwrap_or(inherited.attempt_timeout),
-            fetch_timeout: self.fetch_timeout.unwrap_or(inherited.fetch_timeout),
-            ..inherited.clone()
-        }
-    }
-
-    fn listing(&self, inherited: &listing::Config) -> listing::Config {
-        let (ttl, max_stale) = (self.ttl.unwrap_or(inherited.ttl), self.max_stale.unwrap_or(inherited.max_stale));
-        listing::Config { ttl, max_stale, ..*inherited }
     }
 }
 
@@ -322,13 +259,13 @@ mod tests {
         )
         .unwrap();
         let targets = config.targets();
-        let (upstream, listing) = &targets[&TargetName::from("prod-eu")];
+        let ResolvedTarget { upstream, ttl, max_stale } = &targets[&TargetName::from("prod-eu")];
         assert_eq!((upstream.region.as_deref(), upstream.external_id.as_deref()), (Some("eu-west-1"), Some("shared")));
         assert_eq!((upstream.attempt_timeout.as_secs(), upstream.fetch_timeout.as_secs()), (2, 30));
-        assert_eq!((listing.ttl, listing.max_stale), (Duration::from_mins(5), Duration::from_mins(5)));
-        let (upstream, listing) = &targets[&TargetName::from("prod-us")];
+        assert_eq!((*ttl, *max_stale), (Duration::from_mins(5), Duration::from_mins(5)));
+        let ResolvedTarget { upstream, ttl, .. } = &targets[&TargetName::from("prod-us")];
         assert_eq!((upstream.region.as_deref(), upstream.role_arn.as_deref()), (Some("us-east-1"), None));
-        assert_eq!(listing.ttl, Duration::from_mins(1));
+        assert_eq!(*ttl, Duration::from_mins(1));
         assert_eq!(config.default_target(), Some("prod-eu".into()));
     }
 

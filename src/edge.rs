@@ -10,7 +10,6 @@ mod layers;
 mod log_limiter;
 mod metrics;
 mod peer_timeout;
-mod reloadable;
 mod stage;
 mod transport;
 mod watched;
@@ -25,7 +24,6 @@ pub use self::{
         ObserveLayer, ProtocolLayer, RouteLayer,
     },
     metrics::Metrics,
-    reloadable::Reloadable,
     stage::{Stage, Stages},
     transport::{Address, Config, InvalidAddress, ListenError, Listener, TlsConfig},
     watched::FileError,

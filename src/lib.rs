@@ -20,16 +20,21 @@
 //! | `accept` | accepting connections, the same for every listener |
 //! | [`telemetry`] | logs and traces |
 //! | [`admin`] | what those who look after it ask: metrics, probes, how it is |
+//! | `clock` | the port for wall time |
+//! | [`setting`] | the rules that settings share |
 //! | [`config`] | the configuration file |
 //! | [`app`] | puts them together |
 //! | [`simulator`] | an SSM of our own, for trying and testing |
 //! | [`cli`] | the commands |
+
+#![cfg_attr(test, expect(clippy::disallowed_methods, reason = "tests spawn what they await, and make up times"))]
 
 mod accept;
 pub mod access;
 pub mod admin;
 pub mod app;
 pub mod cli;
+mod clock;
 pub mod config;
 pub mod display;
 pub mod edge;
@@ -40,6 +45,7 @@ pub mod pem;
 pub mod proto;
 mod reflection;
 pub mod service;
+pub mod setting;
 pub mod simulator;
 pub mod telemetry;
 pub mod upstream;

@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     cursor::InvalidCursor,
     listings::Listings,
-    metrics::{Counts, Durations, Metrics, Outcome},
+    metrics::{Counts, Metrics, Outcome},
     position::Taken,
     provenance::{Came, Provenance},
     reader::{Page, Reader, belongs_to},
@@ -42,6 +42,7 @@ pub use self::{
 };
 use crate::{
     model::{Records, TargetName},
+    setting::{InvalidSetting, bounded, positive, positive_bounded, require},
     upstream::UpstreamError,
 };
 
@@ -109,6 +110,43 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Checks every setting.
+    ///
+    /// # Errors
+    /// The first setting that no listing could be kept or read by.
+    pub fn check(&self) -> Result<(), InvalidSetting> {
+        let &Self {
+            ttl,
+            max_stale,
+            jitter_percent,
+            negative_ttl,
+            hold_off,
+            max_hold_off,
+            breaker_failures,
+            throttle_patience,
+            read_ahead: _,
+            stall_timeout,
+            max_bytes,
+            max_listing_bytes,
+            cursor_lifetime,
+            page_cap,
+        } = self;
+        require(jitter_percent <= 100, "jitter_percent", "must be at most 100")?;
+        positive("breaker_failures", breaker_failures)?;
+        positive("page_cap", page_cap)?;
+        positive("max_bytes", max_bytes)?;
+        let is_bounded = max_listing_bytes.is_none_or(|bytes| bytes <= max_bytes);
+        require(is_bounded, "max_listing_bytes", "must be at most listing.max_bytes")?;
+        bounded("ttl", ttl)?;
+        bounded("max_stale", max_stale)?;
+        bounded("negative_ttl", negative_ttl)?;
+        bounded("hold_off", hold_off)?;
+        bounded("max_hold_off", max_hold_off)?;
+        positive_bounded("stall_timeout", stall_timeout)?;
+        positive_bounded("cursor_lifetime", cursor_lifetime)?;
+        bounded("throttle_patience", throttle_patience)
+    }
+
     /// The time, a little longer or shorter at random.
     fn jittered(&self, time: Duration) -> Duration {
         let share = f64::from(self.jitter_percent.min(100)) / 100.0;

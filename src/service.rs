@@ -25,6 +25,7 @@ use crate::{
     grpc::{Body, Failure, RequestBody, message},
     listing::Listings,
     model::TargetName,
+    setting::{InvalidSetting, positive},
 };
 
 /// What requests and answers may be; the `[service]` table of the configuration file.
@@ -44,6 +45,17 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self { max_request_size: 1 << 20, max_filters: 100, compression: Vec::new(), compress_from: 4096 }
+    }
+}
+
+impl Config {
+    /// Checks every setting.
+    ///
+    /// # Errors
+    /// The first setting that every call would be refused by.
+    pub fn check(&self) -> Result<(), InvalidSetting> {
+        let Self { max_request_size, max_filters: _, compression: _, compress_from: _ } = self;
+        positive("max_request_size", *max_request_size)
     }
 }
 

@@ -19,6 +19,7 @@
 //! # }
 //! ```
 
+mod clock;
 mod config;
 mod faults;
 mod fleet;

@@ -20,10 +20,10 @@ use crate::{
     service::{Service, Serving},
 };
 
-/// The services whose health is reported; the empty name is the whole server.
+/// The services whose health is reported; the empty name stands for the whole server.
 const SERVICES: &[&str] = &["", SERVICE_NAME, TARGET_SERVICE_NAME];
 
-/// Every method of the gateway, without its layers.
+/// Dispatches a call to its method, without any layer.
 #[derive(Debug, Clone)]
 pub(super) struct Routes(Arc<Methods>);
 
@@ -35,7 +35,7 @@ struct Methods {
 }
 
 /// Returns the descriptors of every service, and of the details that errors carry.
-pub(super) fn descriptors() -> Result<DescriptorPool, DescriptorError> {
+fn descriptors() -> Result<DescriptorPool, DescriptorError> {
     proto::descriptors(&[
         proto::FILE_DESCRIPTOR_SET,
         tonic_types::pb::FILE_DESCRIPTOR_SET,

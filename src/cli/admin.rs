@@ -8,7 +8,7 @@ use http::{
 use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, task::JoinSet};
 
 use super::{client, error::CliError, terminal::harmless};
 
@@ -41,7 +41,7 @@ impl Admin {
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.failed(error))?;
         // An error of the connection also fails the request.
-        tokio::spawn(async { drop(connection.await) });
+        let _connection = JoinSet::from_iter([connection]);
         let mut request = Request::get(path).header(header::HOST, host);
         if let Some(file) = token_file {
             if !client::is_local(self.0.host()) {

@@ -3,6 +3,8 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
 };
 
+use tokio::task::JoinSet;
+
 use super::{
     client::Server,
     error::CliError,
@@ -52,7 +54,7 @@ impl Args {
         let signals = stop_signals()?;
         let app = App::build(config).await.map_err(CliError::naming("--port", "--admin-port"))?;
         let (addr, admin) = (app.addr().clone(), app.admin_addr());
-        let serving = tokio::spawn(app.serve(signals));
+        let mut serving = JoinSet::from_iter([app.serve(signals)]);
 
         let server = Server::at(&addr);
         let mut client = Client::new(server.connect().await?);
@@ -61,7 +63,7 @@ impl Args {
         drop(client);
         writeln!(io::stdout(), "\nServing until Ctrl-C.")?;
         // A panic in the server has already been logged.
-        let _stopped = serving.await;
+        let _stopped = serving.join_next().await;
         Ok(())
     }
 }

@@ -10,8 +10,8 @@ pub(super) fn line(text: &str, error: &Error) -> Option<usize> {
     Some(text.get(..start)?.matches('\n').count() + 1)
 }
 
-/// Returns what is wrong in the parser's words, without the value that is wrong: the file has secrets in it, and one that stands
-/// at the wrong key must not be logged. The parser's own display shows the whole line.
+/// Returns what is wrong in the parser's words, without the value that is wrong: the file has secrets in it, and one
+/// that stands at the wrong key must not be logged. The parser's own display shows the whole line.
 pub(super) fn reason(error: &Error) -> String {
     let message = error.message();
     let reason = match message.split_once(' ') {
@@ -22,7 +22,7 @@ pub(super) fn reason(error: &Error) -> String {
     reason.unwrap_or_else(|| without_quoted(message))
 }
 
-/// Of serde's ``unknown field `KEY`, expected one of `…`, `…` ``, and the same of a variant, which is a value.
+/// Rewrites serde's ``unknown field `KEY`, expected one of `…`, `…` ``, and the same about a variant, which is a value.
 fn unknown(rest: &str) -> Option<String> {
     let (what, rest) = rest.split_once(" `")?;
     let Some((given, expected)) = rest.rsplit_once("`, expected ") else { return Some(format!("unknown {what}")) };
@@ -34,7 +34,7 @@ fn unknown(rest: &str) -> Option<String> {
     Some(format!("unknown {what}{named}, expected {expected}{}", hint(given, expected)))
 }
 
-/// Of serde's `invalid type: string "VALUE", expected …`, and the same of a value.
+/// Rewrites serde's `invalid type: string "VALUE", expected …`, and the same about a value.
 fn invalid(rest: &str) -> Option<String> {
     let (what, rest) = rest.split_once(": ")?;
     let (given, expected) = rest.rsplit_once(", expected ")?;
@@ -42,7 +42,7 @@ fn invalid(rest: &str) -> Option<String> {
     Some(format!("invalid {what}: {kind}, expected {expected}"))
 }
 
-/// A message of our own types or of another crate, without what it quotes.
+/// Removes what a message of our own types or of another crate quotes.
 fn without_quoted(message: &str) -> String {
     match message.split_once('"').map(|(before, rest)| (before, rest.rsplit_once('"'))) {
         Some((before, Some((_, after)))) => format!("{before}…{after}"),
@@ -51,7 +51,7 @@ fn without_quoted(message: &str) -> String {
     }
 }
 
-/// The expected word that looks most like the given one.
+/// Returns a hint at the expected word that is most like the given one, if any is.
 fn hint(given: &str, expected: &str) -> String {
     let distance = |known: &&str| strsim::damerau_levenshtein(given, known);
     let nearest = expected.split('`').skip(1).step_by(2).min_by_key(distance);
@@ -71,8 +71,8 @@ mod tests {
     #[test]
     fn an_unknown_key_is_refused_with_the_known_one_that_looks_like_it() {
         let is_hinted = |text: &str, hint: &str| {
-            let told = of(text);
-            assert!(told.ends_with(hint) && told.contains("did you mean") != hint.is_empty(), "{told}");
+            let reason = of(text);
+            assert!(reason.ends_with(hint) && reason.contains("did you mean") != hint.is_empty(), "{reason}");
         };
         is_hinted("[targets.prod]\nregoin = 'eu-west-1'", " (did you mean region?)");
         is_hinted("[listing]\nmax-stale = '1m'", " (did you mean max_stale?)");
@@ -84,8 +84,8 @@ mod tests {
     #[test]
     fn an_unknown_key_is_refused_by_its_line_and_with_what_is_known() {
         let text = "[edge]\nlisten = \"127.0.0.1:0\"\nlissten = 1\n";
-        let told = of(text);
-        assert!(told.starts_with("unknown field `lissten`, expected one of `listen`, "), "{told}");
+        let reason = of(text);
+        assert!(reason.starts_with("unknown field `lissten`, expected one of `listen`, "), "{reason}");
         assert_eq!(line(text, &toml::from_str::<Config>(text).unwrap_err()), Some(3));
     }
 
@@ -117,8 +117,8 @@ mod tests {
             "= 's3cret'",
             "[upstream]\nexternal_id = 1\nexternal_id = 's3cret'",
         ] {
-            let told = of(text);
-            assert!(!told.contains("s3cr") && !told.contains("et,") && !told.is_empty(), "{text}: {told}");
+            let reason = of(text);
+            assert!(!reason.contains("s3cr") && !reason.contains("et,") && !reason.is_empty(), "{text}: {reason}");
         }
     }
 }

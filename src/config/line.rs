@@ -1,7 +1,7 @@
 use toml::de::{DeTable, DeValue};
 
-/// The line of a text, from 1, in which a setting stands: tables, places in lists and the setting, from the outside in. Where it
-/// is not written, the line of the innermost table that is.
+/// Returns the line, from 1, on which `text` has the setting of this key, or else the innermost of its tables. The key
+/// has tables, indices of lists and the setting, from the outside in.
 pub(super) fn of(text: &str, key: &[String]) -> Option<usize> {
     let document = DeTable::parse(text).ok()?;
     let mut at = None;

@@ -2,15 +2,15 @@ use toml::Value;
 
 use super::Config;
 
-/// The keys whose values are nobody's business. URLs have no secrets in them: those that could have are refused.
+/// The keys whose values are secret. URLs are not among them: one with a user or a query is refused.
 const SECRETS: [&str; 3] = ["external_id", "sha256", "token_sha256"];
 const HIDDEN: &str = "…";
 
 impl Config {
-    /// All of it in TOML, with what it inherits and its defaults, and without secrets.
+    /// Returns the configuration in TOML, with its defaults and without secrets.
     ///
     /// # Errors
-    /// A value that TOML cannot hold.
+    /// TOML cannot hold a value, such as an integer beyond 64 bits.
     pub fn redacted(&self) -> Result<String, toml::ser::Error> {
         let mut config = Value::try_from(self)?;
         redact(&mut config);

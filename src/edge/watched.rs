@@ -6,8 +6,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tokio::{fs, time};
-use tokio_util::task::AbortOnDropHandle;
+use tokio::{fs, task::JoinSet, time};
 use tracing::{error, info};
 
 use crate::display::{ErrorChain, FileName};
@@ -16,7 +15,8 @@ use crate::display::{ErrorChain, FileName};
 #[derive(Debug)]
 pub(super) struct Watched<T> {
     current: Arc<ArcSwap<T>>,
-    _watching: AbortOnDropHandle<()>,
+    /// Ends when it is dropped.
+    _watching: JoinSet<()>,
 }
 
 /// Why a file cannot be used.
@@ -81,7 +81,7 @@ impl<T: Send + Sync + 'static> Watched<T> {
                 }
             }
         };
-        Ok(Self { current, _watching: AbortOnDropHandle::new(tokio::spawn(watching)) })
+        Ok(Self { current, _watching: JoinSet::from_iter([watching]) })
     }
 
     /// Returns the value of the files that were loaded last.

@@ -4,61 +4,54 @@ use std::{
         Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
 };
 
+use prometheus::{Histogram, HistogramOpts, Registry};
 use tokio::time::Instant;
 
 use super::{Came, Provenance, ReadError, lock};
+use crate::model::TargetName;
 
-/// What came of a reader: of its first page, or of the error in its place.
+/// The outcome of a read: of its first page, or of the error in its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// The page was there, and fresh.
+    /// The page was in memory, and fresh.
     Hit,
-    /// It caused a fetch and waited for it.
+    /// The reader caused a fetch, and waited for the page.
     Miss,
-    /// It waited for a fetch that another had caused.
+    /// The reader waited for a fetch that another reader had caused.
     Coalesced,
-    /// The page was older than it asked for.
+    /// The page was older than the reader's `max_age`.
     Stale,
-    /// It was told at once the error that stands for an answer of upstream.
+    /// The reader got at once an error that stands for an answer of AWS.
     Refused,
-    /// It waited for a fetch that failed.
+    /// The reader waited for a fetch that failed.
     Failed,
 }
 
-/// How many readers came to what, each counted once.
+/// The number of reads by outcome, each reader counted once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts([u64; Outcome::ALL.len()]);
 
-/// The same, while it is counted.
+/// [`Counts`] that are still counted.
 #[derive(Debug, Default)]
 pub(super) struct Counter([AtomicU64; Outcome::ALL.len()]);
 
-/// What a target's walks and readers did so far, as they do it.
-#[derive(Debug, Default)]
+/// The counts of a target's reads, and the durations of its fetches.
+#[derive(Debug)]
 pub struct Metrics {
+    target: TargetName,
     pub(super) readers: Counter,
-    /// By what came of them; retries of one page are one fetch.
-    fetches: Mutex<BTreeMap<&'static str, Durations>>,
-    waits: Mutex<Durations>,
-}
-
-/// How long things took, counted by upper bounds.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Durations {
-    /// How many took longer than the bound before, and no longer than this one; the last, longer than all.
-    pub counts: [u64; Self::BOUNDS.len() + 1],
-    /// The time that they took together.
-    pub sum: Duration,
+    /// By outcome. Retries of one page are one fetch.
+    fetches: Mutex<BTreeMap<&'static str, Histogram>>,
+    waits: Histogram,
 }
 
 impl Outcome {
-    /// All there are.
+    /// All outcomes.
     pub const ALL: [Self; 6] = [Self::Hit, Self::Miss, Self::Coalesced, Self::Stale, Self::Refused, Self::Failed];
 
-    /// Its name in metrics and logs.
+    /// Returns the name of the outcome in metrics and logs.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -90,10 +83,11 @@ impl From<&ReadError> for Outcome {
 }
 
 impl Counts {
-    /// How many came to this.
+    /// Returns how many reads had this outcome.
     #[must_use]
+    #[expect(clippy::indexing_slicing, reason = "there is a count for each outcome")]
     pub fn of(&self, outcome: Outcome) -> u64 {
-        self.0.get(outcome as usize).copied().unwrap_or_default()
+        self.0[outcome as usize]
     }
 }
 
@@ -107,10 +101,9 @@ impl std::iter::Sum for Counts {
 }
 
 impl Counter {
+    #[expect(clippy::indexing_slicing, reason = "there is a counter for each outcome")]
     pub(super) fn add(&self, outcome: Outcome) {
-        if let Some(counter) = self.0.get(outcome as usize) {
-            counter.fetch_add(1, Relaxed);
-        }
+        self.0[outcome as usize].fetch_add(1, Relaxed);
     }
 
     pub(super) fn counts(&self) -> Counts {
@@ -118,64 +111,57 @@ impl Counter {
     }
 }
 
-impl Durations {
-    /// The bounds, in seconds.
-    pub const BOUNDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-
-    /// How many there were.
-    #[must_use]
-    pub fn count(&self) -> u64 {
-        self.counts.iter().sum()
-    }
-
-    fn add(&mut self, took: Duration) {
-        let bucket = Self::BOUNDS.partition_point(|bound| *bound < took.as_secs_f64());
-        if let Some(count) = self.counts.get_mut(bucket) {
-            *count += 1;
-        }
-        self.sum += took;
-    }
-}
-
 impl Metrics {
-    /// What its readers came to.
+    pub(super) fn new(target: &TargetName) -> Self {
+        let help = "How long fetches waited for their turn.";
+        Self {
+            target: target.clone(),
+            readers: Counter::default(),
+            fetches: Mutex::default(),
+            waits: histogram("ssm_gateway_upstream_wait_seconds", help, &[("target", target.as_str())]),
+        }
+    }
+
+    /// Returns how many readers came to each outcome.
     #[must_use]
     pub fn readers(&self) -> Counts {
         self.readers.counts()
     }
 
-    /// How long its fetches took, by what came of them: `answered`, or the [kind](crate::upstream::UpstreamError::kind) of failure.
+    /// Returns the durations of fetches by outcome: `answered`, or the
+    /// [kind](crate::upstream::UpstreamError::kind) of failure.
     #[must_use]
-    pub fn fetches(&self) -> BTreeMap<&'static str, Durations> {
+    pub fn fetches(&self) -> BTreeMap<&'static str, Histogram> {
         lock(&self.fetches).clone()
     }
 
-    /// How long they waited for their turn.
-    #[must_use]
-    pub fn waits(&self) -> Durations {
-        *lock(&self.waits)
+    /// Registers the durations of fetches, and of the waits before them.
+    ///
+    /// # Errors
+    /// A target of this name is registered already.
+    pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
+        for fetches in self.fetches().into_values() {
+            registry.register(Box::new(fetches))?;
+        }
+        registry.register(Box::new(self.waits.clone()))
     }
 
     pub(super) fn fetched(&self, outcome: &'static str, since: Instant) {
-        lock(&self.fetches).entry(outcome).or_default().add(since.elapsed());
+        let help = "How long fetches of pages took, retries included, by what came of them.";
+        let labels = [("target", self.target.as_str()), ("outcome", outcome)];
+        let new = || histogram("ssm_gateway_upstream_fetch_duration_seconds", help, &labels);
+        lock(&self.fetches).entry(outcome).or_insert_with(new).observe(since.elapsed().as_secs_f64());
     }
 
     pub(super) fn waited(&self, since: Instant) {
-        lock(&self.waits).add(since.elapsed());
+        self.waits.observe(since.elapsed().as_secs_f64());
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_duration_counts_up_to_its_bound_as_prometheus_has_it() {
-        let mut durations = Durations::default();
-        for millis in [0, 5, 6, 10_000, 10_001] {
-            durations.add(Duration::from_millis(millis));
-        }
-        assert_eq!(durations.counts, [2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1]);
-        assert_eq!((durations.count(), durations.sum), (5, Duration::from_millis(20_012)));
-    }
+/// Returns a histogram of seconds, with the buckets of Prometheus's client libraries.
+#[expect(clippy::expect_used, reason = "Prometheus refuses nothing but names, and the names are constants")]
+fn histogram(name: &str, help: &str, labels: &[(&str, &str)]) -> Histogram {
+    let options = HistogramOpts::new(name, help);
+    let options = labels.iter().fold(options, |options, (label, value)| options.const_label(*label, *value));
+    Histogram::with_opts(options).expect("the names of the metric and of its labels are valid")
 }

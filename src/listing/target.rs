@@ -87,13 +87,13 @@ impl Target {
     /// A target with what holds for callers who do not say how fresh an answer must be.
     pub fn new(name: TargetName, upstream: Arc<dyn Upstream>, ttl: Duration, max_stale: Duration) -> Self {
         Self {
+            metrics: Metrics::new(&name),
             name,
             upstream,
             ttl,
             max_stale,
             hold_off: HoldOff::default(),
             held: Notify::new(),
-            metrics: Metrics::default(),
             seen: Mutex::default(),
         }
     }

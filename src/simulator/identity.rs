@@ -9,7 +9,7 @@ use std::{
 use axum::http::HeaderMap;
 use serde::Serialize;
 
-use super::operation::Refusal;
+use super::{clock::now, operation::Refusal};
 
 /// The account of all credentials that are not a session's.
 const HOME: &str = "123456789012";
@@ -62,7 +62,7 @@ impl Sessions {
             access_key_id: format!("{SESSION_PREFIX}{}", letters(16).to_ascii_uppercase()),
             secret_access_key: letters(40),
             token: letters(200),
-            expires: SystemTime::now() + lifetime,
+            expires: now() + lifetime,
             account: account.to_owned(),
         };
         self.0.insert(session.access_key_id.clone(), session.clone());
@@ -89,7 +89,7 @@ impl Sessions {
             None => {
                 Err(refused("UnrecognizedClientException", "The security token included in the request is invalid."))
             }
-            Some(session) if session.expires <= SystemTime::now() => {
+            Some(session) if session.expires <= now() => {
                 Err(refused("ExpiredTokenException", "The security token included in the request is expired"))
             }
             Some(session) => Ok(Scope::new(&session.account, region)),

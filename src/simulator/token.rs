@@ -1,10 +1,12 @@
 //! The simulator's NextToken: as large, opaque and short-lived as AWS's, and with the characters `+`, `/` and `=`.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+
+use super::clock::now;
 
 /// The size before base64: AWS's tokens are about 1.2 KB of base64.
 const PADDED: usize = 900;
@@ -51,7 +53,7 @@ impl Token {
 }
 
 fn now_millis() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 

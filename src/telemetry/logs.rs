@@ -14,7 +14,10 @@ use tracing_subscriber::{
 };
 
 use super::batched::{Batched, LogGuard};
-use crate::display::Shown;
+use crate::{
+    display::Shown,
+    setting::{InvalidSetting, positive_bounded},
+};
 
 /// The settings of the log; the `[log]` table of the configuration file.
 ///
@@ -72,12 +75,14 @@ pub enum LogError {
 }
 
 impl Config {
-    /// Checks the filter.
+    /// Checks every setting.
     ///
     /// # Errors
-    /// [`LogError::Filter`] or [`LogError::Level`], if the filter is invalid.
-    pub fn check(&self) -> Result<(), LogError> {
-        self.filter().map(drop)
+    /// The filter is invalid, or a duration out of range.
+    pub fn check(&self) -> Result<(), InvalidSetting> {
+        let Self { format: _, filter: _, slow_call } = self;
+        self.filter().map_err(|error| InvalidSetting::new("filter", format!("is wrong: {error}")))?;
+        positive_bounded("slow_call", *slow_call)
     }
 
     fn filter(&self) -> Result<EnvFilter, LogError> {

@@ -1,5 +1,6 @@
 use std::{env, time::Duration};
 
+use http::Uri;
 use opentelemetry::{
     Context, KeyValue, global,
     trace::{Link, SpanKind, TraceId},
@@ -12,6 +13,8 @@ use opentelemetry_sdk::{
 use serde::{Deserialize, Serialize};
 use tonic::transport::{ClientTlsConfig, Endpoint};
 use tracing::warn;
+
+use crate::setting::{InvalidSetting, require};
 
 /// The longest wait for the remaining spans at the end.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -50,6 +53,19 @@ pub enum TraceError {
 pub struct Traces(SdkTracerProvider);
 
 impl Config {
+    /// Checks every setting.
+    ///
+    /// # Errors
+    /// The endpoint is not a URL, or the ratio not a share.
+    pub fn check(&self) -> Result<(), InvalidSetting> {
+        let Self { endpoint, ratio } = self;
+        let is_receiver = |url: Uri| matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some();
+        let is_url = |url: &String| !url.contains(['@', '?']) && url.parse().is_ok_and(is_receiver);
+        let rule = "must be the URL of an OTLP receiver, without user and query, such as http://127.0.0.1:4317";
+        require(endpoint.as_ref().is_none_or(is_url), "endpoint", rule)?;
+        require((0.0..=1.0).contains(ratio), "ratio", "must be from 0 to 1")
+    }
+
     /// Returns whether tracing is on.
     #[must_use]
     pub fn is_on(&self) -> bool {

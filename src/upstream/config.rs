@@ -6,7 +6,10 @@ use http::Uri;
 use serde::{Deserialize, Serialize};
 
 use super::{environment::AwsFilesError, http::CaBundleError};
-use crate::display::Shown;
+use crate::{
+    display::Shown,
+    setting::{InvalidSetting, bounded, positive, positive_bounded},
+};
 
 /// How a target's SSM is reached; the `[upstream]` table of the configuration file says it for all targets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -163,11 +166,41 @@ impl BuildError {
 }
 
 impl Config {
-    /// Checks what is written, as far as that is possible without asking anyone.
+    /// Checks every setting, as far as that is possible without asking AWS.
     ///
     /// # Errors
-    /// [`BuildError`], for the first setting that cannot be meant.
-    pub fn check(&self) -> Result<(), BuildError> {
+    /// The first setting that no page could be fetched by.
+    pub fn check(&self) -> Result<(), InvalidSetting> {
+        let &Self {
+            region: _,
+            endpoint_url: _,
+            sts_endpoint_url: _,
+            profile: _,
+            role_arn: _,
+            external_id: _,
+            session_name: _,
+            ca_bundle: _,
+            requests_per_second: _,
+            connect_timeout,
+            attempt_timeout,
+            fetch_timeout,
+            longest_line,
+            retries: _,
+            retry_backoff,
+            max_answer_size,
+            simulated_credentials: _,
+        } = self;
+        positive("longest_line", longest_line)?;
+        positive("max_answer_size", max_answer_size)?;
+        self.check_requests().map_err(|error| InvalidSetting::new(error.key(), format!("is wrong: {error}")))?;
+        positive_bounded("connect_timeout", connect_timeout)?;
+        positive_bounded("attempt_timeout", attempt_timeout)?;
+        positive_bounded("fetch_timeout", fetch_timeout)?;
+        bounded("retry_backoff", retry_backoff)
+    }
+
+    /// Checks the settings that say what AWS is asked, as whom, and how often.
+    pub(super) fn check_requests(&self) -> Result<(), BuildError> {
         for (key, text) in [
             ("region", &self.region),
             ("endpoint_url", &self.endpoint_url),
@@ -274,7 +307,7 @@ mod tests {
 
     #[test]
     fn what_sts_refuses_is_refused_before() {
-        let key = |config: Config| config.check().err().map(|error| error.key());
+        let key = |config: Config| config.check_requests().err().map(|error| error.key());
         let with = |name: &str| Config { session_name: Some(name.to_owned()), ..Config::default() };
         assert_eq!(key(with("team@gateway")), None);
         for wrong in ["a", "two words", &"a".repeat(65), "ü-gateway", "a:b"] {
@@ -299,7 +332,7 @@ mod tests {
             ("external_id", Config { external_id: empty(), ..Config::default() }),
             ("session_name", Config { session_name: empty(), ..Config::default() }),
         ] {
-            let error = config.check().unwrap_err();
+            let error = config.check_requests().unwrap_err();
             assert_eq!((error.key(), matches!(error, BuildError::Empty(_))), (key, true));
         }
     }

@@ -34,7 +34,10 @@ use super::{
     provide::{self, absent},
     source::{Role, Source, WebIdentity},
 };
-use crate::display::{ErrorChain, FileName};
+use crate::{
+    clock,
+    display::{ErrorChain, FileName},
+};
 
 /// How often STS is asked at most, a second, with the credentials of one source; throttling slows it down.
 const STS_RATE: f64 = 10.0;
@@ -117,7 +120,7 @@ impl Credentials {
     /// # Errors
     /// Why there are none. What was tried again is not worth another try at once.
     pub(super) fn get(self: &Arc<Self>) -> BoxFuture<'static, Outcome> {
-        let now = SystemTime::now();
+        let now = clock::wall();
         let mut state = self.state();
         let current = state.current.as_ref().filter(|current| current.is_good(now));
         let good = current.map(|current| current.credentials.clone());
@@ -136,6 +139,7 @@ impl Credentials {
 
     fn start(self: &Arc<Self>) -> Shared<BoxFuture<'static, Outcome>> {
         let this = Arc::clone(self);
+        #[expect(clippy::disallowed_methods, reason = "it ends by its time-outs, and outlives whoever asked first")]
         let task = tokio::spawn(async move {
             let outcome = this.obtain().await;
             this.settle(&outcome);
@@ -147,7 +151,7 @@ impl Credentials {
     }
 
     fn settle(&self, outcome: &Outcome) {
-        let (now, mut state) = (SystemTime::now(), self.state());
+        let (now, mut state) = (clock::wall(), self.state());
         state.obtaining = None;
         match outcome {
             Ok(credentials) => {

@@ -14,7 +14,7 @@ use aws_sdk_ssm::{
 use tracing::warn;
 
 use super::http::{AnswerTooLarge, InvalidCertificate};
-use crate::{display::ErrorChain, model::TargetName};
+use crate::{clock, display::ErrorChain, model::TargetName};
 
 /// Longer advice than this would leave a target dead by one header.
 pub const MAX_ADVICE: Duration = Duration::from_hours(1);
@@ -322,7 +322,7 @@ impl AwsError {
 /// By how much the clock that an answer was written by differs from ours, if that is much.
 fn skew(answer: &HttpResponse) -> Option<Duration> {
     let date = DateTime::from_str(answer.headers().get("date")?, DateTimeFormat::HttpDate).ok()?;
-    let (theirs, ours) = (SystemTime::try_from(date).ok()?, SystemTime::now());
+    let (theirs, ours) = (SystemTime::try_from(date).ok()?, clock::wall());
     let skew = theirs.duration_since(ours).unwrap_or_else(|earlier| earlier.duration());
     Some(Duration::from_secs(skew.as_secs())).filter(|skew| *skew >= LEAST_SKEW)
 }

@@ -55,7 +55,7 @@ impl Config {
     /// # Errors
     /// [`BuildError`], if the configuration or AWS's own variables and files cannot be used.
     pub async fn build(self, target: TargetName, cache: &CredentialsCache) -> Result<Ssm, BuildError> {
-        self.check()?;
+        self.check_requests()?;
         let environment = Environment::load(self.profile.as_deref()).await?;
         let settings = Settings::new(&self, &environment).await?;
         let (source, mut roles) = if self.simulated_credentials {

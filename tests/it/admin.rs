@@ -73,19 +73,19 @@ async fn metrics_add_up_to_what_was_called() {
     let stream = DESCRIBE.replace("Describe", "Stream");
     assert_eq!((calls(DESCRIBE, "OK"), calls(&stream, "OK")), (20.0, 1.0));
     assert_eq!((calls(DESCRIBE, "INVALID_ARGUMENT"), calls(DESCRIBE, "RESOURCE_EXHAUSTED")), (1.0, 2.0));
-    let reads = |outcome: &str| of(&format!("ssm_gateway_reads_total{{target=\"default\",outcome=\"{outcome}\"}}"));
+    let reads = |outcome: &str| of(&format!("ssm_gateway_reads_total{{outcome=\"{outcome}\",target=\"default\"}}"));
     assert_eq!(reads("hit") + reads("coalesced") + reads("miss"), 21.0);
     assert_eq!((reads("failed"), reads("refused"), reads("stale")), (1.0, 1.0, 0.0));
     let fetches = |outcome: &str| {
-        of(&format!("ssm_gateway_upstream_fetch_duration_seconds_count{{target=\"default\",outcome=\"{outcome}\"}}"))
+        of(&format!("ssm_gateway_upstream_fetch_duration_seconds_count{{outcome=\"{outcome}\",target=\"default\"}}"))
     };
     assert_eq!((fetches("answered"), fetches("throttled")), (3.0, 1.0));
     assert_eq!(of("ssm_gateway_upstream_wait_seconds_count{target=\"default\"}"), 4.0);
-    assert_eq!(of("ssm_gateway_target_state{target=\"default\",state=\"throttled\"}"), 1.0);
+    assert_eq!(of("ssm_gateway_target_state{state=\"throttled\",target=\"default\"}"), 1.0);
     assert!(
         of("ssm_gateway_upstream_rate{target=\"default\"}") < of("ssm_gateway_upstream_max_rate{target=\"default\"}")
     );
-    assert_eq!(of("ssm_gateway_listings{target=\"default\",state=\"complete\"}"), 1.0);
+    assert_eq!(of("ssm_gateway_listings{state=\"complete\",target=\"default\"}"), 1.0);
     assert_eq!((of("ssm_gateway_connections"), of("ssm_gateway_connections_accepted_total")), (1.0, 1.0));
     assert_eq!(of(&format!("ssm_gateway_active_calls{{rpc_method=\"{DESCRIBE}\"}}")), 0.0);
     assert!(of("ssm_gateway_listing_bytes") > 10_000.0 && of("process_resident_memory_bytes") > 1e6);

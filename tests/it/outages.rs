@@ -7,9 +7,9 @@ use std::{
 };
 
 use futures_util::future::join_all;
+use prometheus::Histogram;
 use ssm_gateway::{
     config::{Config, Target},
-    listing::Durations,
     proto::{DescribeInstanceInformationRequest, ReadOptions},
     simulator::{self, Failure, FailureKind},
 };
@@ -218,7 +218,7 @@ async fn cost_of_a_storm(callers: usize) -> (u64, u64) {
     assert!(join_all(walks).await.iter().all(|nodes| *nodes == 400));
     let fetches = gateway.listings.targets().next().unwrap().metrics().fetches();
     let [answered, throttled] =
-        ["answered", "throttled"].map(|outcome| fetches.get(outcome).map_or(0, Durations::count));
+        ["answered", "throttled"].map(|outcome| fetches.get(outcome).map_or(0, Histogram::get_sample_count));
     assert_eq!(answered + throttled, simulator.stats().calls);
     (answered, throttled)
 }

@@ -198,7 +198,11 @@ pub(crate) fn forget(config: &mut Config) {
 
 /// How many pages its targets were asked for; retries of one page are one.
 pub(crate) fn fetches(listings: &Listings) -> u64 {
-    listings.targets().flat_map(|target| target.metrics().fetches()).map(|(_, fetches)| fetches.count()).sum()
+    listings
+        .targets()
+        .flat_map(|target| target.metrics().fetches())
+        .map(|(_, fetches)| fetches.get_sample_count())
+        .sum()
 }
 
 /// Every call fails so.

@@ -1,5 +1,9 @@
 use super::*;
 
+fn check(config: &Config) -> Result<(), InvalidSetting> {
+    config.check_settings()
+}
+
 fn refused(text: &str) -> Option<String> {
     check(&toml::from_str(text).unwrap()).err().map(|wrong| wrong.key.join("."))
 }

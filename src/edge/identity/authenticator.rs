@@ -1,4 +1,4 @@
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 use serde::{Deserialize, Serialize};
@@ -7,10 +7,12 @@ use tracing::debug;
 use super::jwt::{self, Jwt};
 use crate::{
     access::{Principal, TokenHash},
+    clock,
     edge::{
         credential::{Credential, InvalidCredential},
         watched::FileError,
     },
+    setting::{InvalidSetting, require},
 };
 
 /// How callers can prove who they are, beside client certificates; the `[auth]` table of the configuration file.
@@ -47,6 +49,19 @@ pub struct Authenticator {
 }
 
 impl Config {
+    /// Checks every setting by itself. Whether anonymous callers and plaintext tokens are safe depends on the address, too.
+    ///
+    /// # Errors
+    /// The first setting that names no caller, or that names several by one token.
+    pub fn check(&self) -> Result<(), InvalidSetting> {
+        let Self { allow_anonymous: _, allow_plaintext_tokens: _, tokens, jwt } = self;
+        for (index, token) in tokens.iter().enumerate() {
+            let others = tokens.iter().skip(index + 1);
+            token.check(others).map_err(|invalid| invalid.within(&["tokens", &index.to_string()]))?;
+        }
+        jwt.as_ref().map_or(Ok(()), |jwt| jwt.check().map_err(|invalid| invalid.within(&["jwt"])))
+    }
+
     /// Returns whether callers can prove who they are by a bearer token.
     #[must_use]
     pub fn has_tokens(&self) -> bool {
@@ -67,6 +82,14 @@ impl Config {
         };
         let tokens = self.tokens.into_iter().map(|token| (token.sha256, Principal::token(&token.name))).collect();
         Ok(Authenticator { tokens, jwt, admits_anonymous })
+    }
+}
+
+impl Token {
+    fn check<'a>(&self, mut others: impl Iterator<Item = &'a Self>) -> Result<(), InvalidSetting> {
+        let Self { name, sha256 } = self;
+        require(others.all(|other| other.sha256 != *sha256), "sha256", "is that of another token, too")?;
+        require(name.bytes().all(|byte| byte.is_ascii_graphic()), "name", "must be visible ASCII")
     }
 }
 
@@ -93,7 +116,7 @@ impl Authenticator {
             }
             (Some(_), Some(_)) => Err(InvalidCredential::Unknown("the call has several `authorization` headers")),
         };
-        let has_expired = |credential: &Credential| credential.expires.is_some_and(|at| at <= SystemTime::now());
+        let has_expired = |credential: &Credential| credential.expires.is_some_and(|at| at <= clock::wall());
         let credential = match credential {
             Ok(credential) if has_expired(&credential) => Err(InvalidCredential::Expired),
             credential => credential,
@@ -175,9 +198,9 @@ mod tests {
     async fn a_certificate_proves_a_caller_until_it_expires_and_a_token_counts_for_more() {
         let known = authenticator(false, &["ci"]).await;
         let expires = |expires| Credential { principal: Principal::dns("orders.internal"), expires: Some(expires) };
-        let good = expires(SystemTime::now() + Duration::from_mins(1));
+        let good = expires(clock::wall() + Duration::from_mins(1));
         assert_eq!(principal(&known, &[], Some(&good)).unwrap(), "dns:orders.internal");
         assert_eq!(principal(&known, &["Bearer ci-secret"], Some(&good)).unwrap(), "token:ci");
-        assert_eq!(principal(&known, &[], Some(&expires(SystemTime::now()))), Err(InvalidCredential::Expired));
+        assert_eq!(principal(&known, &[], Some(&expires(clock::wall()))), Err(InvalidCredential::Expired));
     }
 }

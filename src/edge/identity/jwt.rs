@@ -14,10 +14,12 @@ use serde_json::{Map, Value};
 use super::jwks::{self, Key};
 use crate::{
     access::Principal,
+    clock,
     edge::{
         credential::{Credential, InvalidCredential},
         watched::{FileError, Watched},
     },
+    setting::{InvalidSetting, NOT_EMPTY, bounded, require},
 };
 
 /// The longest subject that names a caller.
@@ -86,6 +88,17 @@ struct Keys {
 }
 
 impl Config {
+    /// Checks every setting. The file is read by [`Config::load`].
+    ///
+    /// # Errors
+    /// The first setting that no token could meet, or that a clock cannot take.
+    pub(super) fn check(&self) -> Result<(), InvalidSetting> {
+        let Self { jwks: _, issuer: _, audiences, algorithms, clock_skew } = self;
+        require(!audiences.is_empty(), "audiences", NOT_EMPTY)?;
+        require(!algorithms.is_empty(), "algorithms", NOT_EMPTY)?;
+        bounded("clock_skew", *clock_skew)
+    }
+
     /// Loads the keys, and again whenever their file has changed, for which it looks `every` so often.
     ///
     /// # Errors
@@ -142,7 +155,7 @@ impl Jwt {
             Some(seconds) => seconds.as_f64().map(Some).ok_or(InvalidCredential::Unknown("a time of it is no number")),
             None => Ok(None),
         };
-        let (now, not_before) = (SystemTime::now(), seconds("nbf")?.map(time));
+        let (now, not_before) = (clock::wall(), seconds("nbf")?.map(time));
         let is_begun = |begin: Option<SystemTime>| begin.is_some_and(|begin| begin <= now + self.clock_skew);
         require(not_before.is_none_or(is_begun), "its `nbf` is not reached yet")?;
         let expires = seconds("exp")?.ok_or(InvalidCredential::Unknown("it has no `exp`"))?;

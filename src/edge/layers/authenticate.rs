@@ -1,7 +1,6 @@
 use std::{
     sync::Arc,
     task::{Context, Poll},
-    time::SystemTime,
 };
 
 use futures_util::future::{Either, Ready, ready};
@@ -10,6 +9,7 @@ use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use crate::{
+    clock,
     edge::{
         credential::{Credential, Expiry},
         identity::Authenticator,
@@ -63,7 +63,7 @@ where
                     notes.note(|noted| noted.principal = Some(principal.clone()));
                 }
                 request.extensions_mut().insert(principal);
-                let left = expires.map(|expires| expires.duration_since(SystemTime::now()).unwrap_or_default());
+                let left = expires.map(|expires| expires.duration_since(clock::wall()).unwrap_or_default());
                 if let Some(at) = left.and_then(|left| Instant::now().checked_add(left)) {
                     request.extensions_mut().insert(Expiry(at));
                 }

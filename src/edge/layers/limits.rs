@@ -29,6 +29,7 @@ use tower::{Layer, Service};
 use crate::{
     access::Principal,
     grpc::{Failure, Reason, Route},
+    setting::{InvalidSetting, positive, positive_bounded},
 };
 
 /// When callers may retry a call that was refused because of the load.
@@ -124,6 +125,17 @@ enum Counted {
 }
 
 impl Config {
+    /// Checks every setting.
+    ///
+    /// # Errors
+    /// The first setting that every call would be refused by.
+    pub fn check(&self) -> Result<(), InvalidSetting> {
+        let &Self { max_calls, max_calls_per_principal, calls_per_second: _, burst: _, max_call_time } = self;
+        positive("max_calls", max_calls)?;
+        positive("max_calls_per_principal", max_calls_per_principal)?;
+        positive_bounded("max_call_time", max_call_time)
+    }
+
     /// Returns whether calls that count under these limits can count under the other limits, too.
     #[must_use]
     pub fn counts_as(&self, other: &Self) -> bool {

@@ -6,6 +6,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{address::Address, tls::Config as TlsConfig};
+use crate::setting::{InvalidSetting, bounded, positive, positive_bounded, require};
+
+/// The fewest bytes of headers that every call of gRPC fits into.
+const LEAST_HEADERS: u32 = 1024;
 
 /// The settings of connections; the `[edge]` table of the configuration file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,5 +74,42 @@ impl Default for Config {
             drain_timeout: Duration::from_secs(10),
             reload_interval: Duration::from_secs(5),
         }
+    }
+}
+
+impl Config {
+    /// Checks every setting by itself. Who may call at the address is for `[auth]` and the policy to say, too.
+    ///
+    /// # Errors
+    /// The first setting that every connection or call would fail by.
+    pub fn check(&self) -> Result<(), InvalidSetting> {
+        let &Self {
+            listen: _,
+            tls: _,
+            max_connections,
+            handshake_timeout,
+            request_timeout,
+            max_concurrent_streams,
+            max_header_list_size,
+            keepalive_interval,
+            keepalive_timeout,
+            max_connection_age,
+            max_connection_age_grace,
+            drain_delay,
+            drain_timeout,
+            reload_interval,
+        } = self;
+        require(max_concurrent_streams >= 2, "max_concurrent_streams", "must be at least 2")?;
+        require(max_header_list_size >= LEAST_HEADERS, "max_header_list_size", "must be at least 1024")?;
+        positive("max_connections", max_connections)?;
+        positive_bounded("handshake_timeout", handshake_timeout)?;
+        positive_bounded("request_timeout", request_timeout)?;
+        positive_bounded("keepalive_interval", keepalive_interval)?;
+        positive_bounded("keepalive_timeout", keepalive_timeout)?;
+        positive_bounded("max_connection_age", max_connection_age)?;
+        bounded("max_connection_age_grace", max_connection_age_grace)?;
+        bounded("drain_delay", drain_delay)?;
+        bounded("drain_timeout", drain_timeout)?;
+        positive_bounded("reload_interval", reload_interval)
     }
 }

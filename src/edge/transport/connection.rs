@@ -1,11 +1,4 @@
-use std::{
-    convert::Infallible,
-    error::Error as _,
-    fmt::Display,
-    pin::Pin,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{convert::Infallible, error::Error as _, fmt::Display, pin::Pin, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use http_body::Body;
@@ -33,6 +26,7 @@ use super::{
     tls::Tls,
 };
 use crate::{
+    clock,
     display::ErrorChain,
     edge::{
         credential::Credential,
@@ -155,7 +149,7 @@ where
     fn age(&self, peer: Option<&Credential>) -> Duration {
         let age = self.config.max_connection_age.mul_f64(1.0 + AGE_JITTER * (2.0 * fastrand::f64() - 1.0));
         let expires = peer.and_then(|peer| peer.expires);
-        let left = expires.map(|expires| expires.duration_since(SystemTime::now()).unwrap_or_default());
+        let left = expires.map(|expires| expires.duration_since(clock::wall()).unwrap_or_default());
         left.map_or(age, |left| left.min(age))
     }
 

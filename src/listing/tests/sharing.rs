@@ -19,7 +19,9 @@ async fn a_thousand_readers_share_one_walk() {
     let readers = listings.readers();
     assert_eq!([Outcome::Miss, Outcome::Coalesced, Outcome::Hit].map(|outcome| readers.of(outcome)), [1, 999, 0]);
     let fetches = listings.target(&TargetName::default_target()).unwrap().metrics().fetches();
-    assert_eq!((fetches["answered"].count(), fetches["answered"].sum), (5, 5 * LATENCY));
+    let answered = &fetches["answered"];
+    assert_eq!(answered.get_sample_count(), 5);
+    assert!((answered.get_sample_sum() - (5 * LATENCY).as_secs_f64()).abs() < 1e-9);
 }
 
 #[tokio::test(start_paused = true)]
