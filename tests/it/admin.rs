@@ -16,6 +16,7 @@ use tonic::Request;
 use crate::{
     http::{get, get_with, metrics, status},
     proofs::{Folder, Secured, allow, sha256, token, with_token},
+    status::patient,
     support::{Gateway, config, failing, filter, filtered, forget, simulated, simulated_with, simulator_of, within},
 };
 
@@ -110,7 +111,7 @@ async fn a_failure_for_a_reason_of_the_gateways_own_is_counted_by_it() {
     gateway.describe(large).await.unwrap_err();
     simulator.set_faults(failing(FailureKind::Hang));
     for request in [malformed, late] {
-        within(gateway.client.clone().describe_instance_information(request)).await.unwrap_err();
+        within(patient(gateway.addr).describe_instance_information(request)).await.unwrap_err();
     }
     simulator.set_faults(failing(FailureKind::Reset));
     gateway.describe(filtered(vec![filter("PingStatus", &["Online"])])).await.unwrap_err();

@@ -113,6 +113,21 @@ fn the_reference_names_every_flag_and_variable() {
 }
 
 #[test]
+fn the_modules_that_the_documents_name_for_the_log_exist() {
+    let mut count = 0;
+    for document in ["CONFIGURATION.md", "OPERATIONS.md"] {
+        let text = fs::read_to_string(root().join(document)).unwrap();
+        for rest in text.split("ssm_gateway::").skip(1) {
+            let end = rest.find(|letter: char| !letter.is_alphanumeric() && !"_:".contains(letter)).unwrap();
+            let module = root().join("src").join(rest[..end].replace("::", "/")).with_extension("rs");
+            assert!(module.is_file(), "{document} names {}", module.display());
+            count += 1;
+        }
+    }
+    assert_eq!(count, 4);
+}
+
+#[test]
 fn the_readmes_examples_are_configurations() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
     let mut count = 0;
