@@ -1,10 +1,11 @@
 use http::Response;
 
 use super::{
-    Serving,
     answer::Answer,
     call_context::CallContext,
-    provenance, status,
+    provenance,
+    serving::Serving,
+    status,
     validate::{self, Constraints},
 };
 use crate::{
