@@ -1,5 +1,6 @@
 //! SSM as one target sees it: the port that listings ask, and the adapter that asks AWS.
 
+mod build_error;
 mod client;
 mod config;
 mod convert;
@@ -19,9 +20,9 @@ use std::fmt::Debug;
 use futures_util::future::BoxFuture;
 
 pub use self::{
-    config::{BuildError, Config},
+    build_error::{AwsFilesError, BuildError},
+    config::Config,
     credentials::CredentialsCache,
-    environment::AwsFilesError,
     error::{AwsError, Cause, MAX_ADVICE, UpstreamError},
     http::CaBundleError,
     ssm::Ssm,

@@ -10,7 +10,8 @@ use aws_config::{
 use aws_credential_types::provider::SharedCredentialsProvider;
 
 use super::{
-    config::{BuildError, Config, is_region},
+    build_error::BuildError,
+    config::{Config, is_region},
     environment::Environment,
     http::{CaBundle, Http},
 };

@@ -6,26 +6,16 @@ use aws_config::profile::{Profile, ProfileFileLoadError, ProfileSet};
 use aws_runtime::env_config::{file::EnvConfigFiles, property::PropertiesKey};
 use aws_types::os_shim_internal::{Env, Fs};
 
-use super::config::{BuildError, is_endpoint};
+use super::{
+    build_error::{AwsFilesError, BuildError},
+    config::is_endpoint,
+};
 
 /// AWS's variables and shared files, read once for a target. A variable that is empty is unset, as with AWS's CLI; the SDK
 /// takes it for said, and panics at an empty endpoint.
 pub(super) struct Environment {
     variables: HashMap<String, String>,
     profiles: ProfileSet,
-}
-
-/// Why AWS's shared files cannot be used. The parser's own words are left out, since they may repeat a line with a secret.
-#[derive(Debug, thiserror::Error)]
-pub enum AwsFilesError {
-    /// A file is there and cannot be read.
-    #[error("AWS's shared files (~/.aws/config and ~/.aws/credentials) cannot be read: check their permissions")]
-    Read,
-    /// A file is not of AWS's form.
-    #[error(
-        "AWS's shared files (~/.aws/config and ~/.aws/credentials) cannot be parsed: `aws configure list` names the line"
-    )]
-    Parse,
 }
 
 /// Shows no variable and no profile: both hold secrets.

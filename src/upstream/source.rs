@@ -4,7 +4,7 @@ use std::{collections::HashSet, fmt};
 
 use aws_config::profile::Profile;
 
-use super::{config::BuildError, environment::Environment};
+use super::{build_error::BuildError, environment::Environment};
 
 /// The one place that credentials are taken from, before any role is assumed with them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
