@@ -35,7 +35,7 @@ pub(super) fn stack(
     ServiceBuilder::new()
         // Outermost: a request that is no gRPC call must not be observed as one.
         .layer(ProtocolLayer)
-        // Outside every layer that treats some methods differently: the metrics of `ObserveLayer` are the first.
+        // Outside every layer that treats some methods differently.
         .layer(RouteLayer)
         // Outside every layer that can fail a call: a failure keeps its type until here, where it is counted, logged and
         // written to the caller.

@@ -156,6 +156,7 @@ fn bearer(header: &HeaderValue) -> Result<&str, &'static str> {
 
 #[cfg(test)]
 mod tests {
+
     use super::*;
 
     async fn authenticator(allow_anonymous: bool, names: &[&str]) -> Authenticator {
