@@ -49,7 +49,8 @@ pub struct Authenticator {
 }
 
 impl Config {
-    /// Checks every setting by itself. Whether anonymous callers and plaintext tokens are safe depends on the address, too.
+    /// Checks every setting by itself. Whether anonymous callers and plaintext tokens are safe depends on the address,
+    /// too.
     ///
     /// # Errors
     /// The first setting that names no caller, or that names several by one token.

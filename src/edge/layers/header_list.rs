@@ -9,8 +9,8 @@ use crate::grpc::{Failure, Reason};
 /// How many bytes each field counts beside its name and value (RFC 9113, section 6.5.2).
 const FIELD: usize = 32;
 
-/// Refuses calls whose headers are larger than so many bytes. The limit of HTTP/2 itself is larger: beyond it there is no
-/// gRPC status, only status 431.
+/// Refuses calls whose headers are larger than so many bytes. The limit of HTTP/2 itself is larger: beyond it there is
+/// no gRPC status, only status 431.
 #[derive(Debug, Clone, Copy)]
 pub struct HeaderListLayer(pub u32);
 

@@ -13,8 +13,8 @@ use tower::{Layer, Service};
 
 use crate::grpc::{Failure, Reason};
 
-/// Turns a panic in a call into INTERNAL, streams included, where hyper would reset the call. The panic itself is logged by
-/// the panic hook of the process.
+/// Turns a panic in a call into INTERNAL, streams included, where hyper would reset the call. The panic itself is
+/// logged by the panic hook of the process.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CatchPanicLayer;
 

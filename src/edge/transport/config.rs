@@ -44,11 +44,12 @@ pub struct Config {
     /// How long the calls in flight of such a connection may last after that.
     #[serde(with = "humantime_serde")]
     pub max_connection_age_grace: Duration,
-    /// How long, after a signal to stop, connections and calls are accepted while health reports that the gateway is not
-    /// serving.
+    /// How long, after a signal to stop, connections and calls are accepted while health reports that the gateway is
+    /// not serving.
     #[serde(with = "humantime_serde")]
     pub drain_delay: Duration,
-    /// How long calls in flight may last after that. When three quarters of it have passed, they are ended with a status.
+    /// How long calls in flight may last after that. When three quarters of it have passed, they are ended with a
+    /// status.
     #[serde(with = "humantime_serde")]
     pub drain_timeout: Duration,
     /// How often the gateway checks whether the files of certificates and keys have changed.
