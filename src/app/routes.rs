@@ -35,7 +35,7 @@ struct Methods {
 }
 
 /// Returns the descriptors of every service, and of the details that errors carry.
-pub(super) fn descriptors() -> Result<DescriptorPool, DescriptorError> {
+fn descriptors() -> Result<DescriptorPool, DescriptorError> {
     proto::descriptors(&[
         proto::FILE_DESCRIPTOR_SET,
         tonic_types::pb::FILE_DESCRIPTOR_SET,

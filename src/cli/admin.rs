@@ -10,7 +10,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, task::JoinSet};
 
-use super::{CliError, client, terminal::harmless};
+use super::{client, error::CliError, terminal::harmless};
 
 /// A gateway's admin address, `http://HOST:PORT`; the admin endpoint speaks plain HTTP only.
 #[derive(Debug, Clone)]

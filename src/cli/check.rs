@@ -1,6 +1,6 @@
 use std::io::{self, Write as _};
 
-use super::{CliError, settings::Settings};
+use super::{error::CliError, settings::Settings};
 use crate::{app::App, telemetry::LogConfig};
 
 /// Validate a configuration without serving.

@@ -13,8 +13,8 @@ use tonic::{
 };
 
 use super::{
-    CliError,
     diagnosis::{Stage, diagnose},
+    error::CliError,
     gateway::Gateway,
 };
 use crate::{

@@ -6,11 +6,11 @@ use std::{
 use tokio::task::JoinSet;
 
 use super::{
-    CliError,
     client::Server,
+    error::CliError,
     list::Client,
     output::{Format, Options, Output},
-    stop_signals,
+    signals::stop_signals,
 };
 use crate::{app::App, config::Config, edge::Address, proto::DescribeInstanceInformationRequest, simulator};
 

@@ -6,7 +6,7 @@ use std::{
 use tokio::time;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
-use super::{CliError, admin::Admin, client::Server, terminal::harmless};
+use super::{admin::Admin, client::Server, error::CliError, terminal::harmless};
 
 /// Check whether a running gateway serves.
 ///

@@ -12,8 +12,8 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use super::{
-    CliError,
     client::{Connection, Server},
+    error::CliError,
     filter::Filter,
     output::{Format, Options, Output},
     terminal::harmless,

@@ -8,7 +8,7 @@ use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 use serde_json::Value;
 
 use super::{
-    CliError,
+    error::CliError,
     terminal::{harmless, harmless_json, width},
 };
 use crate::proto::{FILE_DESCRIPTOR_SET, InstanceInformation};

@@ -4,7 +4,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::CliError;
+use super::error::CliError;
 use crate::proto;
 
 /// Write the contract of this program, to generate clients from.

@@ -4,7 +4,11 @@ use futures_util::{StreamExt as _, stream};
 use tokio::signal::unix::SignalKind;
 use tracing::info;
 
-use super::{CliError, settings::Settings, signals, stop_signals};
+use super::{
+    error::CliError,
+    settings::Settings,
+    signals::{signals, stop_signals},
+};
 use crate::app::{App, Signal};
 
 /// Run the gateway: answer callers and ask AWS for the data.

@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::StreamExt as _;
 
-use super::{CliError, stop_signals};
+use super::{error::CliError, signals::stop_signals};
 use crate::simulator::{self, Failure, Faults};
 
 /// Simulate SSM: a made-up fleet behind SSM's real wire protocol.

@@ -5,7 +5,7 @@ use std::{
 
 use tokio::time;
 
-use super::{CliError, client::Server, terminal::harmless};
+use super::{client::Server, error::CliError, terminal::harmless};
 use crate::proto::{ListTargetsRequest, Target, TargetState, target_service_client::TargetServiceClient};
 
 /// List the targets of a running gateway, and their states.

@@ -11,9 +11,9 @@ use terminal_size::{Height, Width, terminal_size};
 use tokio::time::{self, Instant};
 
 use super::{
-    CliError,
     admin::Admin,
-    stop_signals,
+    error::CliError,
+    signals::stop_signals,
     terminal::{cut, harmless},
 };
 use crate::{

@@ -5,16 +5,16 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_check_res
 use super::stage::{Stage, Stages};
 use crate::grpc::{Body, Failure, Reason, RequestBody, answer, answers, message};
 
-/// The largest request, which anybody may send: the name of a service.
+/// The largest request, in bytes. Anybody may send one, and it holds the name of a service.
 const MAX_REQUEST: usize = 1024;
 
-/// `grpc.health.v1.Health`, of services that are served until the gateway is told to stop. tonic-health's own ends a watch of a
-/// service that is not known, which the protocol wants to stay open, and holds a drain by those that are.
+/// The service `grpc.health.v1.Health`. It reports services as serving until the gateway begins to stop. tonic-health's
+/// own service ends the watch of an unknown service, which by the protocol stays open, and its watches hold up a drain.
 #[derive(Debug)]
 pub struct Health {
-    /// The full names of the services; the server as a whole has the empty one.
+    /// The full names of the services. The empty name is the server as a whole.
     pub services: &'static [&'static str],
-    /// Where the drain is.
+    /// The stage of the gateway.
     pub stages: Stages,
 }
 
@@ -27,32 +27,32 @@ impl Health {
         }
     }
 
-    /// Answers whether a service is served.
+    /// Reports whether a service is serving.
     ///
     /// # Errors
-    /// `NOT_FOUND` if the gateway has no such service; and what a request that is not one message is refused with.
+    /// `NOT_FOUND` if the gateway has no such service, and the failure of a request that is not one message.
     pub async fn check(&self, request: Request<RequestBody>) -> Result<Response<Body>, Failure> {
         let HealthCheckRequest { service } = message(request, MAX_REQUEST).await?;
         match self.status(&service) {
             ServingStatus::ServiceUnknown => {
                 Err(Failure::new(Reason::UnknownService, "the gateway has no such service"))
             }
-            status => Ok(answer(told(status))),
+            status => Ok(answer(response(status))),
         }
     }
 
-    /// Answers whether a service is served, and again when that changes, until the gateway goes away.
+    /// Reports whether a service is serving, and again when that changes, until the gateway goes away.
     ///
     /// # Errors
-    /// What a request that is not one message is refused with.
+    /// The failure of a request that is not one message.
     pub async fn watch(&self, request: Request<RequestBody>) -> Result<Response<Body>, Failure> {
         let HealthCheckRequest { service } = message(request, MAX_REQUEST).await?;
         let (now, stages) = (self.status(&service), self.stages.clone());
-        let first = stream::once(async move { Ok(told(now)) });
+        let first = stream::once(async move { Ok(response(now)) });
         let then = stages.clone();
         let changed = stream::once(async move {
             then.reached(Stage::NotServing).await;
-            Ok(told(ServingStatus::NotServing))
+            Ok(response(ServingStatus::NotServing))
         });
         let changed = changed.take(usize::from(now == ServingStatus::Serving));
         let end = stream::once(async move {
@@ -63,6 +63,6 @@ impl Health {
     }
 }
 
-fn told(status: ServingStatus) -> HealthCheckResponse {
+fn response(status: ServingStatus) -> HealthCheckResponse {
     HealthCheckResponse { status: status as i32 }
 }

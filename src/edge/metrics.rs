@@ -15,21 +15,22 @@ use crate::grpc::{Failure, Reason, Route, code_name};
 
 /// The bounds of the buckets of call durations, in seconds, by OpenTelemetry's conventions.
 const BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
-/// Methods that are none of ours, by the same conventions.
+/// The method of all calls to methods that the gateway does not have, by the same conventions.
 const OTHER: &str = "_OTHER";
 /// How many status codes there are.
 const CODES: usize = 17;
-/// What the edge counts. Clones share it.
+
+/// The metrics of the edge. Clones share them.
 #[derive(Debug, Clone)]
-pub struct Metrics(Arc<Counted>);
+pub struct Metrics(Arc<Instruments>);
 
 #[derive(Debug)]
-struct Counted {
+struct Instruments {
     calls: HistogramVec,
     active: IntGaugeVec,
     refused: IntCounterVec,
-    methods: HashMap<Route, Arc<Method>>,
-    other: Arc<Method>,
+    methods: HashMap<Route, Arc<MethodMetrics>>,
+    other: Arc<MethodMetrics>,
     connections: IntGauge,
     accepted: IntCounter,
     turned_away: IntCounter,
@@ -38,45 +39,45 @@ struct Counted {
     cut: IntCounterVec,
 }
 
-/// The calls of one method.
-struct Method {
+/// The metrics of one method's calls.
+struct MethodMetrics {
     name: String,
     active: IntGauge,
     by_code: [OnceLock<Histogram>; CODES],
 }
 
-/// A call, which counts as going on until this is dropped.
+/// A call that counts as active until it is dropped.
 #[derive(Debug)]
-pub(super) struct Counting(Arc<Method>);
+pub(super) struct ActiveCall(Arc<MethodMetrics>);
 
-/// A connection, which counts as one until this is dropped.
+/// A connection that counts as open until it is dropped.
 #[derive(Debug)]
-pub(super) struct Connected(IntGauge);
+pub(super) struct OpenConnection(IntGauge);
 
 impl Metrics {
-    /// Creates the metrics. Calls are counted by method, those of methods that the gateway does not have together.
+    /// Creates the metrics. Calls are counted by method; calls to methods that the gateway does not have, together.
     ///
     /// # Errors
-    /// None but those of the names in here.
+    /// If Prometheus does not accept one of the names here, which would be a mistake in this file.
     pub fn new() -> Result<Self, prometheus::Error> {
         let duration =
-            HistogramOpts::new("rpc_server_call_duration_seconds", "How long calls took, streams to their end.")
+            HistogramOpts::new("rpc_server_call_duration_seconds", "Duration of calls, of streams to their end.")
                 .const_label("rpc_system_name", "grpc")
                 .buckets(BUCKETS.to_vec());
         let counter = |name: &str, help: &str| IntCounter::new(name, help);
-        let active = IntGaugeVec::new(Opts::new("ssm_gateway_active_calls", "Calls that go on."), &["rpc_method"])?;
+        let active = IntGaugeVec::new(Opts::new("ssm_gateway_active_calls", "Calls in progress."), &["rpc_method"])?;
         let method = |name: String| {
             let (active, by_code) = (active.with_label_values(&[name.as_str()]), [const { OnceLock::new() }; CODES]);
-            Arc::new(Method { name, active, by_code })
+            Arc::new(MethodMetrics { name, active, by_code })
         };
         let refused =
             Opts::new("ssm_gateway_refused_calls_total", "Calls that failed for a reason of the gateway's own.");
         let refused = IntCounterVec::new(refused, &["reason", "cause"])?;
-        let drained = Opts::new("ssm_gateway_connections_drained_total", "Connections that were told to go elsewhere.");
+        let drained = Opts::new("ssm_gateway_connections_drained_total", "Connections whose peer was sent elsewhere.");
         let drained = IntCounterVec::new(drained, &["reason"])?;
         let cut = Opts::new("ssm_gateway_connections_cut_total", "Connections that were cut for what their peer did.");
         let cut = IntCounterVec::new(cut, &["reason"])?;
-        // There from the start, so that the first of a kind is an increase.
+        // Every series exists from the start, so that its first event is an increase.
         for reason in Reason::ALL {
             refused.with_label_values(&labels(reason));
         }
@@ -86,7 +87,7 @@ impl Metrics {
         for reason in Cut::ALL {
             cut.with_label_values(&[reason.as_str()]);
         }
-        Ok(Self(Arc::new(Counted {
+        Ok(Self(Arc::new(Instruments {
             calls: HistogramVec::new(duration, &["rpc_method", "rpc_response_status_code"])?,
             refused,
             methods: Route::ALL.into_iter().map(|route| (route, method(route.full_name()))).collect(),
@@ -94,17 +95,20 @@ impl Metrics {
             active,
             connections: IntGauge::new("ssm_gateway_connections", "Connections of callers.")?,
             accepted: counter("ssm_gateway_connections_accepted_total", "Connections that were accepted.")?,
-            turned_away: counter("ssm_gateway_connections_refused_total", "Connections that were one too many.")?,
+            turned_away: counter(
+                "ssm_gateway_connections_refused_total",
+                "Connections that were closed at once, at the limit of connections.",
+            )?,
             failed_handshakes: counter("ssm_gateway_tls_handshake_failures_total", "TLS handshakes that failed.")?,
             drained,
             cut,
         })))
     }
 
-    /// Has all of it read by whoever reads this registry.
+    /// Registers the metrics.
     ///
     /// # Errors
-    /// It is there already.
+    /// If they are registered already.
     pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
         let counted = &*self.0;
         registry.register(Box::new(counted.calls.clone()))?;
@@ -118,13 +122,13 @@ impl Metrics {
         registry.register(Box::new(counted.cut.clone()))
     }
 
-    /// How many calls go on.
+    /// Returns how many calls are in progress.
     #[must_use]
     pub fn active_calls(&self) -> i64 {
         self.methods().map(|method| method.active.get()).sum()
     }
 
-    /// How many calls have ended, and how many of them with an error.
+    /// Returns how many calls have ended, and how many of them with an error.
     #[must_use]
     pub fn ended_calls(&self) -> (u64, u64) {
         let of = |codes: std::ops::Range<usize>| {
@@ -134,25 +138,25 @@ impl Metrics {
         (of(0..CODES), of(1..CODES))
     }
 
-    /// How many connections there are.
+    /// Returns how many connections are open.
     #[must_use]
     pub fn connections(&self) -> i64 {
         self.0.connections.get()
     }
 
-    fn methods(&self) -> impl Iterator<Item = &Method> {
+    fn methods(&self) -> impl Iterator<Item = &MethodMetrics> {
         self.0.methods.values().chain([&self.0.other]).map(|method| &**method)
     }
 
     /// Counts a call as active until the result is dropped.
-    pub(super) fn call(&self, route: Option<Route>) -> Counting {
+    pub(super) fn call(&self, route: Option<Route>) -> ActiveCall {
         let method = route.and_then(|route| self.0.methods.get(&route)).unwrap_or(&self.0.other);
         method.active.inc();
-        Counting(Arc::clone(method))
+        ActiveCall(Arc::clone(method))
     }
 
     /// Counts a call that has ended.
-    pub(super) fn ended(&self, Counting(method): &Counting, code: Code, took: Duration) {
+    pub(super) fn ended(&self, ActiveCall(method): &ActiveCall, code: Code, took: Duration) {
         if let Some(histogram) = method.by_code.get(code as usize) {
             let labels = [method.name.as_str(), code_name(code)];
             histogram.get_or_init(|| self.0.calls.with_label_values(&labels)).observe(took.as_secs_f64());
@@ -166,10 +170,10 @@ impl Metrics {
         }
     }
 
-    pub(super) fn accepted(&self) -> Connected {
+    pub(super) fn accepted(&self) -> OpenConnection {
         self.0.accepted.inc();
         self.0.connections.inc();
-        Connected(self.0.connections.clone())
+        OpenConnection(self.0.connections.clone())
     }
 
     pub(super) fn turned_away(&self) {
@@ -180,7 +184,7 @@ impl Metrics {
         self.0.failed_handshakes.inc();
     }
 
-    /// Counts a connection whose peer was told to go elsewhere, because of its `age` or of a `stop`.
+    /// Counts a connection whose peer was sent elsewhere, because of its `age` or of a `stop`.
     pub(super) fn drained(&self, reason: &str) {
         self.0.drained.with_label_values(&[reason]).inc();
     }
@@ -195,31 +199,34 @@ fn labels(reason: Reason) -> [&'static str; 2] {
     [reason.as_str(), reason.cause().unwrap_or_default()]
 }
 
-impl fmt::Debug for Method {
+impl fmt::Debug for MethodMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Method").field("name", &self.name).field("active", &self.active.get()).finish_non_exhaustive()
+        f.debug_struct("MethodMetrics")
+            .field("name", &self.name)
+            .field("active", &self.active.get())
+            .finish_non_exhaustive()
     }
 }
 
-impl Counting {
-    /// The name that it is counted by.
+impl ActiveCall {
+    /// Returns the name of the method that the call is counted by.
     pub(super) fn name(&self) -> &str {
         &self.0.name
     }
 
-    /// The name of the method; none where it is not one of ours.
+    /// Returns the name of the method; none if the gateway does not have it.
     pub(super) fn method(&self) -> Option<&str> {
         Some(self.0.name.as_str()).filter(|name| *name != OTHER)
     }
 }
 
-impl Drop for Counting {
+impl Drop for ActiveCall {
     fn drop(&mut self) {
         self.0.active.dec();
     }
 }
 
-impl Drop for Connected {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.dec();
     }

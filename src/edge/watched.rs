@@ -74,7 +74,8 @@ impl<T: Send + Sync + 'static> Watched<T> {
                         is_reported &= failed == failure;
                         if !is_reported && failed == failure {
                             is_reported = true;
-                            error!(error = %ErrorChain(&error), file = named, "files changed and cannot be used: the old ones stay in use");
+                            let error = ErrorChain(&error);
+                            error!(%error, file = named, "files changed and cannot be used: the old ones stay in use");
                         }
                         failure = failed;
                     }

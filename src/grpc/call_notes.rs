@@ -24,6 +24,13 @@ pub(crate) struct Noted {
     pub(crate) aws_request_id: Option<Arc<str>>,
 }
 
+impl Noted {
+    /// Returns the name of the target that the call is about, if it is about one.
+    pub(crate) fn target(&self) -> Option<&str> {
+        self.target.as_ref().map(TargetName::as_str)
+    }
+}
+
 impl CallNotes {
     /// Adds to the notes.
     pub(crate) fn note(&self, note: impl FnOnce(&mut Noted)) {

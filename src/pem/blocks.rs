@@ -1,6 +1,6 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use super::InvalidPem;
+use super::invalid::InvalidPem;
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 const DASHES: &[u8] = b"-----";

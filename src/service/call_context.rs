@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use http::Extensions;
 
-use super::{Serving, compress::Compression, status, validate};
+use super::{compress::Compression, serving::Serving, status, validate};
 use crate::{
     access::{Denied, Method, Policy, Principal, glob},
     grpc::{CallNotes, Failure, Reason},

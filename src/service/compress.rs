@@ -6,7 +6,6 @@ use flate2::write::GzEncoder;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
-use super::Config;
 use crate::grpc::PREFIX;
 
 const ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
@@ -33,13 +32,14 @@ pub(super) struct Compression {
 }
 
 impl Compression {
-    /// The first of the configured encodings that the caller takes.
-    pub(super) fn of(config: &Config, headers: &HeaderMap) -> Option<Self> {
-        config.compression.first()?;
+    /// Returns the compression by the first of the configured encodings that the caller accepts, of messages from this size
+    /// on; none if there is none.
+    pub(super) fn of(encodings: &[Encoding], from: usize, headers: &HeaderMap) -> Option<Self> {
+        encodings.first()?;
         let accepted = headers.get(ACCEPT_ENCODING)?.to_str().ok()?;
         let is_accepted = |encoding: &&Encoding| accepted.split(',').any(|name| name.trim() == encoding.name());
-        let encoding = *config.compression.iter().find(is_accepted)?;
-        Some(Self { encoding, from: config.compress_from })
+        let encoding = *encodings.iter().find(is_accepted)?;
+        Some(Self { encoding, from })
     }
 
     /// The name to tell the caller.

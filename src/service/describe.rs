@@ -1,10 +1,11 @@
 use http::Response;
 
 use super::{
-    Serving,
     answer::{Answer, message_head},
     call_context::CallContext,
-    provenance, status,
+    provenance,
+    serving::Serving,
+    status,
     validate::{self, Constraints},
 };
 use crate::{

@@ -10,11 +10,12 @@ use futures_util::{
 use http::Response;
 
 use super::{
-    Serving,
     answer::{Answer, Answers, message_head},
     call_context::CallContext,
     compress::Compression,
-    provenance, status,
+    provenance,
+    serving::Serving,
+    status,
     validate::{self, Constraints},
 };
 use crate::{

@@ -1,6 +1,6 @@
 use http::Response;
 
-use super::{Serving, call_context::CallContext};
+use super::{call_context::CallContext, serving::Serving};
 use crate::{
     grpc::{self, Body},
     proto::{self, ListTargetsRequest, ListTargetsResponse},

@@ -9,7 +9,7 @@ use std::{
 use axum::http::HeaderMap;
 use serde::Serialize;
 
-use super::{now, operation::Refusal};
+use super::{clock::now, operation::Refusal};
 
 /// The account of all credentials that are not a session's.
 const HOME: &str = "123456789012";

@@ -21,8 +21,9 @@ use tokio::{net::TcpListener, task::JoinSet, time};
 use tower::ServiceExt as _;
 
 use super::{
-    FailureKind, Faults, Scope, State, Stats, lock,
+    FailureKind, Faults, Scope,
     operation::{self, Refusal},
+    state::{State, Stats, lock},
     sts::{self, AssumeRole},
 };
 use crate::accept::accept;

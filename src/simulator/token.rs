@@ -6,7 +6,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::now;
+use super::clock::now;
 
 /// The size before base64: AWS's tokens are about 1.2 KB of base64.
 const PADDED: usize = 900;

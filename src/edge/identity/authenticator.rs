@@ -49,7 +49,8 @@ pub struct Authenticator {
 }
 
 impl Config {
-    /// Checks every setting by itself. Whether anonymous callers and plaintext tokens are safe depends on the address, too.
+    /// Checks every setting by itself. Whether anonymous callers and plaintext tokens are safe depends on the address,
+    /// too.
     ///
     /// # Errors
     /// The first setting that names no caller, or that names several by one token.
@@ -156,7 +157,6 @@ fn bearer(header: &HeaderValue) -> Result<&str, &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
 
     use super::*;
 
@@ -166,7 +166,7 @@ mod tests {
         config.build(false, Duration::from_secs(1)).await.unwrap()
     }
 
-    fn told(
+    fn principal(
         authenticator: &Authenticator,
         headers: &[&str],
         peer: Option<&Credential>,
@@ -176,33 +176,33 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_bearer_token_tells_whose_it_is() {
+    async fn a_bearer_token_authenticates_its_holder() {
         let known = authenticator(false, &["ci", "orders"]).await;
-        assert_eq!(told(&known, &["Bearer orders-secret"], None).unwrap(), "token:orders");
-        assert_eq!(told(&known, &["bearer ci-secret"], None).unwrap(), "token:ci");
+        assert_eq!(principal(&known, &["Bearer orders-secret"], None).unwrap(), "token:orders");
+        assert_eq!(principal(&known, &["bearer ci-secret"], None).unwrap(), "token:ci");
         for unknown in
             [&["Bearer nobody"][..], &["ci-secret"], &["Basic ci-secret"], &["Bearer "], &["Bearer ci-secret"; 2]]
         {
-            assert!(matches!(told(&known, unknown, None), Err(InvalidCredential::Unknown(_))), "{unknown:?}");
+            assert!(matches!(principal(&known, unknown, None), Err(InvalidCredential::Unknown(_))), "{unknown:?}");
         }
-        assert_eq!(told(&known, &[], None), Err(InvalidCredential::Missing));
+        assert_eq!(principal(&known, &[], None), Err(InvalidCredential::Missing));
     }
 
     #[tokio::test]
     async fn who_proves_nothing_is_anonymous_where_that_is_allowed_or_nobody_can_prove_anything() {
-        assert_eq!(told(&authenticator(true, &["ci"]).await, &[], None).unwrap(), "anonymous");
-        assert_eq!(told(&authenticator(false, &[]).await, &[], None).unwrap(), "anonymous");
-        let wrong = told(&authenticator(true, &["ci"]).await, &["Bearer wrong"], None);
+        assert_eq!(principal(&authenticator(true, &["ci"]).await, &[], None).unwrap(), "anonymous");
+        assert_eq!(principal(&authenticator(false, &[]).await, &[], None).unwrap(), "anonymous");
+        let wrong = principal(&authenticator(true, &["ci"]).await, &["Bearer wrong"], None);
         assert!(matches!(wrong, Err(InvalidCredential::Unknown(_))), "a wrong proof is not none");
     }
 
     #[tokio::test]
-    async fn a_certificate_proves_a_caller_until_it_expires_and_a_token_says_more() {
+    async fn a_certificate_proves_a_caller_until_it_expires_and_a_token_counts_for_more() {
         let known = authenticator(false, &["ci"]).await;
         let expires = |expires| Credential { principal: Principal::dns("orders.internal"), expires: Some(expires) };
-        let good = expires(SystemTime::now() + Duration::from_mins(1));
-        assert_eq!(told(&known, &[], Some(&good)).unwrap(), "dns:orders.internal");
-        assert_eq!(told(&known, &["Bearer ci-secret"], Some(&good)).unwrap(), "token:ci");
-        assert_eq!(told(&known, &[], Some(&expires(SystemTime::now()))), Err(InvalidCredential::Expired));
+        let good = expires(clock::wall() + Duration::from_mins(1));
+        assert_eq!(principal(&known, &[], Some(&good)).unwrap(), "dns:orders.internal");
+        assert_eq!(principal(&known, &["Bearer ci-secret"], Some(&good)).unwrap(), "token:ci");
+        assert_eq!(principal(&known, &[], Some(&expires(clock::wall()))), Err(InvalidCredential::Expired));
     }
 }

@@ -88,10 +88,10 @@ struct Keys {
 }
 
 impl Config {
-    /// Checks every setting. [`Config::load`] reads the file.
+    /// Checks every setting. The file is read by [`Config::load`].
     ///
     /// # Errors
-    /// No token could be accepted, or a duration is out of range.
+    /// The first setting that no token could meet, or that a clock cannot take.
     pub(super) fn check(&self) -> Result<(), InvalidSetting> {
         let Self { jwks: _, issuer: _, audiences, algorithms, clock_skew } = self;
         require(!audiences.is_empty(), "audiences", NOT_EMPTY)?;

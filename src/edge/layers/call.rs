@@ -11,10 +11,9 @@ use crate::{
     access::Principal,
     edge::{
         call_end::CallEnd,
-        metrics::{Counting, Metrics},
+        metrics::{ActiveCall, Metrics},
     },
     grpc::{CallNotes, Failure, Noted, code_name},
-    model::TargetName,
 };
 
 const REQUEST_ID: &str = "x-request-id";
@@ -30,7 +29,7 @@ pub(super) struct Call {
     /// The call is slow if the head of its answer takes longer.
     slow_after: Duration,
     request_id: HeaderValue,
-    counting: Counting,
+    active: ActiveCall,
     /// Of a method that the gateway does not have.
     uri: Option<Uri>,
     started: Instant,
@@ -69,16 +68,16 @@ impl Call {
     pub(super) fn new<R>(metrics: &Metrics, slow_after: Duration, is_traced: bool, request: &mut Request<R>) -> Self {
         let (request_id, notes) = (request_id(request.headers()), CallNotes::default());
         request.extensions_mut().insert(notes.clone());
-        let counting = metrics.call(request.extensions().get().copied());
-        let uri = counting.method().is_none().then(|| request.uri().clone());
-        let method = method(&counting, uri.as_ref());
+        let active = metrics.call(request.extensions().get().copied());
+        let uri = active.method().is_none().then(|| request.uri().clone());
+        let method = method(&active, uri.as_ref());
         let span = debug_span!("call", method, request_id = as_str(&request_id));
-        let context = trace_context::of_call(request.headers(), counting.name(), is_traced);
+        let context = trace_context::of_call(request.headers(), active.name(), is_traced);
         Self {
             metrics: metrics.clone(),
             slow_after,
             request_id,
-            counting,
+            active,
             uri,
             started: Instant::now(),
             notes,
@@ -120,9 +119,9 @@ impl Call {
         };
         Report {
             request_id: as_str(&self.request_id),
-            method: method(&self.counting, self.uri.as_ref()),
+            method: method(&self.active, self.uri.as_ref()),
             principal: noted.principal.as_ref().map(Principal::as_str),
-            target: noted.target.as_ref().map(TargetName::as_str).or(of_failure("target")),
+            target: noted.target().or(of_failure("target")),
             targets: Some(noted.targets).filter(|targets| *targets > 1),
             unreachable: Some(noted.unreachable).filter(|unreachable| *unreachable > 0),
             code,
@@ -147,7 +146,7 @@ impl Drop for Call {
         }
         let noted = self.notes.take();
         let report = self.report(&noted, took);
-        self.metrics.ended(&self.counting, report.code, took);
+        self.metrics.ended(&self.active, report.code, took);
         if let Some(context) = &self.context {
             report.trace(context);
         }
@@ -204,8 +203,8 @@ impl Report<'_> {
 }
 
 /// Returns the name of the method, as far as it is reported.
-fn method<'a>(counting: &'a Counting, uri: Option<&'a Uri>) -> &'a str {
-    counting.method().or_else(|| uri?.path().get(1..)).map_or("", |name| name.get(..MAX_METHOD).unwrap_or(name))
+fn method<'a>(active: &'a ActiveCall, uri: Option<&'a Uri>) -> &'a str {
+    active.method().or_else(|| uri?.path().get(1..)).map_or("", |name| name.get(..MAX_METHOD).unwrap_or(name))
 }
 
 /// Returns the caller's ID of the call, if it is short and visible ASCII, else a new one: 16 hexadecimal digits.

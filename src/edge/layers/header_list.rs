@@ -6,11 +6,11 @@ use tower::{Layer, Service};
 
 use crate::grpc::{Failure, Reason};
 
-/// What each field counts for beside its name and value (RFC 9113, section 6.5.2).
+/// How many bytes each field counts beside its name and value (RFC 9113, section 6.5.2).
 const FIELD: usize = 32;
 
-/// Refuses calls whose headers are larger than so many bytes. HTTP/2's own limit is larger, since it knows no status of
-/// gRPC.
+/// Refuses calls whose headers are larger than so many bytes. The limit of HTTP/2 itself is larger: beyond it there is
+/// no gRPC status, only status 431.
 #[derive(Debug, Clone, Copy)]
 pub struct HeaderListLayer(pub u32);
 
@@ -50,7 +50,7 @@ where
     }
 }
 
-/// Returns the size of a request's header list, by HTTP/2's way of counting.
+/// Returns the size of a request's header list, as HTTP/2 counts it.
 fn size<R>(request: &Request<R>) -> usize {
     let uri = request.uri();
     let pseudo = [

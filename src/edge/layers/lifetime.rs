@@ -30,7 +30,7 @@ use crate::{
 pub struct LifetimeLayer {
     /// How long any call may last.
     pub max: Duration,
-    /// Where the drain is.
+    /// The stage of the gateway, which ends calls in a drain.
     pub stages: Stages,
     /// How long the peer may read nothing of what it is offered.
     pub stall_timeout: Duration,

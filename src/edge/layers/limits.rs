@@ -32,7 +32,7 @@ use crate::{
     setting::{InvalidSetting, positive, positive_bounded},
 };
 
-/// When to come back where too much is going on at once.
+/// When callers may retry a call that was refused because of the load.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// The most watches of health. They need no principal, so they have a limit of their own, and take no call from
 /// callers.
@@ -42,17 +42,17 @@ const MAX_WATCHES: usize = 1000;
 const PRINCIPALS: usize = 10_000;
 const SWEEP: usize = 1000;
 
-/// How much callers may ask for; the `[limits]` table of the configuration file.
+/// The limits of calls; the `[limits]` table of the configuration file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The most calls at a time, of all callers; more are turned away at once.
+    /// The most calls at a time, of all callers; more are refused at once.
     pub max_calls: usize,
     /// The most calls at a time of one principal.
     pub max_calls_per_principal: usize,
-    /// How often one principal may call, a second; absent, as often as it likes.
+    /// How many calls one principal may begin in a second; absent, any number.
     pub calls_per_second: Option<NonZeroU32>,
-    /// How many calls it may save up for; absent, those of a second.
+    /// How many calls one principal may begin at once, after a pause; absent, as many as in a second.
     pub burst: Option<NonZeroU32>,
     /// The longest that any call may last.
     #[serde(with = "humantime_serde")]
@@ -71,7 +71,7 @@ impl Default for Config {
     }
 }
 
-/// Turns away calls beyond the limits, with advice when to come back. A call counts until its answer has ended.
+/// Refuses calls beyond the limits, with advice when to retry. A call counts until its answer has ended.
 #[derive(Debug, Clone)]
 pub struct LimitsLayer(Arc<Limits>);
 
@@ -83,7 +83,7 @@ pub struct Limited<S> {
 }
 
 pin_project! {
-    /// The future of [`Limited`], for a call that goes on.
+    /// The future of [`Limited`], for a call that is admitted.
     #[derive(Debug)]
     pub struct LimitedFuture<F> {
         #[pin]
@@ -99,19 +99,19 @@ pub struct LimitedBody<B> {
     _permit: Option<Permit>,
 }
 
-/// What is going on.
+/// The limits, and the calls that count.
 struct Limits {
     config: Config,
     calls: AtomicUsize,
     watches: AtomicUsize,
-    /// The calls of each principal that has any.
+    /// How many calls each principal has, if it has any.
     by_principal: Mutex<HashMap<Principal, usize>>,
     rate: Option<Rate>,
 }
 
 type Rate = RateLimiter<Principal, HashMapStateStore<Principal>, MonotonicClock, NoOpMiddleware<std::time::Instant>>;
 
-/// A call that is counted until this is dropped.
+/// The permit of a call, which counts until its permit is dropped.
 #[derive(Debug)]
 pub(super) struct Permit {
     limits: Arc<Limits>,
@@ -136,13 +136,13 @@ impl Config {
         positive_bounded("max_call_time", max_call_time)
     }
 
-    /// Whether what is counted by these limits may be counted by the other ones.
+    /// Returns whether calls that count under these limits can count under the other limits, too.
     #[must_use]
     pub fn counts_as(&self, other: &Self) -> bool {
         Self { max_call_time: other.max_call_time, ..*self } == *other
     }
 
-    /// Nothing is going on yet.
+    /// Builds the layer, of which all clones share the limits.
     #[must_use]
     pub fn build(self) -> LimitsLayer {
         let rate = self.calls_per_second.map(|rate| {
@@ -155,13 +155,13 @@ impl Config {
 }
 
 impl LimitsLayer {
-    /// How many calls are going on.
+    /// Returns how many calls are in progress.
     #[must_use]
     pub fn calls(&self) -> usize {
         self.0.calls.load(Relaxed)
     }
 
-    /// Who has calls going on, and how many.
+    /// Returns the principals that have calls in progress, and how many.
     #[must_use]
     pub fn callers(&self) -> Vec<(Principal, usize)> {
         let by_principal = self.0.by_principal.lock().unwrap_or_else(PoisonError::into_inner);
@@ -170,7 +170,10 @@ impl LimitsLayer {
 }
 
 impl Limits {
-    /// Lets a call in, or says why not.
+    /// Admits a call.
+    ///
+    /// # Errors
+    /// If the call is beyond a limit.
     fn enter(self: &Arc<Self>, principal: Option<&Principal>) -> Result<Permit, Failure> {
         let calls = self.calls.fetch_add(1, Relaxed);
         let mut permit = Permit { limits: Arc::clone(self), counted: Counted::Call(None) };
@@ -242,12 +245,12 @@ impl Drop for Permit {
     }
 }
 
-/// Returns the failure of a call that is more than the gateway takes.
+/// Returns the failure of a call that is refused because of the load.
 fn overloaded(reason: Reason, message: &str) -> Failure {
     Failure::new(reason, message).retry_after(Some(RETRY_DELAY))
 }
 
-/// Returns the failure of a call with which its principal exceeds its share.
+/// Returns the failure of a call with which its principal exceeds its quota.
 fn quota(principal: &Principal, rule: &str, wait: Duration) -> Failure {
     let failure = Failure::new(Reason::CallerQuota, format!("{principal} {rule}"));
     failure.beyond_quota(principal.as_str(), rule).retry_after(Some(wait))

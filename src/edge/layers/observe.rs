@@ -22,11 +22,11 @@ const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// reported.
 #[derive(Debug, Clone)]
 pub struct ObserveLayer {
-    /// Where calls are counted.
+    /// The metrics that count calls.
     pub metrics: Metrics,
     /// The time after which a call whose answer has not begun is slow, and logged as a warning.
     pub slow_call: Duration,
-    /// Whether calls have spans.
+    /// Whether calls have spans of their own in traces.
     pub is_traced: bool,
 }
 

@@ -13,8 +13,8 @@ use tower::{Layer, Service};
 
 use crate::grpc::{Failure, Reason};
 
-/// Turns a panic in a call into INTERNAL, streams included; hyper would reset the call. The panic's own line is written
-/// by the process's hook.
+/// Turns a panic in a call into INTERNAL, streams included, where hyper would reset the call. The panic itself is
+/// logged by the panic hook of the process.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CatchPanicLayer;
 
@@ -29,12 +29,12 @@ pin_project! {
     #[derive(Debug)]
     #[project = CatchPanicProjection]
     pub enum CatchPanicFuture<F> {
-        /// The inner one.
+        /// The inner future.
         Inner {
             #[pin]
             inner: F,
         },
-        /// There is none, since the call panicked.
+        /// The call panicked before it had a future.
         Panicked,
     }
 }

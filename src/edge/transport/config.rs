@@ -11,7 +11,7 @@ use crate::setting::{InvalidSetting, bounded, positive, positive_bounded, requir
 /// The fewest bytes of headers that every call of gRPC fits into.
 const LEAST_HEADERS: u32 = 1024;
 
-/// How callers connect; the `[edge]` table of the configuration file.
+/// The settings of connections; the `[edge]` table of the configuration file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -21,7 +21,7 @@ pub struct Config {
     pub tls: Option<TlsConfig>,
     /// The most connections at a time.
     pub max_connections: usize,
-    /// How long a peer may take for the handshake of TLS.
+    /// How long a peer may take for the TLS handshake.
     #[serde(with = "humantime_serde")]
     pub handshake_timeout: Duration,
     /// How long a peer may take for what it has begun: its greeting, a frame, a block of headers, the message of a
@@ -38,19 +38,21 @@ pub struct Config {
     /// How long a probed connection may stay silent before it is closed.
     #[serde(with = "humantime_serde")]
     pub keepalive_timeout: Duration,
-    /// How long a connection is used before its peer is told to open another one, a tenth more or less.
+    /// How long a connection is used before its peer is sent away to open another one, a tenth more or less.
     #[serde(with = "humantime_serde")]
     pub max_connection_age: Duration,
-    /// How long its calls in flight may go on after that.
+    /// How long the calls in flight of such a connection may last after that.
     #[serde(with = "humantime_serde")]
     pub max_connection_age_grace: Duration,
-    /// How long, after a signal to stop, all is served as ever while health says that it will not be.
+    /// How long, after a signal to stop, connections and calls are accepted while health reports that the gateway is
+    /// not serving.
     #[serde(with = "humantime_serde")]
     pub drain_delay: Duration,
-    /// How long calls in flight may go on after that; when three quarters are over, they are ended with a status.
+    /// How long calls in flight may last after that. When three quarters of it have passed, they are ended with a
+    /// status.
     #[serde(with = "humantime_serde")]
     pub drain_timeout: Duration,
-    /// How often certificates and keys are looked at, whether their files changed.
+    /// How often the gateway checks whether the files of certificates and keys have changed.
     #[serde(with = "humantime_serde")]
     pub reload_interval: Duration,
 }
@@ -77,7 +79,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Checks every setting by itself. Whether everybody may call at the address depends on authentication, too.
+    /// Checks every setting by itself. Who may call at the address is for `[auth]` and the policy to say, too.
     ///
     /// # Errors
     /// The first setting that every connection or call would fail by.
