@@ -194,7 +194,7 @@ impl Credentials {
             match outcome {
                 Err(UpstreamError::Throttled(aws)) if throttled > 0 => {
                     throttled -= 1;
-                    // STS's pace is slower by now, and what asks no STS waits as long as it is told.
+                    // STS's pace is slower by now, and a source that is not STS waits as long as it advises.
                     time::sleep(aws.retry_after.unwrap_or_default().min(self.settings.attempt_timeout)).await;
                 }
                 Err(error) if error.is_transient() && retries > 0 => {
@@ -280,7 +280,7 @@ impl Credentials {
     }
 }
 
-/// When nine tenths of the time that credentials last are over.
+/// Returns when nine tenths of the time that credentials last are over.
 fn renew_at(now: SystemTime, expires: SystemTime) -> SystemTime {
     now + expires.duration_since(now).unwrap_or_default().mul_f64(0.9)
 }
