@@ -29,7 +29,7 @@ use crate::{
     source::UpstreamError,
 };
 
-/// How listings are shared, kept and bounded; the `[listing]` table of the configuration file.
+/// The settings by which listings are shared, kept and bounded: the `[listing]` table of the configuration file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -146,7 +146,7 @@ impl Config {
     }
 }
 
-/// Why no reader could be opened.
+/// A reader that could not be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
     /// There is no such target.
@@ -157,7 +157,7 @@ pub enum OpenError {
     InvalidCursor(#[from] InvalidCursor),
 }
 
-/// Why a listing could not be read, or not further.
+/// A listing that could not be read, or not further.
 #[derive(Debug, thiserror::Error)]
 pub enum ListingError {
     /// AWS no longer takes the token that it gave this walk: the caller must ask again from the start.

@@ -58,7 +58,7 @@ pub trait Source: Debug + Send + Sync + 'static {
     }
 }
 
-/// What one fetch asks for.
+/// A request for one page.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
     /// The conditions that nodes must meet.
@@ -74,7 +74,7 @@ pub struct Request<'a> {
     pub not_before: Option<Instant>,
 }
 
-/// Who goes first where a target is asked by many.
+/// The order in which fetches of a target are admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Priority {
     /// Somebody waits for the page.
@@ -83,7 +83,7 @@ pub enum Priority {
     Background,
 }
 
-/// How fast a target is asked.
+/// The pace at which a target is asked, and what its retries came to.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Pace {
     /// Requests a second, now.
@@ -114,7 +114,7 @@ pub struct UpstreamPage {
     pub origin: Origin,
 }
 
-/// When a request was sent: by the clock that measures ages, and by the one that callers know.
+/// The time at which a request was sent: by the clock that measures ages, and by the one that callers know.
 #[derive(Debug, Clone, Copy)]
 pub struct Sent {
     /// By tokio's clock.
@@ -140,7 +140,7 @@ impl Sent {
 /// Returns the wall clock's time, which callers know. Ages and waits go by tokio's clock.
 pub type Wall = fn() -> SystemTime;
 
-/// Where a source asks, and as whom.
+/// The place that a source asks, and as whom.
 #[derive(Debug, Clone)]
 pub struct Identity {
     /// The AWS region.

@@ -1,7 +1,7 @@
 use super::http::CaBundleError;
 use crate::display::Shown;
 
-/// Why a target's client could not be made.
+/// A target's client that cannot be built, by the setting that is wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// Neither the configuration nor the environment names a region.
@@ -64,7 +64,7 @@ pub enum BuildError {
 }
 
 impl BuildError {
-    /// The setting that is wrong.
+    /// Returns the key of the setting that is wrong.
     #[must_use]
     pub fn key(&self) -> &'static str {
         match self {
@@ -85,7 +85,7 @@ impl BuildError {
     }
 }
 
-/// Why AWS's shared files cannot be used. The parser's own words are left out, since they may repeat a line with a secret.
+/// AWS's shared files that cannot be used. The parser's own words are left out, since they may repeat a line with a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum AwsFilesError {
     /// A file is there and cannot be read.

@@ -163,7 +163,7 @@ impl AwsError {
     }
 }
 
-/// By how much the clock that an answer was written by differs from ours, if that is much.
+/// Returns by how much AWS's clock, as an answer has it, differs from ours, if that is much.
 fn skew(answer: &HttpResponse) -> Option<Duration> {
     let date = DateTime::from_str(answer.headers().get("date")?, DateTimeFormat::HttpDate).ok()?;
     let (theirs, ours) = (SystemTime::try_from(date).ok()?, clock::wall());
@@ -171,7 +171,7 @@ fn skew(answer: &HttpResponse) -> Option<Duration> {
     Some(Duration::from_secs(skew.as_secs())).filter(|skew| *skew >= LEAST_SKEW)
 }
 
-/// The SDK's error and its sources in words. The error itself is not kept: it holds AWS's answer, nodes' addresses and
+/// Returns the SDK's error and its sources in words. The error itself is not kept: it holds AWS's answer, nodes' addresses and
 /// all, and its `Debug` shows them.
 fn cause(error: &(dyn Error + 'static)) -> Cause {
     sources(error).map(ToString::to_string).collect::<Vec<_>>().join(": ").into()

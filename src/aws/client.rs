@@ -16,7 +16,7 @@ use super::{
     http::{CaBundle, Http},
 };
 
-/// What the clients of a target are built from.
+/// The settings that the clients of a target are built from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Settings {
     pub(super) region: String,
@@ -106,7 +106,7 @@ impl Settings {
         aws_sdk_sts::Client::from_conf(config.build())
     }
 
-    /// What the SDK's providers of credentials are built from.
+    /// Returns the configuration of the SDK's providers of credentials.
     pub(super) fn providers(&self, http: &Http) -> ProviderConfig {
         ProviderConfig::without_region()
             .with_region(Some(Region::new(self.region.clone())))

@@ -1,4 +1,4 @@
-//! How a target's SSM is reached: the settings, and which of them cannot be meant.
+//! The settings by which a target's SSM is reached, and the check of each.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::build_error::BuildError;
 use crate::setting::{InvalidSetting, bounded, positive, positive_bounded};
 
-/// How a target's SSM is reached; the `[upstream]` table of the configuration file says it for all targets.
+/// The settings by which a target's SSM is reached: the `[upstream]` table of the configuration file, for all targets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -40,7 +40,7 @@ pub struct Config {
     pub fetch_timeout: Duration,
     /// How often AWS is asked at most, a second; throttling slows it down further.
     pub requests_per_second: f64,
-    /// How many fetches may wait for their turn.
+    /// How many fetches may wait to be admitted.
     pub longest_line: usize,
     /// How often a transient failure is tried again.
     pub retries: u32,
@@ -159,7 +159,7 @@ impl Config {
     }
 }
 
-/// Whether this is an endpoint that can be asked.
+/// Returns whether this is an endpoint that can be asked.
 pub(super) fn is_endpoint(url: &str) -> bool {
     let is_usable = |url: Uri| matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some();
     !has_secret(url) && url.parse().is_ok_and(is_usable)
@@ -169,7 +169,7 @@ fn has_secret(url: &str) -> bool {
     url.contains(['@', '?'])
 }
 
-/// `eu-west-1`, `us-gov-east-1`, `eusc-de-east-1`: words and a number, which also keeps the name of a host from being made of it.
+/// Returns whether this is a region: `eu-west-1`, `us-gov-east-1`, `eusc-de-east-1`: words and a number, which also keeps the name of a host from being made of it.
 pub(super) fn is_region(region: &str) -> bool {
     let mut parts: Vec<&str> = region.split('-').collect();
     let number = parts.pop().unwrap_or_default();
@@ -181,7 +181,7 @@ pub(super) fn is_region(region: &str) -> bool {
         && region.len() <= 63
 }
 
-/// `arn:PARTITION:iam::ACCOUNT:role/NAME`.
+/// Returns whether this is `arn:PARTITION:iam::ACCOUNT:role/NAME`.
 fn is_role(arn: &str) -> bool {
     matches!(
         arn.splitn(6, ':').collect::<Vec<_>>()[..],

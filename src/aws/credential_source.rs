@@ -144,7 +144,7 @@ impl CredentialSource {
     }
 }
 
-/// What a profile says about credentials, if anything: the profiles that it names as its source are followed, as the SDK does, so
+/// Returns what a profile says about credentials, if anything: the profiles that it names as its source are followed, as the SDK does, so
 /// that all roles are assumed by the gateway itself, at its endpoint and pace.
 fn of_profile(environment: &Environment, name: &str) -> Result<Option<Chain>, BuildError> {
     let find = |name: &str| environment.profile(name).ok_or_else(|| BuildError::UnknownProfile(name.to_owned()));
@@ -171,7 +171,7 @@ fn of_profile(environment: &Environment, name: &str) -> Result<Option<Chain>, Bu
     }
 }
 
-/// What a profile takes credentials from that assumes no role, by the SDK's order.
+/// Returns the source of a profile that assumes no role, by the SDK's order.
 fn base(profile: &Profile) -> Result<Option<CredentialSource>, BuildError> {
     let get = |key| profile.get(key).filter(|value| !value.trim().is_empty());
     let name = profile.name().to_owned();

@@ -64,7 +64,7 @@ impl CredentialsCache {
             return known;
         }
         let pacer = Arc::new(Pacer::new(STS_RATE, STS_QUEUE));
-        let credentials = Credentials::new(Origin::Source(source.clone()), settings, settings.http(), pacer);
+        let credentials = Credentials::new(Basis::Source(source.clone()), settings, settings.http(), pacer);
         cache.insert(key, Arc::downgrade(&credentials));
         credentials
     }
@@ -73,7 +73,7 @@ impl CredentialsCache {
 /// Credentials of one source or role. Whoever needs them first has them obtained for all who wait, by a task of its own: a caller
 /// that leaves takes nothing from the others.
 pub(super) struct Credentials {
-    origin: Origin,
+    basis: Basis,
     settings: Settings,
     http: Http,
     /// One client for all requests, since the SDK keeps in it by how much the clock differs.
@@ -83,7 +83,7 @@ pub(super) struct Credentials {
     state: std::sync::Mutex<State>,
 }
 
-enum Origin {
+enum Basis {
     Source(CredentialSource),
     Role { base: Arc<Credentials>, role: Role },
 }
@@ -103,15 +103,15 @@ struct Current {
 }
 
 impl Credentials {
-    fn new(origin: Origin, settings: &Settings, http: Http, pacer: Arc<Pacer>) -> Arc<Self> {
+    fn new(basis: Basis, settings: &Settings, http: Http, pacer: Arc<Pacer>) -> Arc<Self> {
         let (sts, state) = (settings.sts(&http), std::sync::Mutex::default());
-        Arc::new(Self { origin, settings: settings.clone(), http, sts, pacer, state })
+        Arc::new(Self { basis, settings: settings.clone(), http, sts, pacer, state })
     }
 
     /// The credentials of a role that is assumed with these.
     pub(super) fn assuming(self: &Arc<Self>, role: Role, settings: &Settings) -> Arc<Self> {
-        let origin = Origin::Role { base: Arc::clone(self), role };
-        Self::new(origin, settings, self.http.clone(), Arc::clone(&self.pacer))
+        let basis = Basis::Role { base: Arc::clone(self), role };
+        Self::new(basis, settings, self.http.clone(), Arc::clone(&self.pacer))
     }
 
     /// The credentials as they are now, obtained if there are none; while they are renewed those that are still good are used.
@@ -177,9 +177,9 @@ impl Credentials {
             (self.settings.retries, THROTTLED_TRIES, self.settings.retry_backoff);
         let mut has_renewed_base = false;
         loop {
-            let outcome = match &self.origin {
-                Origin::Source(source) => self.of_source(source).await,
-                Origin::Role { base, role } => {
+            let outcome = match &self.basis {
+                Basis::Source(source) => self.of_source(source).await,
+                Basis::Role { base, role } => {
                     let with = base.get().await?;
                     let outcome = self.assume(role, with.clone()).await;
                     // Keys that were rotated: the source is asked once more before it is wrong.
@@ -194,7 +194,7 @@ impl Credentials {
             match outcome {
                 Err(UpstreamError::Throttled(aws)) if throttled > 0 => {
                     throttled -= 1;
-                    // STS's pace is slower by now, and what asks no STS waits as long as it is told.
+                    // STS's pace is slower by now, and a source that is not STS waits as long as it advises.
                     time::sleep(aws.retry_after.unwrap_or_default().min(self.settings.attempt_timeout)).await;
                 }
                 Err(error) if error.is_transient() && retries > 0 => {
@@ -280,7 +280,7 @@ impl Credentials {
     }
 }
 
-/// When nine tenths of the time that credentials last are over.
+/// Returns when nine tenths of the time that credentials last are over.
 fn renew_at(now: SystemTime, expires: SystemTime) -> SystemTime {
     now + expires.duration_since(now).unwrap_or_default().mul_f64(0.9)
 }
@@ -303,9 +303,9 @@ impl Role {
 
 impl fmt::Display for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.origin {
-            Origin::Source(source) => source.fmt(f),
-            Origin::Role { base, role } => write!(f, "role {} by {base}", role.arn),
+        match &self.basis {
+            Basis::Source(source) => source.fmt(f),
+            Basis::Role { base, role } => write!(f, "role {} by {base}", role.arn),
         }
     }
 }

@@ -58,7 +58,7 @@ impl Environment {
         self.variables.get(name).map(String::as_str)
     }
 
-    /// All profiles.
+    /// Returns all profiles.
     pub(super) fn profiles(&self) -> &ProfileSet {
         &self.profiles
     }
@@ -96,12 +96,12 @@ impl Environment {
         }
     }
 
-    /// Whether endpoints are to be those of FIPS 140.
+    /// Returns whether endpoints are to be those of FIPS 140.
     pub(super) fn uses_fips(&self) -> bool {
         self.is_true("AWS_USE_FIPS_ENDPOINT", "use_fips_endpoint")
     }
 
-    /// Whether endpoints are to be those that speak IPv6 too.
+    /// Returns whether endpoints are to be those that speak IPv6 too.
     pub(super) fn uses_dual_stack(&self) -> bool {
         self.is_true("AWS_USE_DUALSTACK_ENDPOINT", "use_dualstack_endpoint")
     }
@@ -111,7 +111,7 @@ impl Environment {
         self.variable("AWS_CA_BUNDLE").or_else(|| self.of_profile("ca_bundle"))
     }
 
-    /// Whether the instance's metadata must not be asked.
+    /// Returns whether the instance's metadata must not be asked.
     pub(super) fn disables_metadata(&self) -> bool {
         self.is_true("AWS_EC2_METADATA_DISABLED", "")
     }
@@ -120,7 +120,7 @@ impl Environment {
         self.profiles.get(key).filter(|value| !value.trim().is_empty())
     }
 
-    /// `services = NAME` in the profile, and `SERVICE =\n  endpoint_url = URL` in `[services NAME]`.
+    /// Returns what the profile has by `services = NAME`, and `SERVICE =\n  endpoint_url = URL` in `[services NAME]`.
     fn of_services(&self, service: &str) -> Option<&str> {
         let key = PropertiesKey::builder()
             .section_key("services")

@@ -54,7 +54,7 @@ struct Shared {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct CaBundle(Arc<[u8]>);
 
-/// Why the authorities to trust cannot be used.
+/// Authorities to trust that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CaBundleError {
     /// The file cannot be read.
@@ -259,7 +259,7 @@ fn proxy(endpoint: &str) -> Option<String> {
     Some(format!("{}{port}", proxy.host()?))
 }
 
-/// Whether a host is this machine or a metadata address, which no proxy must see.
+/// Returns whether a host is this machine or a metadata address, which no proxy must see.
 fn is_near(host: &str) -> bool {
     match host.trim_matches(['[', ']']).parse::<IpAddr>().map(|address| address.to_canonical()) {
         Ok(IpAddr::V4(address)) => address.is_loopback() || address.is_link_local(),

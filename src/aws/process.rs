@@ -18,7 +18,7 @@ use super::credential_source::Process;
 /// The most that a command may print.
 const MAX_OUTPUT: u64 = 64 << 10;
 
-/// Why a command gave no credentials. What it printed is never repeated.
+/// A command that gave no credentials. What the command printed is never repeated.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ProcessError {
     #[error(

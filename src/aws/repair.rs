@@ -21,7 +21,7 @@ const REPLACEMENT: &[u8] = br"\ufffd";
 pub(super) struct Repair(Arc<AtomicBool>);
 
 impl Repair {
-    /// Whether the answer was repaired.
+    /// Returns whether the answer was repaired.
     pub(super) fn has_repaired(&self) -> bool {
         self.0.load(Relaxed)
     }
@@ -75,7 +75,7 @@ fn repair(json: &[u8]) -> Option<Vec<u8>> {
     repaired
 }
 
-/// How long the escape is that a text begins with, and whether it stands for a character.
+/// Returns the length of the escape that a text begins with, and whether the escape stands for a character.
 fn escape(text: &[u8]) -> (usize, bool) {
     let unit = |at: usize| {
         let digits = text.get(at..at + 6)?.strip_prefix(br"\u")?;
@@ -89,7 +89,7 @@ fn escape(text: &[u8]) -> (usize, bool) {
     }
 }
 
-/// How long the character is that a text begins with, and whether it is one.
+/// Returns the length of the character that a text begins with, and whether it is valid.
 fn character(text: &[u8]) -> (usize, bool) {
     match text.get(..text.len().min(4)).unwrap_or_default().utf8_chunks().next() {
         Some(chunk) if !chunk.valid().is_empty() => (chunk.valid().chars().next().map_or(1, char::len_utf8), true),

@@ -19,7 +19,7 @@ struct State {
     /// How long the last failure without advice held; zero after a success.
     delay: Duration,
     last: Option<Held>,
-    /// When the one fetch was sent that may tell whether the failure is over.
+    /// When the one fetch was sent that finds out whether the failure is over.
     probe: Option<Instant>,
 }
 
@@ -208,7 +208,7 @@ mod tests {
         advance(2 * SECOND).await;
         assert!(hold_off.try_enter(Instant::now(), &config));
         advance(30 * SECOND).await;
-        assert_eq!(left(&hold_off), None, "one that tells nothing is not waited for longer");
+        assert_eq!(left(&hold_off), None, "a fetch that never ends is not waited for longer");
         let probe = Instant::now();
         assert!(hold_off.try_enter(probe, &config));
         hold_off.leave(probe);

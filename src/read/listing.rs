@@ -74,7 +74,7 @@ struct Listing {
     demand_changed: Notify,
 }
 
-/// What changes in a listing.
+/// The part of a listing that changes.
 #[derive(Debug)]
 struct State {
     phase: Phase,

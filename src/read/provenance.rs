@@ -1,6 +1,6 @@
 use std::time::{Duration, SystemTime};
 
-/// How old a page is, and how it came.
+/// The age of a page, and how it was served.
 #[derive(Debug, Clone, Copy)]
 pub struct Provenance {
     /// When the oldest fetch that it came from was sent.
@@ -17,7 +17,7 @@ pub struct Provenance {
     pub is_forced: bool,
 }
 
-/// How a page was served, in order of effort.
+/// The way in which a page was served, in order of effort.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Served {
     /// It was there.

@@ -29,7 +29,7 @@ pub struct Target {
     seen: Mutex<Seen>,
 }
 
-/// How a target is, by the last answer or failure.
+/// The state of a target, by the last answer or failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TargetState {
     /// It was not asked yet.

@@ -109,8 +109,11 @@ pub(super) fn message_head(rest: &impl Message, cursor: Option<(u32, usize)>, fo
         encode_key(field, WireType::LengthDelimited, &mut head);
         encode_varint(len as u64, &mut head);
     }
-    // AWS's answers are far too small for 4 GiB of them to be put into one of ours.
-    let len = u32::try_from(head.len() - PREFIX + following).unwrap_or(u32::MAX);
+    #[expect(
+        clippy::expect_used,
+        reason = "a page ends before 4 MiB, or is a node of an answer that is bounded itself"
+    )]
+    let len = u32::try_from(head.len() - PREFIX + following).expect("a message is smaller than 4 GiB");
     head.splice(1..PREFIX, len.to_be_bytes());
     head
 }

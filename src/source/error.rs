@@ -28,7 +28,7 @@ impl From<UpstreamError> for FetchError {
     }
 }
 
-/// Why a fetch gave no page. Each kind asks something else of the caller or of the operator.
+/// A fetch that gave no page. Each kind asks something else of the caller or of the operator.
 ///
 /// `Display` never repeats AWS's words: they may name roles and accounts.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -71,7 +71,7 @@ pub enum UpstreamError {
     Protocol(#[source] Cause),
 }
 
-/// What lies below a failure, in words.
+/// The cause of a failure, in words.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
 pub struct Cause(Arc<str>);
@@ -88,7 +88,7 @@ impl From<String> for Cause {
     }
 }
 
-/// What AWS said in an error, as far as it said it.
+/// An error of AWS's, as far as AWS described it.
 #[derive(Clone, Default)]
 pub struct AwsError {
     /// The HTTP status.

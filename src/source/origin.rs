@@ -5,7 +5,7 @@ use opentelemetry::{
     trace::{SpanContext, SpanId, TraceContextExt as _, TraceId, TraceState},
 };
 
-/// Which fetch an answer came from.
+/// The fetch that an answer came from.
 #[derive(Debug, Clone, Default)]
 pub struct Origin {
     /// The ID under which AWS knows the answer.

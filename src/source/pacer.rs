@@ -32,7 +32,7 @@ pub(crate) struct Pacer {
     queued: watch::Sender<Queued>,
 }
 
-/// How many fetches of each priority wait.
+/// The number of fetches of each priority that wait.
 #[derive(Debug, Default, Clone, Copy)]
 struct Queued {
     interactive: usize,

@@ -9,7 +9,7 @@ use tokio::time;
 use super::{FetchError, Pace, Priority, Request, Source, UpstreamError, UpstreamPage};
 use crate::model::TargetName;
 
-/// How often and how long a fetch is tried.
+/// The number of attempts of a fetch, and the time for them.
 #[derive(Debug, Clone, Copy)]
 pub struct RetryPolicy {
     /// How often a transient failure is tried again.

@@ -18,7 +18,7 @@ use crate::{
     read::{Config, ReadError, Target, lock},
 };
 
-/// What a reader asks for, and how its call reads.
+/// The question of a reader: what it asks for, and as part of which call.
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) listings: Listings,

@@ -1,6 +1,6 @@
 use super::ListingError;
 
-/// Whose failure it is that a fetch failed, and who is held off for it.
+/// The part that a failed fetch is the failure of, which is held off for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Blame {
     /// The walk's alone. It breaks off and nobody is held off: what AWS says of a token, or of one that a caller brought and may have

@@ -19,7 +19,7 @@ pub(super) struct Candidate {
     pub(super) extent: Extent,
 }
 
-/// How much of a listing is there.
+/// The part of a listing that is in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Extent {
     /// Not even its first page.
@@ -30,7 +30,7 @@ pub(super) enum Extent {
     Everything,
 }
 
-/// What to do for a reader.
+/// The listing that a reader is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Choice {
     /// Join the candidate at this index.

@@ -21,7 +21,7 @@ use crate::model::Records;
 const VERSION: u8 = 1;
 const CHECK_BYTES: usize = 8;
 
-/// Why a cursor leads nowhere.
+/// A cursor that leads nowhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidCursor {
     /// It is not one of the gateway's, or was damaged on its way.
@@ -133,13 +133,13 @@ impl Cursor {
     }
 }
 
-/// Tells which query a cursor belongs to, by its fingerprint.
+/// Returns the fingerprint of the query that a cursor belongs to.
 pub(super) fn fingerprint(text: &str) -> Option<Vec<u8>> {
     Payload::parse(text).map(|payload| payload.fingerprint)
 }
 
 impl ResumePoint {
-    /// How many records of the page, fetched again, were handed out. It may have changed: it goes on where its last record
+    /// Returns how many records of the page, fetched again, were handed out. The page may have changed: reading goes on where its last record
     /// went, at the first of several, and without a trace of that the page is given whole. A repeat does less harm than a
     /// loss.
     pub(super) fn find_again(&self, records: &Records) -> usize {

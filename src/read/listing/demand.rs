@@ -8,7 +8,7 @@ use std::{
 
 use tokio::time::Instant;
 
-/// What a reader wants of a listing.
+/// A reader's demand for pages of a listing.
 #[derive(Debug)]
 pub(super) struct Demand {
     /// The page from which on it still needs them, counted from the listing's first.
@@ -20,7 +20,7 @@ pub(super) struct Demand {
     pub(super) clock: Arc<ReadClock>,
 }
 
-/// When a call last took a page: one clock for all its readers, since a call takes from one at a time.
+/// The time at which a call last took a page: one clock for all its readers, since a call takes from one at a time.
 #[derive(Debug, Default)]
 pub struct ReadClock {
     /// When it took the first.

@@ -78,7 +78,7 @@ impl Index {
         listing
     }
 
-    /// Finds or adds the listing that begins at this step.
+    /// Finds or adds the listing that begins with this page.
     pub(super) fn tail(&mut self, target: &Arc<Target>, query: &Query, first: PageKey) -> Arc<Listing> {
         let entry = entry(&mut self.entries, &mut self.listings, target, query);
         if let Some(listing) = entry.tails.get(&first).filter(|listing| listing.is_whole()) {

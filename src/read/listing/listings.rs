@@ -29,7 +29,7 @@ pub struct Listings {
     _stop: Arc<DropGuard>,
 }
 
-/// What listings, their readers and their walks share.
+/// The state that listings, their readers and their walks share.
 #[derive(Debug)]
 pub(super) struct Store {
     pub(super) config: Config,

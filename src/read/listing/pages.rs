@@ -6,7 +6,7 @@ use crate::{
     source::{Origin, Sent},
 };
 
-/// Which upstream page of its walk a page is.
+/// The identity of an upstream page within its walk.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(super) struct PageKey {
     /// The token that leads to it; none leads to the first.

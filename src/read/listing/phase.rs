@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::ListingError;
 
-/// Where a listing is in its life.
+/// The part of its life that a listing is in.
 #[derive(Debug, Clone, Default)]
 pub(super) enum Phase {
     /// Nobody walks. The walk begins, or goes on, when a reader wants more and upstream may be asked.
@@ -22,7 +22,7 @@ pub(super) enum Phase {
     Broken(Arc<ListingError>),
 }
 
-/// What happens to a listing.
+/// Something that happens to a listing.
 #[derive(Debug, Clone)]
 pub(super) enum Event {
     /// More is wanted than there is, and a task is started for it.

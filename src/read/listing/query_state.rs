@@ -13,7 +13,7 @@ use crate::{
 /// How many walks of one query, from its start, advance at a time: one, and one for readers who demand fresher.
 const WALKS: usize = 2;
 
-/// What all listings of one query share.
+/// The state that all listings of one query share.
 #[derive(Debug)]
 pub(super) struct QueryState {
     pub(super) target: Arc<Target>,

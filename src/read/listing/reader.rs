@@ -35,7 +35,7 @@ pub struct Reader {
     is_counted: bool,
 }
 
-/// What a reader reads for.
+/// The kind of call that a reader reads for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     /// A page, fetched for itself alone.

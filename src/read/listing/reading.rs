@@ -13,7 +13,7 @@ use crate::{read::Served, source::Sent};
 /// configured not to, and would refuse the same page for ever; half a mebibyte is left for the head and the cursor.
 pub(super) const MAX_BYTES: usize = 7 << 19;
 
-/// How much a reader wants at a time.
+/// The amount that a reader wants at a time.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Want {
     /// How many records.
@@ -22,7 +22,7 @@ pub(super) struct Want {
     pub(super) ahead: usize,
 }
 
-/// What comes of a look at a listing.
+/// The outcome of a look at a listing.
 #[derive(Debug)]
 pub(super) enum Look {
     /// All that was wanted, or all there is.
@@ -54,7 +54,7 @@ pub(super) struct Reading {
     pub(super) failures: Option<u64>,
 }
 
-/// What a reader gathered, and where it goes on.
+/// The records that a reader gathered, and where it goes on.
 #[derive(Debug)]
 pub(super) struct Gathered {
     pub(super) records: VecDeque<Bytes>,
@@ -68,7 +68,7 @@ pub(super) struct Gathered {
     pub(super) is_at_end: bool,
 }
 
-/// Where a reader goes on.
+/// The place at which a reader goes on.
 #[derive(Debug)]
 pub(super) enum Next {
     /// Behind an upstream page that stands ready as messages, all of whose records were gathered and no more.

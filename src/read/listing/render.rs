@@ -35,7 +35,7 @@ pub struct WholePage<'a> {
     pub records_len: usize,
 }
 
-/// What goes before the cursor and the records of a page in one message.
+/// The bytes before the cursor and the records of a page in one message.
 #[derive(Debug, Clone)]
 pub struct Head {
     message: TypeId,
@@ -64,7 +64,7 @@ pub struct Rendered {
     cursor: Range<usize>,
 }
 
-/// Where a message stands.
+/// The place of a message in the memory of its page.
 struct Place {
     message: TypeId,
     head: Range<usize>,

@@ -1,4 +1,4 @@
-//! Listings as those who look after the gateway see them.
+//! Listings as administrators see them.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::{
     read::{Counts, lock},
 };
 
-/// How a listing is at a moment.
+/// The status of a listing at a moment.
 #[derive(Debug, Clone)]
 pub struct ListingStatus {
     /// What it lists.
@@ -35,7 +35,7 @@ pub struct ListingStatus {
     pub counts: Counts,
 }
 
-/// How far a listing is.
+/// The progress of a listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListingState {
     /// More may come, if only after a hold-off.
@@ -50,7 +50,7 @@ impl ListingState {
     /// All there are.
     pub const ALL: [Self; 3] = [Self::Open, Self::Complete, Self::Broken];
 
-    /// Its name in metrics.
+    /// Returns the name of the state in metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -62,7 +62,7 @@ impl ListingState {
 }
 
 impl Listings {
-    /// Every listing that can be found, the most recently used first. Each is looked at for a moment of its own.
+    /// Returns the status of every listing that can be found, the most recently used first, each at a moment of its own.
     #[must_use]
     pub fn status(&self) -> Vec<ListingStatus> {
         let now = Instant::now();

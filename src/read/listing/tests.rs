@@ -15,12 +15,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use futures_util::{
-    FutureExt as _,
-    future::{self, BoxFuture},
-};
+use futures_util::{FutureExt as _, future::BoxFuture};
 use prost::Message as _;
-use tokio::time::{self, Instant};
+use tokio::{
+    sync::Notify,
+    time::{self, Instant},
+};
 
 use crate::{
     model::{Filter, Filters, Freshness, Query, RecordsBuilder, Scope, TargetName},
@@ -51,6 +51,9 @@ struct Fake {
     repeats_tokens: Mutex<bool>,
     /// Whether nobody is admitted any more, and who asked to be.
     is_jammed: Mutex<bool>,
+    /// Whether a failure admits all who wait, in the moment before it is known.
+    admits_by_failing: Mutex<bool>,
+    admitted: Notify,
     queued: Mutex<Vec<Priority>>,
     /// For whom pages were fetched, and when they must have been sent at the earliest.
     requests: Mutex<Vec<(Priority, Option<Instant>)>>,
@@ -79,6 +82,8 @@ impl Fake {
             in_flight: Mutex::default(),
             repeats_tokens: Mutex::default(),
             is_jammed: Mutex::default(),
+            admits_by_failing: Mutex::default(),
+            admitted: Notify::new(),
             queued: Mutex::default(),
             requests: Mutex::default(),
             latency: Mutex::new(LATENCY),
@@ -129,7 +134,14 @@ impl Fake {
 impl Source for Fake {
     fn admit(&self, priority: Priority) -> BoxFuture<'_, Result<(), UpstreamError>> {
         lock(&self.queued).push(priority);
-        if *lock(&self.is_jammed) { future::pending().boxed() } else { async { Ok(()) }.boxed() }
+        let is_jammed = *lock(&self.is_jammed);
+        async move {
+            if is_jammed {
+                self.admitted.notified().await;
+            }
+            Ok(())
+        }
+        .boxed()
     }
 
     fn page<'a>(&'a self, request: Request<'a>) -> BoxFuture<'a, Result<UpstreamPage, FetchError>> {
@@ -153,6 +165,9 @@ impl Source for Fake {
             }
             lock(&self.in_flight).now -= 1;
             let failure = lock(&self.failures).pop_front().flatten();
+            if failure.is_some() && *lock(&self.admits_by_failing) {
+                self.admitted.notify_waiters();
+            }
             failure.map_or_else(|| Ok(self.answer(token, sent)), |error| Err(error.into()))
         }
         .boxed()
@@ -164,7 +179,7 @@ fn node(id: &str, walk: usize, padding: usize) -> InstanceInformation {
     InstanceInformation { instance_id, name, computer_name, ..Default::default() }
 }
 
-/// Listings in front of the upstream: the defaults without jitter, changed as told.
+/// Listings in front of the source: the defaults without jitter, changed by `configure`.
 fn listings(fake: &Arc<Fake>, configure: impl FnOnce(&mut Config)) -> Listings {
     let mut config = Config { jitter_percent: 0, ..Config::default() };
     configure(&mut config);

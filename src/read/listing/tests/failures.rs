@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use super::*;
 use crate::read::{ListingError, ListingState, TargetState};
 
-/// Fails, and tells what remains of the hold-off in milliseconds.
+/// Fails, and returns what remains of the hold-off in milliseconds.
 async fn failed(mut reader: Reader) -> (ReadError, Option<u128>) {
     let error = reader.read(5).await.unwrap_err();
     let retry_after = error.retry_after.map(|delay| delay.as_millis());
@@ -135,6 +135,24 @@ async fn a_walk_in_line_is_told_at_once_when_its_target_is_held_off() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_walk_that_is_admitted_just_as_its_target_is_held_off_asks_nothing_and_prolongs_nothing() {
+    let (fake, listings) = world(&[5]);
+    *lock(&fake.is_jammed) = true;
+    let mut queued = open(&listings);
+    let queued = tokio::spawn(async move { queued.read(5).await.unwrap_err().retry_after });
+    time::sleep(SECOND).await;
+    (*lock(&fake.is_jammed), *lock(&fake.admits_by_failing)) = (false, true);
+    fake.fail([throttle(None)]);
+    let other = listings.open(&query_of("IamRole"), Freshness::default(), None).unwrap();
+    assert_eq!(failed(other).await.1, Some(1000));
+    assert_eq!((queued.await.unwrap(), fake.asked()), (Some(SECOND), 1));
+    time::advance(SECOND).await;
+    assert_eq!(served(open(&listings)).await, (Served::Miss, false));
+    fake.fail([throttle(None)]);
+    assert_eq!(failed(open_for(&listings, Some(0), None)).await.1, Some(1000), "the success ended it");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_waits_no_longer_for_a_page_than_its_patience() {
     for (advice, waited) in [(None, 1 + 2 + 4 + 8 + 16), (Some(40 * SECOND), 40), (Some(61 * SECOND), 0)] {
         let (fake, listings) = world(&[5; 4]);
@@ -250,7 +268,7 @@ async fn a_failure_is_met_where_the_page_is_missing_and_the_walk_goes_on_from_th
     let (error, retry_after) = failed(open_for(&listings, None, Some(600))).await;
     assert!(matches!(&*error.error, ListingError::Upstream(UpstreamError::Unavailable(..))), "a page needs it, too");
     assert_eq!(retry_after, Some(1000));
-    assert!(open_for(&listings, Some(0), None).read(2).await.is_err(), "who asks now is told at once");
+    assert!(open_for(&listings, Some(0), None).read(2).await.is_err(), "who asks now fails at once");
     assert_eq!((listings.status()[0].state, fake.asked()), (ListingState::Open, 3));
     time::advance(SECOND).await;
     let page = reader.read(2).await.unwrap();

@@ -50,7 +50,7 @@ struct Seen {
     is_hit: bool,
 }
 
-/// Or else which mood of upstream it is told of; and where it may go on.
+/// Or else the mood of upstream that fails it; and where it may go on.
 type Outcome = Result<(Seen, Place), Mood>;
 
 /// What the rules say.
