@@ -5,6 +5,7 @@
 //! | `error` | failures to build or to reload |
 //! | `generation` | builds what calls are served by, of one configuration |
 //! | `process` | keeps what no reload replaces |
+//! | `source` | puts the adapter that asks AWS into its decorators |
 //! | `routes`, `stack` | every method, and the layers that a call goes through before one |
 //! | `current` | switches calls and administrators from one generation to the next |
 //! | `run` | turns signals into stages and reloads |
@@ -22,6 +23,7 @@ mod readiness;
 mod reload;
 mod routes;
 mod run;
+mod source;
 mod stack;
 mod view;
 
@@ -31,10 +33,10 @@ pub use self::error::AppError;
 use self::generation::{Generation, build_authenticator, build_targets};
 use crate::{
     admin::Admin,
+    aws::CredentialsCache,
     config::{Config, ConfigError},
     edge::{Address, LimitsLayer, Listener},
-    listing::{Listings, Target},
-    upstream::CredentialsCache,
+    read::{Listings, Target},
 };
 
 /// A gateway that is bound and ready to serve.

@@ -17,13 +17,13 @@ use serde::{Deserialize, Serialize};
 pub use self::target::{ResolvedTarget, Target};
 use crate::{
     access::{Allow, Policy, glob},
-    admin,
+    admin, aws,
     display::{FileName, Shown},
-    edge, listing,
+    edge,
     model::TargetName,
-    service,
+    read, service,
     setting::InvalidSetting,
-    telemetry, upstream,
+    telemetry,
 };
 
 /// The whole configuration: a TOML table for each component.
@@ -43,9 +43,9 @@ pub struct Config {
     /// The limits of requests and answers.
     pub service: service::Config,
     /// How SSM is reached, for every target that does not set it.
-    pub upstream: upstream::Config,
+    pub upstream: aws::Config,
     /// The bounds of listings.
-    pub listing: listing::Config,
+    pub listing: read::Config,
     /// The targets; without any, `[upstream]` describes a single one, named `default`.
     pub targets: BTreeMap<TargetName, Target>,
     /// The address for administrators.

@@ -1,7 +1,7 @@
 //! ssm-gateway: one gRPC service between a company's services and AWS Systems Manager's `DescribeInstanceInformation`.
 //!
-//! A call comes in at the [`edge`], is validated and answered by the [`service`], which reads a [`listing`], which walks
-//! an [`upstream`] - AWS's SSM as one target sees it. On its way down a call becomes a query of the [`model`], once; on its
+//! A call comes in at the [`edge`], is validated and answered by the [`service`], which asks [`read`], which fetches
+//! pages from a [`source`], behind which [`aws`] asks SSM as one target sees it. On its way down a call becomes a query of the [`model`], once; on its
 //! way up an answer of AWS becomes encoded records, once, which are sent as they are.
 //!
 //! | module | what it is |
@@ -11,8 +11,9 @@
 //! | [`display`] | errors, file names and settings as log lines and messages display them |
 //! | [`pem`] | certificates and keys in PEM, read strictly |
 //! | [`proto`] | the public contract, generated |
-//! | [`upstream`] | the port that listings ask, and the SSM adapter behind it |
-//! | [`listing`] | one walk upstream for any number of readers: freshness, failures, memory, cursors |
+//! | [`source`] | the port that listings fetch pages through, and its decorators: pace, retries, traces |
+//! | [`aws`] | the adapter behind it: SSM, credentials, conversion, errors |
+//! | [`read`] | how a question is answered: one walk upstream for any number of readers, freshness, failures, memory, cursors |
 //! | [`service`] | the RPCs and the status mapping |
 //! | [`edge`] | listener, TLS and drain; who calls, how much, how long; the report of every call |
 //! | [`grpc`] | requests, answers, failures and notes of a call, the same for every method |
@@ -33,19 +34,20 @@ mod accept;
 pub mod access;
 pub mod admin;
 pub mod app;
+pub mod aws;
 pub mod cli;
 mod clock;
 pub mod config;
 pub mod display;
 pub mod edge;
 pub mod grpc;
-pub mod listing;
 pub mod model;
 pub mod pem;
 pub mod proto;
+pub mod read;
 mod reflection;
 pub mod service;
 pub mod setting;
 pub mod simulator;
+pub mod source;
 pub mod telemetry;
-pub mod upstream;

@@ -6,6 +6,7 @@ mod compress;
 mod config;
 mod describe;
 mod provenance;
+mod render;
 mod serving;
 mod status;
 mod stream;
@@ -19,7 +20,7 @@ use http::{Request, Response};
 use self::{
     call_context::CallContext, compress::Compression, describe::describe, stream::stream, targets::list_targets,
 };
-pub use self::{compress::Encoding, config::Config, serving::Serving, stream::page_head};
+pub use self::{compress::Encoding, config::Config, render::Renderer, serving::Serving};
 pub use crate::grpc::{SERVICE_NAME, TARGET_SERVICE_NAME};
 use crate::{
     access::Method,

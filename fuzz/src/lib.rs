@@ -16,14 +16,15 @@ use http_body_util::{BodyExt as _, Full};
 use prost::Message as _;
 use ssm_gateway::{
     access::{Method, Policy},
+    aws::{self, CredentialsCache, Ssm},
     config::Config,
     edge::{AuthConfig, AuthenticateLayer, JwtConfig, RouteLayer, SigningAlgorithm, testing},
-    listing::{self, Listings, Target, belongs_to},
-    model::{Filters, Freshness, Query, RecordsBuilder, TargetName},
+    model::{Filters, Freshness, Query, RecordsBuilder, Scope, TargetName},
     pem::{self, InvalidPem},
     proto::{InstanceInformation, StreamInstanceInformationResponse},
+    read::{self, Listings, Target, belongs_to},
     service::{self, Service, Serving},
-    upstream::{self, CredentialsCache, Priority, Ssm, Upstream, UpstreamError, UpstreamPage},
+    source::{FetchError, Identity, Origin, Priority, Request as PageRequest, Sent, Source, UpstreamPage},
 };
 use tokio::{net::TcpListener, runtime::Runtime, time};
 use tonic::{Code, Status};
@@ -48,33 +49,18 @@ fn within<T>(what: impl Future<Output = T>) -> T {
 #[derive(Debug)]
 struct Pages;
 
-impl Upstream for Pages {
-    fn region(&self) -> &'static str {
-        "nowhere"
-    }
-
-    fn scope(&self) -> ssm_gateway::model::Scope {
-        ssm_gateway::model::Scope::of([])
-    }
-
-    fn turn(&self, _: Priority) -> BoxFuture<'_, Result<(), UpstreamError>> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn fetch<'a>(
-        &'a self,
-        _: &'a Filters,
-        token: Option<&'a str>,
-    ) -> BoxFuture<'a, Result<UpstreamPage, UpstreamError>> {
+impl Source for Pages {
+    fn page<'a>(&'a self, request: PageRequest<'a>) -> BoxFuture<'a, Result<UpstreamPage, FetchError>> {
         Box::pin(async move {
-            let page = token.and_then(|token| token.parse().ok()).unwrap_or(0u8);
+            let page = request.token.and_then(|token| token.parse().ok()).unwrap_or(0u8);
             let mut records = RecordsBuilder::default();
             for node in 0..2 {
                 let instance_id = Some(format!("i-{page}{node}"));
                 records.push(&InstanceInformation { instance_id, ..Default::default() }.encode_to_vec());
             }
             let next_token = (page < 2).then(|| (page + 1).to_string());
-            Ok(UpstreamPage { records: records.build(), next_token, request_id: None })
+            let (sent, origin) = (Sent::now(wall), Origin::default());
+            Ok(UpstreamPage { records: records.build(), next_token, sent, origin })
         })
     }
 }
@@ -85,8 +71,10 @@ fn wall() -> SystemTime {
 }
 
 static LISTINGS: LazyLock<Listings> = LazyLock::new(|| {
-    let target = Target::new(TargetName::default_target(), Arc::new(Pages), Duration::from_hours(1), Duration::ZERO);
-    listing::Config::default().build([target], service::page_head, wall)
+    let identity = Identity { region: "nowhere".to_owned(), scope: Scope::of([]), signed_by: String::new() };
+    let (name, ttl) = (TargetName::default_target(), Duration::from_hours(1));
+    let target = Target::new(name, identity, Arc::new(Pages), ttl, Duration::ZERO);
+    read::Config::default().build([target], &service::Renderer, wall)
 });
 
 fn everything() -> Query {
@@ -98,8 +86,7 @@ pub fn given_cursor(nodes: usize) -> String {
     within(async {
         let mut reader = LISTINGS.open(&everything(), Freshness::default(), None).unwrap();
         let page = reader.read(nodes).await.unwrap();
-        let first = page.parts.front().unwrap();
-        String::from_utf8(first[page.head_len..page.head_len + page.cursor_len].to_vec()).unwrap()
+        String::from_utf8(page.cursor.to_vec()).unwrap()
     })
 }
 
@@ -289,18 +276,20 @@ pub fn answer(bytes: &[u8]) {
             });
             format!("http://{addr}")
         });
-        let config = upstream::Config {
+        let config = aws::Config {
             region: Some("us-east-1".to_owned()),
             endpoint_url: Some(url),
             simulated_credentials: true,
             requests_per_second: 1e9,
             retries: 0,
-            ..upstream::Config::default()
+            ..aws::Config::default()
         };
         within(config.build(TargetName::default_target(), &CredentialsCache::default())).unwrap()
     });
     *ANSWER.lock().unwrap() = Bytes::copy_from_slice(bytes);
-    match within(SSM.fetch(&Filters::Current(Vec::new()), None)) {
+    let (filters, priority) = (Filters::Current(Vec::new()), Priority::Interactive);
+    let request = PageRequest { filters: &filters, token: None, number: 0, priority, not_before: None };
+    match within(SSM.page(request)) {
         Ok(page) => {
             let (records, token) = (page.records.len(), page.next_token);
             assert!(token.is_none_or(|token| !token.is_empty()));

@@ -1,9 +1,8 @@
 use crate::{
-    admin,
+    admin, aws,
     config::ConfigError,
     edge::{FileError, ListenError},
     model::TargetName,
-    upstream,
 };
 
 /// A failure to build or to reload a gateway.
@@ -14,7 +13,7 @@ pub enum AppError {
     Config(#[from] ConfigError),
     /// The client of a target could not be built.
     #[error("target {0}: {1}")]
-    Upstream(TargetName, upstream::BuildError),
+    Upstream(TargetName, aws::BuildError),
     /// The address for callers could not be bound, or its TLS files not loaded.
     #[error(transparent)]
     Listen(#[from] ListenError),

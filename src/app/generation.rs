@@ -2,15 +2,15 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use super::{error::AppError, process::Process, routes::Routes};
+use super::{error::AppError, process::Process, routes::Routes, source};
 use crate::{
+    aws::CredentialsCache,
     clock,
     config::{Config, ResolvedTarget},
     edge::{Authenticator, LimitsLayer},
-    listing::{Listings, Target},
     model::TargetName,
+    read::{Listings, Target},
     service,
-    upstream::CredentialsCache,
 };
 
 /// One generation of the serving state. A reload builds the next generation, which inherits listings, unchanged targets
@@ -33,7 +33,7 @@ impl Generation {
     pub(super) async fn first(config: Config) -> Result<Self, AppError> {
         let process = Arc::new(Process::new()?);
         let targets = build_targets(&config, &process.credentials).await?;
-        let listings = config.listing.build(targets, service::page_head, clock::wall);
+        let listings = config.listing.build(targets, &service::Renderer, clock::wall);
         let limits = config.limits.build();
         Self::build(config, listings, limits, process).await
     }
@@ -90,8 +90,7 @@ pub(super) async fn build_target(
     credentials: &CredentialsCache,
 ) -> Result<Arc<Target>, AppError> {
     let ResolvedTarget { upstream, ttl, max_stale } = settings;
-    let upstream = Box::pin(upstream.build(name.clone(), credentials))
-        .await
-        .map_err(|error| AppError::Upstream(name.clone(), error))?;
-    Ok(Arc::new(Target::new(name, Arc::new(upstream), ttl, max_stale)))
+    let (identity, source) =
+        source::build(&name, upstream, credentials).await.map_err(|error| AppError::Upstream(name.clone(), error))?;
+    Ok(Arc::new(Target::new(name, identity, source, ttl, max_stale)))
 }

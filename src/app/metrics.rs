@@ -9,8 +9,8 @@ use prometheus::{CounterVec, Error, GaugeVec, Opts, Registry, TextEncoder};
 use super::{generation::Generation, process_usage::ProcessUsage};
 use crate::{
     edge::Stage,
-    listing::{ListingState, ListingStatus, Listings, Outcome, Target, TargetState},
-    upstream::Pace,
+    read::{ListingState, ListingStatus, Listings, Outcome, Target, TargetState},
+    source::Pace,
 };
 
 /// Returns all metrics in Prometheus's text format.

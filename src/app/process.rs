@@ -2,8 +2,8 @@ use std::{sync::atomic::AtomicBool, time::Instant};
 
 use super::error::AppError;
 use crate::{
+    aws::CredentialsCache,
     edge::{self, Stages},
-    upstream::CredentialsCache,
 };
 
 /// The state that lives as long as the process: no reload replaces it, and every generation refers to it.

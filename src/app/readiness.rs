@@ -7,8 +7,8 @@ use tokio::{task::JoinSet, time};
 use super::generation::Generation;
 use crate::{
     edge::Stage,
-    listing::{Listings, Target},
     model::{Filters, Freshness, Query},
+    read::{Listings, Target},
 };
 
 /// The pause after a required target failed without saying when to ask again.

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     config::{Config, ConfigError},
     display::ErrorChain,
-    listing::{self, Target},
+    read::{self, Target},
 };
 
 /// The newest configuration, as it was read; none before the first reload.
@@ -31,7 +31,7 @@ pub(super) async fn keep_reloading<S>(current: &CurrentGeneration<S>, mut config
         // Latched before the targets change: nobody may have probed since the last of them answered.
         current.get().latch_readiness();
         current.replace(Arc::clone(&next));
-        next.listings.forget_others();
+        next.listings.drop_other_targets();
         next.log_unmatched_rules();
         info!(targets = next.listings.targets().count(), "the configuration is in use");
     }
@@ -66,7 +66,7 @@ impl Generation {
         let fixed = keep_fixed(&mut config, &self.config);
         config.check()?;
         refuse_to_open(&config, &self.config)?;
-        let listings = self.listings.over(self.next_targets(&config).await?);
+        let listings = self.listings.with_targets(self.next_targets(&config).await?);
         let is_counted_alike = config.limits.counts_as(&self.config.limits);
         let limits = if is_counted_alike { self.limits.clone() } else { config.limits.build() };
         let next = Self::build(config, listings, limits, Arc::clone(&self.process)).await?;
@@ -109,7 +109,7 @@ fn keep_fixed(config: &mut Config, running: &Config) -> Vec<&'static str> {
         upstream: _,
         targets: _,
     } = config;
-    let kept_listing = listing::Config { ttl: listing.ttl, max_stale: listing.max_stale, ..running.listing };
+    let kept_listing = read::Config { ttl: listing.ttl, max_stale: listing.max_stale, ..running.listing };
     let tables = [
         ("edge", keep(edge, &running.edge)),
         ("listing", keep(listing, &kept_listing)),

@@ -14,8 +14,8 @@ use crate::{
     config::Config,
     edge::{Health, Stages},
     grpc::{Body, Failure, RequestBody, Route, SERVICE_NAME, TARGET_SERVICE_NAME},
-    listing::Listings,
     proto,
+    read::Listings,
     reflection::Reflection,
     service::{Service, Serving},
 };

@@ -10,8 +10,8 @@ use crate::{
     access::Principal,
     admin::{self, Caller, Calls, Failure, Listing, Memory, Reads, Status},
     edge::LimitsLayer,
-    listing::{Counts, LastError, ListingError, ListingStatus, Outcome, Target},
-    upstream::UpstreamError,
+    read::{Counts, LastError, ListingError, ListingStatus, Outcome, Target},
+    source::UpstreamError,
 };
 
 /// The longest text of a listing's filters, in bytes: callers may send a mebibyte of them.

@@ -3,48 +3,47 @@ use std::{path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    listing,
+    aws, read,
     setting::{InvalidSetting, bounded},
-    upstream,
 };
 
 /// A `[targets.NAME]` table of the configuration file: what it does not set is as `[upstream]` and `[listing]` have it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Target {
-    /// See [`upstream::Config::region`].
+    /// See [`aws::Config::region`].
     pub region: Option<String>,
-    /// See [`upstream::Config::endpoint_url`].
+    /// See [`aws::Config::endpoint_url`].
     pub endpoint_url: Option<String>,
-    /// See [`upstream::Config::sts_endpoint_url`].
+    /// See [`aws::Config::sts_endpoint_url`].
     pub sts_endpoint_url: Option<String>,
-    /// See [`upstream::Config::profile`].
+    /// See [`aws::Config::profile`].
     pub profile: Option<String>,
-    /// See [`upstream::Config::role_arn`].
+    /// See [`aws::Config::role_arn`].
     pub role_arn: Option<String>,
-    /// See [`upstream::Config::external_id`].
+    /// See [`aws::Config::external_id`].
     pub external_id: Option<String>,
-    /// See [`upstream::Config::session_name`].
+    /// See [`aws::Config::session_name`].
     pub session_name: Option<String>,
-    /// See [`upstream::Config::ca_bundle`].
+    /// See [`aws::Config::ca_bundle`].
     pub ca_bundle: Option<PathBuf>,
     /// Whether the gateway is ready only once this target has answered.
     pub required: bool,
-    /// See [`upstream::Config::requests_per_second`].
+    /// See [`aws::Config::requests_per_second`].
     pub requests_per_second: Option<f64>,
-    /// See [`upstream::Config::connect_timeout`].
+    /// See [`aws::Config::connect_timeout`].
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Option<Duration>,
-    /// See [`upstream::Config::attempt_timeout`].
+    /// See [`aws::Config::attempt_timeout`].
     #[serde(with = "humantime_serde")]
     pub attempt_timeout: Option<Duration>,
-    /// See [`upstream::Config::fetch_timeout`].
+    /// See [`aws::Config::fetch_timeout`].
     #[serde(with = "humantime_serde")]
     pub fetch_timeout: Option<Duration>,
-    /// See [`listing::Config::ttl`].
+    /// See [`read::Config::ttl`].
     #[serde(with = "humantime_serde")]
     pub ttl: Option<Duration>,
-    /// See [`listing::Config::max_stale`].
+    /// See [`read::Config::max_stale`].
     #[serde(with = "humantime_serde")]
     pub max_stale: Option<Duration>,
 }
@@ -53,10 +52,10 @@ pub struct Target {
 #[derive(Debug, Clone, PartialEq)]
 pub struct ResolvedTarget {
     /// How SSM is reached for this target.
-    pub upstream: upstream::Config,
-    /// See [`listing::Config::ttl`].
+    pub upstream: aws::Config,
+    /// See [`read::Config::ttl`].
     pub ttl: Duration,
-    /// See [`listing::Config::max_stale`].
+    /// See [`read::Config::max_stale`].
     pub max_stale: Duration,
 }
 
@@ -65,7 +64,7 @@ impl Target {
     ///
     /// The fields are named one by one, so that a new key of a target or of `[upstream]` does not compile before
     /// somebody has decided whether a target may set it.
-    pub(super) fn resolve(&self, upstream: &upstream::Config, listing: &listing::Config) -> ResolvedTarget {
+    pub(super) fn resolve(&self, upstream: &aws::Config, listing: &read::Config) -> ResolvedTarget {
         let Self {
             region,
             endpoint_url,
@@ -85,7 +84,7 @@ impl Target {
         } = self.clone();
         let inherited = upstream.clone();
         ResolvedTarget {
-            upstream: upstream::Config {
+            upstream: aws::Config {
                 region: region.or(inherited.region),
                 endpoint_url: endpoint_url.or(inherited.endpoint_url),
                 sts_endpoint_url: sts_endpoint_url.or(inherited.sts_endpoint_url),

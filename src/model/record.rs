@@ -12,9 +12,7 @@ const ID_TAG: u8 = 0x0a;
 /// stretch of the bytes that begins and ends with a record may be put into any answer as it is. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Records {
-    /// A head of the owner's, then the records.
     bytes: Bytes,
-    head: usize,
     /// Where each record ends, from the first one's start.
     ends: Arc<[usize]>,
 }
@@ -38,7 +36,7 @@ impl Records {
     /// The bytes of the records in `range`, which is cut to what is there.
     pub fn slice(&self, range: Range<usize>) -> Bytes {
         let end = self.start_of(range.end);
-        self.bytes.slice(self.head + self.start_of(range.start).min(end)..self.head + end)
+        self.bytes.slice(self.start_of(range.start).min(end)..end)
     }
 
     /// Returns where the longest run of records that begins at `start` ends, if it may have so many records and bytes.
@@ -48,27 +46,18 @@ impl Records {
         fitting.min(start.saturating_add(records))
     }
 
-    /// The same records behind a head, in one piece of memory with it.
+    /// Copies the records behind a head. Returns both as one piece of memory, and the records as they stand in it.
     #[must_use]
-    pub fn behind(&self, head: &[u8]) -> Self {
-        let bytes = [head, self.bytes.get(self.head..).unwrap_or_default()].concat();
-        Self { bytes: bytes.into(), head: head.len(), ends: Arc::clone(&self.ends) }
-    }
-
-    /// The head and all records, as one piece.
-    pub fn with_head(&self) -> Bytes {
-        self.bytes.clone()
-    }
-
-    /// The length of the head.
-    pub fn head_len(&self) -> usize {
-        self.head
+    pub fn behind(&self, head: &[u8]) -> (Bytes, Self) {
+        let whole = Bytes::from([head, &self.bytes].concat());
+        let records = Self { bytes: whole.slice(head.len()..), ends: Arc::clone(&self.ends) };
+        (whole, records)
     }
 
     /// The `InstanceId` of the record at `index`, if there is such a record and AWS gave it one.
     pub fn id(&self, index: usize) -> Option<&str> {
         let end = *self.ends.get(index)?;
-        let (message, _) = field(LIST_TAG, self.bytes.get(self.head + self.start_of(index)..self.head + end)?)?;
+        let (message, _) = field(LIST_TAG, self.bytes.get(self.start_of(index)..end)?)?;
         let (id, _) = field(ID_TAG, message)?;
         std::str::from_utf8(id).ok()
     }
@@ -112,7 +101,7 @@ impl RecordsBuilder {
     /// Hands out what was collected, in memory of just its size: records may be kept for long.
     #[must_use]
     pub fn build(self) -> Records {
-        Records { bytes: Bytes::copy_from_slice(&self.bytes), head: 0, ends: self.ends.into() }
+        Records { bytes: Bytes::copy_from_slice(&self.bytes), ends: self.ends.into() }
     }
 }
 
@@ -157,10 +146,10 @@ mod tests {
             for node in &nodes {
                 builder.push(&node.encode_to_vec());
             }
-            let records = builder.build().behind(b"another").behind(head.as_bytes());
+            let (_, records) = builder.build().behind(b"another");
+            let (whole, records) = records.behind(head.as_bytes());
 
-            prop_assert_eq!(records.head_len(), head.len());
-            prop_assert_eq!(records.with_head(), [head.as_bytes(), &records.slice(0..nodes.len())].concat());
+            prop_assert_eq!(whole, [head.as_bytes(), &records.slice(0..nodes.len())].concat());
             prop_assert_eq!(records.len(), nodes.len());
             for (index, node) in nodes.iter().enumerate() {
                 prop_assert_eq!(records.id(index), node.id.as_deref());

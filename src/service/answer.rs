@@ -10,7 +10,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use http_body::Frame;
 use http_body_util::BodyExt as _;
@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use super::compress::{Compression, ENCODING};
 use crate::{
     grpc::{self, Body, Failure, PREFIX},
-    listing::{Page, Taken},
+    read::{Page, ReadClock},
 };
 
 /// Up to here an answer is copied into one piece: a frame more costs more than that.
@@ -39,7 +39,7 @@ pub(super) struct Answer(VecDeque<Bytes>);
 pub(super) struct Answers {
     pub(super) stream: BoxStream<'static, Result<Answer, Failure>>,
     /// When the caller last took something, for those whom a slow caller holds up.
-    pub(super) taken: Arc<Taken>,
+    pub(super) clock: Arc<ReadClock>,
 }
 
 /// The body of a call's response.
@@ -55,19 +55,15 @@ impl Answer {
     /// Builds an answer from a page, with the cursor behind it in the field of this number if there is one, and a message
     /// that holds all other fields.
     pub(super) fn new(page: Page, cursor: Option<u32>, rest: &impl Message) -> Self {
-        let Page { mut parts, head_len, cursor_len, .. } = page;
-        if let Some(first) = parts.front_mut() {
-            first.advance(if cursor.is_some() { head_len } else { head_len + cursor_len });
+        let Page { records: mut parts, cursor: text, .. } = page;
+        let field = cursor.map(|field| (field, text.len()));
+        // An empty frame would be sent like any other.
+        if cursor.is_some() && !text.is_empty() {
+            parts.push_front(text);
         }
-        // Nothing is left of it where there is no cursor, and an empty frame would be sent like any other.
-        parts.retain(|part| !part.is_empty());
-        let field = cursor.map(|field| (field, cursor_len));
-        let mut head = message_head(rest, field, parts.iter().map(Bytes::len).sum());
-        if head.len() + parts.iter().map(Bytes::len).sum::<usize>() <= COPIED {
-            parts.drain(..).for_each(|part| head.extend_from_slice(&part));
-        }
+        let head = message_head(rest, field, parts.iter().map(Bytes::len).sum());
         parts.push_front(head.into());
-        Self(parts)
+        Self::ready(parts)
     }
 
     /// An answer that is just a message.
@@ -75,9 +71,14 @@ impl Answer {
         Self([message_head(message, None, 0).into()].into())
     }
 
-    /// The answer that a page is as it stands, for which [`message_head`] wrote the head.
-    pub(super) fn ready(page: Page) -> Self {
-        Self(page.parts)
+    /// An answer that stands as a message already, for which [`message_head`] wrote the head.
+    pub(super) fn ready(parts: VecDeque<Bytes>) -> Self {
+        let is_small = parts.len() > 1 && parts.iter().map(Bytes::len).sum::<usize>() <= COPIED;
+        if is_small {
+            Self([parts.iter().map(|part| &**part).collect::<Vec<_>>().concat().into()].into())
+        } else {
+            Self(parts)
+        }
     }
 
     /// The response that consists of this answer and those that follow it.
@@ -130,7 +131,7 @@ impl AnswerBody {
             self.frames.pop_front();
         }
         if let Some(answers) = &self.more {
-            answers.taken.note(Instant::now());
+            answers.clock.note(Instant::now());
         }
         Some(piece)
     }
@@ -169,8 +170,9 @@ mod tests {
     use super::*;
     use crate::{
         grpc::Reason,
-        listing::{Came, Provenance},
+        model::RecordsBuilder,
         proto::{InstanceInformation, StreamInstanceInformationResponse as Message_},
+        read::{Head, Provenance, Rendered, Served},
     };
     use bytes::BytesMut;
     use futures_util::{FutureExt as _, Stream, StreamExt as _, stream};
@@ -185,16 +187,16 @@ mod tests {
             let node = InstanceInformation { instance_id, name, ..Default::default() };
             Message_ { instance_information_list: vec![node], ..Default::default() }.encode_to_vec().into()
         };
-        let parts = [Bytes::from(format!("head{cursor}"))].into_iter().chain(ids.iter().map(record)).collect();
+        let records = ids.iter().map(record).collect();
         let provenance = Provenance {
             as_of: SystemTime::now(),
             age: Duration::ZERO,
             max_age: Duration::ZERO,
             is_stale: false,
-            came: Came::Hit,
+            served: Served::Hit,
             is_forced: false,
         };
-        Page { parts, head_len: 4, cursor_len: cursor.len(), provenance, aws_request_id: None }
+        Page { records, cursor: Bytes::from(cursor.to_owned()), rendered: None, provenance, aws_request_id: None }
     }
 
     fn answer(ids: &[&str]) -> Answer {
@@ -207,7 +209,7 @@ mod tests {
     }
 
     fn more(stream: impl Stream<Item = Result<Answer, Failure>> + Send + 'static) -> Answers {
-        Answers { stream: stream.boxed(), taken: Arc::default() }
+        Answers { stream: stream.boxed(), clock: Arc::default() }
     }
 
     /// What a client sees: the messages, and the failure after them.
@@ -259,21 +261,22 @@ mod tests {
         let large = page(&["a", "b"], "t", COPIED);
         let answer = Answer::new(large.clone(), Some(RESUME_TOKEN), &rest(""));
         let sent: Vec<_> = answer.0.iter().skip(2).map(|bytes| bytes.as_ptr()).collect();
-        assert_eq!(sent, large.parts.iter().skip(1).map(|bytes| bytes.as_ptr()).collect::<Vec<_>>());
+        assert_eq!(sent, large.records.iter().map(|bytes| bytes.as_ptr()).collect::<Vec<_>>());
         assert_eq!(Answer::new(page(&["a", "b"], "t", 0), None, &rest("")).0.len(), 1);
     }
 
     #[test]
     fn a_page_whose_head_was_written_before_is_an_answer_as_it_stands() {
-        let Page { parts, provenance, .. } = page(&["a", "b"], "cursor", 0);
-        let records: Vec<Bytes> = parts.into_iter().skip(1).collect();
-        let following = "cursor".len() + records.concat().len();
-        let mut written = message_head(&rest("t"), Some((RESUME_TOKEN, "cursor".len())), following);
-        let head_len = written.len();
-        written.extend_from_slice(b"cursor");
-        let parts = [vec![written.into()], records].concat().into();
-        let page = Page { parts, head_len, cursor_len: 6, provenance, aws_request_id: None };
-        let (messages, _) = received(Answer::ready(page).into_http(None, None));
+        let mut records = RecordsBuilder::default();
+        for id in ["a", "b"] {
+            let node = InstanceInformation { instance_id: Some(id.to_owned()), ..Default::default() };
+            records.push(&node.encode_to_vec());
+        }
+        let records = records.build();
+        let following = "cursor".len() + records.slice(0..2).len();
+        let head = message_head(&rest("t"), Some((RESUME_TOKEN, "cursor".len())), following);
+        let (rendered, _) = Rendered::new(&[Head::before_cursor::<Message_>(head)], "cursor", &records);
+        let (messages, _) = received(Answer::ready(rendered.message::<Message_>().unwrap()).into_http(None, None));
         assert_eq!((messages.len(), ids(&messages[0]), &*messages[0].target), (1, vec!["a", "b"], "t"));
         assert_eq!(messages[0].resume_token, "cursor");
     }
@@ -291,13 +294,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_large_message_is_handed_out_in_pieces_each_of_which_shows_that_the_one_before_was_taken() {
         let answers = more(stream::pending());
-        let taken = Arc::clone(&answers.taken);
+        let clock = Arc::clone(&answers.clock);
         let large = Answer::new(page(&["a"], "t", 3 * PIECE), Some(RESUME_TOKEN), &rest(""));
         let mut body = large.into_http(Some(answers), None).into_body();
         let mut pieces = 0;
         while let Some(frame) = body.frame().now_or_never() {
             assert!(frame.unwrap().unwrap().into_data().unwrap().len() <= PIECE);
-            assert_eq!(taken.at(), Some(Instant::now()));
+            assert_eq!(clock.at(), Some(Instant::now()));
             tokio::time::advance(Duration::from_secs(1)).await;
             pieces += 1;
         }

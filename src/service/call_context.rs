@@ -8,8 +8,8 @@ use super::{compress::Compression, serving::Serving, status, validate};
 use crate::{
     access::{Denied, Method, Policy, Principal, glob},
     grpc::{CallNotes, Failure, Reason},
-    listing::Target,
     model::TargetName,
+    read::Target,
 };
 
 /// The caller of a method and what the policy allows it, where notes for the call's log line go, and how its answers are

@@ -1,7 +1,7 @@
 use http::Response;
 
 use super::{
-    answer::Answer,
+    answer::{Answer, message_head},
     call_context::CallContext,
     provenance,
     serving::Serving,
@@ -11,7 +11,8 @@ use super::{
 use crate::{
     grpc::{Body, Failure},
     model::{Freshness, Query},
-    proto::DescribeInstanceInformationRequest,
+    proto::{DescribeInstanceInformationRequest, DescribeInstanceInformationResponse},
+    read::{Head, WholePage},
 };
 
 /// The number of `DescribeInstanceInformationResponse.next_token`.
@@ -31,10 +32,22 @@ pub(super) async fn describe(
     let page = reader.read(limit).await.map_err(|error| status::unreadable(&error, &query))?;
     let provenance = page.provenance;
     call.notes.note(|noted| provenance::note(&page, noted));
-    let next_token = (!reader.is_at_end()).then_some(NEXT_TOKEN);
-    let mut response = Answer::new(page, next_token, &()).into_http(None, call.compression);
+    let answer = match page.rendered.as_ref().and_then(|page| page.message::<DescribeInstanceInformationResponse>()) {
+        Some(message) => Answer::ready(message),
+        None => Answer::new(page, (!reader.is_at_end()).then_some(NEXT_TOKEN), &()),
+    };
+    let mut response = answer.into_http(None, call.compression);
     provenance::write(&provenance, response.headers_mut());
     Ok(response)
+}
+
+/// Writes what goes before a whole page that is sent as it stands.
+pub(super) fn head(page: &WholePage<'_>) -> Head {
+    if page.is_last {
+        return Head::before_records::<DescribeInstanceInformationResponse>(message_head(&(), None, page.records_len));
+    }
+    let (token, following) = (Some((NEXT_TOKEN, page.cursor.len())), page.cursor.len() + page.records_len);
+    Head::before_cursor::<DescribeInstanceInformationResponse>(message_head(&(), token, following))
 }
 
 struct Asked {

@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::{
     grpc::Noted,
-    listing::{Came, Outcome, Page, Provenance},
+    read::{Outcome, Page, Provenance, Served},
 };
 
 const AGE: HeaderName = HeaderName::from_static("age");
@@ -27,15 +27,15 @@ pub(super) fn note(page: &Page, noted: &mut Noted) {
 
 fn cache_status(provenance: &Provenance) -> String {
     let Provenance { age, max_age, .. } = provenance;
-    match provenance.came {
+    match provenance.served {
         // Past the whole second, so that what is stale never reads as fresh.
         _ if provenance.is_stale => {
             format!("ssm-gateway; hit; ttl=-{}", age.saturating_sub(*max_age).as_secs() + 1)
         }
-        Came::Hit => format!("ssm-gateway; hit; ttl={}", max_age.saturating_sub(*age).as_secs()),
+        Served::Hit => format!("ssm-gateway; hit; ttl={}", max_age.saturating_sub(*age).as_secs()),
         _ if provenance.is_forced => "ssm-gateway; fwd=request".to_owned(),
-        Came::Miss => "ssm-gateway; fwd=uri-miss".to_owned(),
-        Came::Coalesced => "ssm-gateway; fwd=uri-miss; collapsed".to_owned(),
+        Served::Miss => "ssm-gateway; fwd=uri-miss".to_owned(),
+        Served::Coalesced => "ssm-gateway; fwd=uri-miss; collapsed".to_owned(),
     }
 }
 
@@ -45,21 +45,21 @@ mod tests {
 
     use super::*;
 
-    fn of(age: Duration, came: Came) -> Provenance {
+    fn of(age: Duration, served: Served) -> Provenance {
         let (as_of, max_age) = (SystemTime::now(), Duration::from_mins(1));
-        Provenance { as_of, age, max_age, is_stale: false, came, is_forced: false }
+        Provenance { as_of, age, max_age, is_stale: false, served, is_forced: false }
     }
 
     #[test]
     fn every_way_an_answer_comes_has_its_words() {
         let now = Duration::ZERO;
-        let stale = Provenance { is_stale: true, ..of(Duration::from_secs(90), Came::Hit) };
-        let forced = Provenance { is_forced: true, ..of(now, Came::Miss) };
+        let stale = Provenance { is_stale: true, ..of(Duration::from_secs(90), Served::Hit) };
+        let forced = Provenance { is_forced: true, ..of(now, Served::Miss) };
         for (provenance, age, words) in [
-            (of(Duration::from_millis(48_700), Came::Hit), "48", "ssm-gateway; hit; ttl=11"),
+            (of(Duration::from_millis(48_700), Served::Hit), "48", "ssm-gateway; hit; ttl=11"),
             (stale, "90", "ssm-gateway; hit; ttl=-31"),
-            (of(now, Came::Miss), "0", "ssm-gateway; fwd=uri-miss"),
-            (of(now, Came::Coalesced), "0", "ssm-gateway; fwd=uri-miss; collapsed"),
+            (of(now, Served::Miss), "0", "ssm-gateway; fwd=uri-miss"),
+            (of(now, Served::Coalesced), "0", "ssm-gateway; fwd=uri-miss; collapsed"),
             (forced, "0", "ssm-gateway; fwd=request"),
         ] {
             let mut headers = HeaderMap::new();
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn what_has_just_become_stale_reads_as_stale() {
-        let stale = Provenance { is_stale: true, ..of(Duration::from_mins(1), Came::Hit) };
+        let stale = Provenance { is_stale: true, ..of(Duration::from_mins(1), Served::Hit) };
         assert_eq!(cache_status(&stale), "ssm-gateway; hit; ttl=-1");
     }
 }

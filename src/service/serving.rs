@@ -1,5 +1,5 @@
 use super::config::Config;
-use crate::{access::Policy, listing::Listings, model::TargetName};
+use crate::{access::Policy, model::TargetName, read::Listings};
 
 /// What calls are answered from, and by which rules.
 #[derive(Debug)]

@@ -6,10 +6,10 @@ use tonic::Code;
 
 use crate::{
     grpc::{Failure, Reason},
-    listing::{InvalidCursor, ListingError, OpenError, ReadError},
     model::{Filters, Query},
     proto::Unreachable,
-    upstream::{AwsError, UpstreamError},
+    read::{InvalidCursor, ListingError, OpenError, ReadError},
+    source::{AwsError, UpstreamError},
 };
 
 /// When to come back where the gateway itself is short of something.
@@ -95,7 +95,7 @@ fn up_to_millis(delay: Duration) -> Duration {
 fn upstream(error: &UpstreamError, query: &Query) -> Failure {
     let target = query.target();
     match error {
-        UpstreamError::InvalidRequest(aws) => {
+        UpstreamError::InvalidRequest(aws) | UpstreamError::InvalidToken(aws) => {
             let field = match query.filters() {
                 Filters::Current(_) => "filters",
                 Filters::Legacy(_) => "instance_information_filter_list",
@@ -111,10 +111,12 @@ fn upstream(error: &UpstreamError, query: &Query) -> Failure {
             let message = format!("the gateway's credentials for target {target} are expired, absent or invalid");
             Failure::new(Reason::AwsCredentials, message)
         }
-        UpstreamError::Unavailable(Some(aws), _) if aws.code.is_some() => {
+        UpstreamError::Unavailable(Some(aws), _) | UpstreamError::CredentialsUnavailable(Some(aws), _)
+            if aws.code.is_some() =>
+        {
             in_aws_words(Code::Unavailable, aws, "AWS failed to answer")
         }
-        UpstreamError::Unavailable(aws, _) => {
+        UpstreamError::Unavailable(aws, _) | UpstreamError::CredentialsUnavailable(aws, _) => {
             let message = match aws.as_ref().and_then(|aws| aws.status) {
                 Some(status) => {
                     format!(

@@ -10,7 +10,7 @@ use futures_util::{
 use http::Response;
 
 use super::{
-    answer::{self, Answer, Answers},
+    answer::{Answer, Answers, message_head},
     call_context::CallContext,
     compress::Compression,
     provenance,
@@ -20,9 +20,9 @@ use super::{
 };
 use crate::{
     grpc::{Body, CallNotes, Failure, Reason},
-    listing::{Provenance, Reader, Taken},
-    model::{Query, Records, TargetName},
+    model::{Query, TargetName},
     proto::{StreamInstanceInformationRequest, StreamInstanceInformationResponse},
+    read::{Head, Provenance, ReadClock, Reader, WholePage},
 };
 
 /// The number of `StreamInstanceInformationResponse.resume_token`.
@@ -36,9 +36,9 @@ pub(super) async fn stream(
     call: &CallContext<'_>,
     request: StreamInstanceInformationRequest,
 ) -> Result<Response<Body>, Failure> {
-    let (mut walks, taken) = walks(serving, call, request)?;
+    let (mut walks, clock) = walks(serving, call, request)?;
     if walks.len() > 1 {
-        return merged(walks, taken, call.compression).await;
+        return merged(walks, clock, call.compression).await;
     }
     // In a box, since it moves in and out of the stream with every message.
     let mut walk = Box::new(walks.pop().ok_or_else(no_target)?);
@@ -50,7 +50,7 @@ pub(super) async fn stream(
                 if walk.reader.is_at_end() { Ok(None) } else { Ok(Some((walk.next().await?, walk))) }
             },
         );
-    Ok(first.into_http(Some(Answers { stream: rest.boxed(), taken }), call.compression))
+    Ok(first.into_http(Some(Answers { stream: rest.boxed(), clock }), call.compression))
 }
 
 /// Not to be seen: a call that means no target was refused.
@@ -63,7 +63,7 @@ fn walks(
     serving: &Serving,
     call: &CallContext<'_>,
     request: StreamInstanceInformationRequest,
-) -> Result<(Vec<Walk>, Arc<Taken>), Failure> {
+) -> Result<(Vec<Walk>, Arc<ReadClock>), Failure> {
     let Serving { listings, config, .. } = serving;
     let freshness = validate::freshness(request.read_options)?;
     let targets = call.targets(&request.targets, freshness.max_age)?;
@@ -83,7 +83,7 @@ fn walks(
             .map_err(|error| status::unopened(error, &query, &field.unwrap_or_default()))?;
         let token = cursor.unwrap_or_default().into();
         let notes = call.notes.clone();
-        walks.push(Walk { reader: reader.streaming().taking(&clock), query, limit, token, notes });
+        walks.push(Walk { reader: reader.streaming().with_clock(&clock), query, limit, token, notes });
     }
     Ok((walks, clock))
 }
@@ -91,7 +91,7 @@ fn walks(
 /// The messages of all walks as they come. A target that fails is told in a message of its own, unless all do.
 async fn merged(
     walks: Vec<Walk>,
-    taken: Arc<Taken>,
+    clock: Arc<ReadClock>,
     compression: Option<Compression>,
 ) -> Result<Response<Body>, Failure> {
     let targets = walks.len();
@@ -115,15 +115,14 @@ async fn merged(
             Err((failure, _)) => Some((Err(failure), (rest, failures + 1))),
         }
     });
-    Ok(first.into_http(Some(Answers { stream: rest.boxed(), taken }), compression))
+    Ok(first.into_http(Some(Answers { stream: rest.boxed(), clock }), compression))
 }
 
-/// What goes before the records of a page that is sent to anyone as it stands: fresh, and with the cursor behind it.
-pub fn page_head(target: &TargetName, as_of: SystemTime, cursor: &str, records: &Records) -> Vec<u8> {
-    let following = cursor.len() + records.slice(0..records.len()).len();
-    let mut head = answer::message_head(&rest(target, as_of, false), Some((RESUME_TOKEN, cursor.len())), following);
-    head.extend_from_slice(cursor.as_bytes());
-    head
+/// Writes what goes before a whole page that is sent as it stands: fresh, and with the cursor behind it.
+pub(super) fn head(page: &WholePage<'_>) -> Head {
+    let (token, following) = (Some((RESUME_TOKEN, page.cursor.len())), page.cursor.len() + page.records_len);
+    let bytes = message_head(&rest(page.target, page.as_of, false), token, following);
+    Head::before_cursor::<StreamInstanceInformationResponse>(bytes)
 }
 
 /// All fields of a message but its records and its resume token.
@@ -151,13 +150,12 @@ impl Walk {
         let page = self.reader.read(self.limit).await.map_err(|error| status::unreadable(&error, &self.query))?;
         self.notes.note(|noted| provenance::note(&page, noted));
         let Provenance { as_of, is_stale, .. } = page.provenance;
-        if let Some(first) = page.parts.front() {
-            self.token = first.slice(page.head_len..page.head_len + page.cursor_len);
-        }
-        if page.head_len > 0 && !is_stale {
-            return Ok(Answer::ready(page));
-        }
-        Ok(Answer::new(page, Some(RESUME_TOKEN), &rest(self.query.target(), as_of, is_stale)))
+        self.token = page.cursor.clone();
+        let fresh = page.rendered.as_ref().filter(|_| !is_stale);
+        Ok(match fresh.and_then(|page| page.message::<StreamInstanceInformationResponse>()) {
+            Some(message) => Answer::ready(message),
+            None => Answer::new(page, Some(RESUME_TOKEN), &rest(self.query.target(), as_of, is_stale)),
+        })
     }
 
     /// All messages, the last of which may tell why there are no more.

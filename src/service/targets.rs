@@ -3,8 +3,8 @@ use http::Response;
 use super::{call_context::CallContext, serving::Serving};
 use crate::{
     grpc::{self, Body},
-    listing::TargetState,
     proto::{self, ListTargetsRequest, ListTargetsResponse},
+    read::TargetState,
 };
 
 /// Answers the targets that the caller may ask about, in the order of their names.

@@ -13,9 +13,9 @@ use tonic::Code;
 use super::status;
 use crate::{
     grpc::{Failure, Reason},
-    listing::{InvalidCursor, Listings, belongs_to},
     model::{Filter, Filters, Freshness, Query, TargetName},
     proto::{InstanceInformationFilter, InstanceInformationStringFilter, ReadOptions},
+    read::{InvalidCursor, Listings, belongs_to},
 };
 
 const MAX_RESULTS: RangeInclusive<i32> = 5..=50;

@@ -12,8 +12,8 @@ use std::{
 
 use ssm_gateway::{
     config::Target,
-    listing::Outcome,
     proto::{DescribeInstanceInformationRequest, InstanceInformation, ReadOptions, StreamInstanceInformationRequest},
+    read::Outcome,
     simulator::{Failure, FailureKind, Faults, Rate, Scope, Simulator},
 };
 use tokio::runtime::Handle;

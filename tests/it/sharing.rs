@@ -8,11 +8,11 @@ use std::{
 
 use futures_util::future::join_all;
 use ssm_gateway::{
-    listing::Outcome,
     proto::{
         DescribeInstanceInformationRequest, InstanceInformation, InstanceInformationStringFilter, ReadOptions,
         StreamInstanceInformationRequest, StreamInstanceInformationResponse,
     },
+    read::Outcome,
     simulator::{FailureKind, Faults},
 };
 use tonic::{Code, Streaming};

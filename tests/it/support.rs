@@ -13,12 +13,12 @@ use ssm_gateway::{
     app::{App, Signal},
     config::Config,
     edge::{Address, LimitsLayer},
-    listing::Listings,
     proto::{
         DescribeInstanceInformationRequest, DescribeInstanceInformationResponse, InstanceInformation,
         InstanceInformationStringFilter, StreamInstanceInformationRequest, StreamInstanceInformationResponse,
         instance_information_service_client::InstanceInformationServiceClient,
     },
+    read::Listings,
     simulator::{self, Failure, FailureKind, Faults, Simulator},
 };
 use tokio::{sync::mpsc, task::JoinHandle, time};

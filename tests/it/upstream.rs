@@ -3,8 +3,8 @@
 use std::process::{Command, Stdio};
 
 use ssm_gateway::{
+    aws::BuildError,
     proto::{DescribeInstanceInformationRequest, DescribeInstanceInformationResponse},
-    upstream::BuildError,
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
