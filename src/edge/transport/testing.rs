@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream},
+    task,
+};
 
 use super::{authority::AnyAuthority, frames::Frames, peer_conduct::PeerConduct};
 use crate::edge::cut::Cut;
@@ -54,10 +57,14 @@ async fn read_all<'a>(
     mut peer: DuplexStream,
     pieces: impl Iterator<Item = &'a [u8]>,
 ) -> Vec<u8> {
-    let mut read = Vec::new();
-    for piece in std::iter::once(&[][..]).chain(pieces) {
-        let _always_fits = peer.write_all(piece).await;
-        while let Some(Ok(1..)) = connection.read_buf(&mut read).now_or_never() {}
-    }
-    read
+    let reading = async {
+        let mut read = Vec::new();
+        for piece in std::iter::once(&[][..]).chain(pieces) {
+            let _always_fits = peer.write_all(piece).await;
+            while let Some(Ok(1..)) = connection.read_buf(&mut read).now_or_never() {}
+        }
+        read
+    };
+    // Within tokio's budget of a task a connection that has bytes seems to have none.
+    task::unconstrained(reading).await
 }
