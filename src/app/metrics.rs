@@ -51,7 +51,7 @@ impl Scrape {
         self.gauges("ssm_gateway_build_info", "Always 1.", ["version"], version)?;
         let is_ready = generation.unready().is_none();
         self.gauge("ssm_gateway_ready", "Whether it should be sent calls.", of_bool(is_ready))?;
-        let help = "Whether the configuration that it was told last is in use.";
+        let help = "Whether the last configuration that was loaded is in use.";
         let is_reloaded = !generation.process.has_reload_failed.load(Relaxed);
         self.gauge("ssm_gateway_config_last_reload_successful", help, of_bool(is_reloaded))?;
         let now = generation.process.stages.now();

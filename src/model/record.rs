@@ -68,7 +68,7 @@ impl Records {
     }
 }
 
-/// Tells how many and how large, never what: records hold addresses and host names.
+/// Shows number and size alone: records contain addresses and host names.
 impl fmt::Debug for Records {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Records({} records, {} bytes)", self.ends.len(), self.bytes.len())

@@ -39,7 +39,7 @@ impl From<&str> for TargetName {
     }
 }
 
-/// Names that are configured: any of them can be told from a glob, and from a list of names.
+/// Accepts the names that a configuration may use, none of which could be a glob or a list of names.
 impl TryFrom<String> for TargetName {
     type Error = InvalidTargetName;
 

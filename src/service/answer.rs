@@ -26,10 +26,10 @@ use crate::{
     read::{Page, ReadClock},
 };
 
-/// Up to here an answer is copied into one piece: a frame more costs more than that.
+/// Answers up to this size are copied into one piece, which costs less than another frame.
 const COPIED: usize = 4096;
-/// What is handed out at a time: HTTP/2's least size of a frame, so that there are no more frames for it, and each that the caller
-/// took shows.
+/// The size of the pieces that are offered to hyper: HTTP/2's smallest maximal frame size, so that pieces cause no additional
+/// frames, and each piece that the caller takes is noticed.
 const PIECE: usize = 16 << 10;
 
 /// An encoded answer of either RPC, cut into what is sent at a time.
@@ -38,15 +38,15 @@ pub(super) struct Answer(VecDeque<Bytes>);
 /// The further answers of a stream.
 pub(super) struct Answers {
     pub(super) stream: BoxStream<'static, Result<Answer, Failure>>,
-    /// When the caller last took something, for those whom a slow caller holds up.
+    /// When the caller last took something.
     pub(super) clock: Arc<ReadClock>,
 }
 
 /// The body of a call's response.
 struct AnswerBody {
-    /// What is left of the current answer.
+    /// The rest of the current answer.
     frames: VecDeque<Bytes>,
-    /// What comes after it; none when the answer has ended.
+    /// The answers that follow; none after the last one.
     more: Option<Answers>,
     compression: Option<Compression>,
 }
@@ -66,12 +66,12 @@ impl Answer {
         Self::ready(parts)
     }
 
-    /// An answer that is just a message.
+    /// Builds an answer that is a message without records.
     pub(super) fn message(message: &impl Message) -> Self {
         Self([message_head(message, None, 0).into()].into())
     }
 
-    /// An answer that stands as a message already, for which [`message_head`] wrote the head.
+    /// Builds an answer from the parts of an encoded message, whose head [`message_head`] wrote.
     pub(super) fn ready(parts: VecDeque<Bytes>) -> Self {
         let is_small = parts.len() > 1 && parts.iter().map(Bytes::len).sum::<usize>() <= COPIED;
         if is_small {
@@ -81,7 +81,7 @@ impl Answer {
         }
     }
 
-    /// The response that consists of this answer and those that follow it.
+    /// Returns the response that consists of this answer and those that follow it.
     pub(super) fn into_http(self, more: Option<Answers>, compression: Option<Compression>) -> http::Response<Body> {
         let body = AnswerBody { frames: self.compressed(compression).0, more, compression };
         let mut response = grpc::response(body.boxed_unsync());
@@ -98,8 +98,8 @@ impl Answer {
     }
 }
 
-/// What goes before the `following` bytes of a message that are the text of a cursor, if the message has one, and records:
-/// the prefix, all other fields, and the key of the cursor's field. Protobuf takes fields in any order.
+/// Encodes what precedes the `following` bytes of a message, which are the text of a cursor, if any, and records: the prefix, all
+/// other fields, and the key of the cursor's field. Protobuf accepts fields in any order.
 pub(super) fn message_head(rest: &impl Message, cursor: Option<(u32, usize)>, following: usize) -> Vec<u8> {
     const KEY: usize = 16;
     let mut head = Vec::with_capacity(PREFIX + rest.encoded_len() + KEY);
@@ -118,7 +118,7 @@ pub(super) fn message_head(rest: &impl Message, cursor: Option<(u32, usize)>, fo
     head
 }
 
-/// Tells the size alone: records hold addresses and host names.
+/// Shows the size alone: records contain addresses and host names.
 impl fmt::Debug for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Answer({} bytes)", self.0.iter().map(Bytes::len).sum::<usize>())
@@ -126,7 +126,7 @@ impl fmt::Debug for Answer {
 }
 
 impl AnswerBody {
-    /// Takes the next piece of the current answer: what was handed out before is taken.
+    /// Returns the next piece of the current answer. hyper asks for it, so the peer has taken the piece before.
     fn next_piece(&mut self) -> Option<Bytes> {
         let frame = self.frames.front_mut()?;
         let piece = frame.split_to(frame.len().min(PIECE));

@@ -1,4 +1,4 @@
-//! Compression of answers, a message at a time: where it is configured, the caller takes it, and the message is large enough.
+//! Compression of answers, message by message, if it is configured, the caller accepts it, and the message is large enough.
 
 use std::io;
 
@@ -10,10 +10,10 @@ use crate::grpc::PREFIX;
 
 const ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 pub(super) const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
-/// The fastest of both: what they save more at higher levels is little, and costs a multiple.
+/// The fastest level of both: higher levels save little and cost a multiple.
 const LEVEL: u8 = 1;
 
-/// What answers can be compressed with.
+/// A compression of answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Encoding {
@@ -42,13 +42,13 @@ impl Compression {
         Some(Self { encoding, from })
     }
 
-    /// The name to tell the caller.
+    /// Returns the value of `grpc-encoding`.
     pub(super) fn name(self) -> HeaderValue {
         HeaderValue::from_static(self.encoding.name())
     }
 
-    /// The message in these pieces, whose prefix says that it is not compressed, as one piece whose prefix says that it is. None
-    /// where it is too small, or would not become smaller.
+    /// Returns the message in these pieces as one compressed piece; none if the message is too small, or would not become
+    /// smaller.
     pub(super) fn compress<'a>(self, pieces: impl Iterator<Item = &'a [u8]> + Clone) -> Option<Vec<u8>> {
         let size = pieces.clone().map(<[u8]>::len).sum::<usize>().checked_sub(PREFIX)?;
         if size < self.from {
@@ -86,7 +86,7 @@ impl Encoding {
     }
 }
 
-/// Writes all but the prefix.
+/// Writes all bytes behind the prefix.
 fn write<'a>(pieces: impl Iterator<Item = &'a [u8]>, to: &mut impl io::Write) -> io::Result<()> {
     let mut left = PREFIX;
     for piece in pieces {

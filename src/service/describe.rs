@@ -28,8 +28,8 @@ pub(super) async fn describe(
     let mut reader = serving
         .listings
         .open(&query, freshness, cursor.as_deref())
-        .map_err(|error| status::unopened(error, &query, "next_token"))?;
-    let page = reader.read(limit).await.map_err(|error| status::unreadable(&error, &query))?;
+        .map_err(|error| status::open_error(error, &query, "next_token"))?;
+    let page = reader.read(limit).await.map_err(|error| status::read_error(&error, &query))?;
     let provenance = page.provenance;
     call.notes.note(|noted| provenance::note(&page, noted));
     let answer = match page.rendered.as_ref().and_then(|page| page.message::<DescribeInstanceInformationResponse>()) {

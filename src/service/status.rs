@@ -1,4 +1,4 @@
-//! The status mapping: from what a listing reports to what a caller is told, every case once.
+//! The status mapping: from each error of a read to the failure of the call, exhaustively.
 
 use std::time::Duration;
 
@@ -12,15 +12,15 @@ use crate::{
     source::{AwsError, UpstreamError},
 };
 
-/// When to come back where the gateway itself is short of something.
+/// The advice when to retry after the gateway itself ran out of something.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
-/// The longest name of a caller's that is repeated to it.
+/// The longest name in a message: a caller may have sent a mebibyte.
 const MAX_NAME: usize = 128;
 /// The longest `reason` that `google.rpc.ErrorInfo` allows.
 const MAX_REASON: usize = 63;
 
-/// Tells why no reader could be opened; a cursor stood in `field`.
-pub(super) fn unopened(error: OpenError, query: &Query, field: &str) -> Failure {
+/// Returns the failure of a call for which no reader could be opened; `field` holds its cursor.
+pub(super) fn open_error(error: OpenError, query: &Query, field: &str) -> Failure {
     match error {
         OpenError::UnknownTarget => unknown_target(query.target().as_str()),
         OpenError::InvalidCursor(error) => invalid_cursor(error, field),
@@ -39,12 +39,12 @@ pub(super) fn unreachable(failure: &Failure) -> Unreachable {
         code: failure.code().into(),
         reason: failure.reason().to_owned(),
         message: failure.message().to_owned(),
-        // A wait too long for the wire is none that anybody counts on.
+        // A delay that protobuf's `Duration` cannot hold is left out.
         retry_after: failure.delay().and_then(|delay| delay.try_into().ok()),
     }
 }
 
-/// Tells why a cursor in `field` was refused.
+/// Returns the failure of a call whose cursor, in `field`, was rejected.
 pub(super) fn invalid_cursor(error: InvalidCursor, field: &str) -> Failure {
     let (cause, message) = match error {
         InvalidCursor::Malformed => ("malformed", "the token is not one that the gateway gave"),
@@ -54,8 +54,8 @@ pub(super) fn invalid_cursor(error: InvalidCursor, field: &str) -> Failure {
     Failure::of_aws(Code::InvalidArgument, "INVALID_NEXT_TOKEN", message).with("cause", Some(cause)).at_field(field)
 }
 
-/// Tells why the query's listing could not be read, and how long AWS will not be asked again.
-pub(super) fn unreadable(ReadError { error, retry_after, .. }: &ReadError, query: &Query) -> Failure {
+/// Returns the failure of a call whose query could not be read, with the rest of the hold-off as advice.
+pub(super) fn read_error(ReadError { error, retry_after, .. }: &ReadError, query: &Query) -> Failure {
     let target = query.target().as_str();
     let failure = match &**error {
         ListingError::Expired(source) => {

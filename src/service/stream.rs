@@ -1,4 +1,4 @@
-//! Page after page, of one target or of many at once.
+//! Streams of pages, of one target or merged from several.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -30,40 +30,36 @@ const RESUME_TOKEN: u32 = 19;
 /// How many targets of a call are read at a time.
 const WIDTH: usize = 64;
 
-/// Answers page after page, the first of which is awaited: an error before it must come without headers.
+/// Answers page after page. Awaits the first page, because a failure before it must be the call's status alone.
 pub(super) async fn stream(
     serving: &Serving,
     call: &CallContext<'_>,
     request: StreamInstanceInformationRequest,
 ) -> Result<Response<Body>, Failure> {
-    let (mut walks, clock) = walks(serving, call, request)?;
-    if walks.len() > 1 {
-        return merged(walks, clock, call.compression).await;
+    let (mut targets, clock) = target_streams(serving, call, request)?;
+    if targets.len() > 1 {
+        return merge(targets, clock, call.compression).await;
     }
-    // In a box, since it moves in and out of the stream with every message.
-    let mut walk = Box::new(walks.pop().ok_or_else(no_target)?);
-    let first = walk.next().await?;
-    let rest =
-        stream::try_unfold(
-            walk,
-            async |mut walk| {
-                if walk.reader.is_at_end() { Ok(None) } else { Ok(Some((walk.next().await?, walk))) }
-            },
-        );
+    // Boxed, because the state of `try_unfold` moves with every message.
+    let mut target = Box::new(targets.pop().ok_or_else(no_target)?);
+    let first = target.next().await?;
+    let rest = stream::try_unfold(target, async |mut target| {
+        if target.reader.is_at_end() { Ok(None) } else { Ok(Some((target.next().await?, target))) }
+    });
     Ok(first.into_http(Some(Answers { stream: rest.boxed(), clock }), call.compression))
 }
 
-/// Not to be seen: a call that means no target was refused.
+/// Unreachable: `CallContext::targets` never returns an empty list.
 fn no_target() -> Failure {
-    Failure::new(Reason::Internal, "the call means no target")
+    Failure::new(Reason::Internal, "the call has no target")
 }
 
-/// What is asked of each target, and the clock that they share.
-fn walks(
+/// Authorises and validates a request. Returns a stream for each of its targets, and the clock that these share.
+fn target_streams(
     serving: &Serving,
     call: &CallContext<'_>,
     request: StreamInstanceInformationRequest,
-) -> Result<(Vec<Walk>, Arc<ReadClock>), Failure> {
+) -> Result<(Vec<TargetStream>, Arc<ReadClock>), Failure> {
     let Serving { listings, config, .. } = serving;
     let freshness = validate::freshness(request.read_options)?;
     let targets = call.targets(&request.targets, freshness.max_age)?;
@@ -75,45 +71,43 @@ fn walks(
     let queries = queries.collect::<Result<Vec<_>, _>>()?;
     let mut tokens = validate::resume_tokens(request.resume_tokens, &queries, listings)?;
     let clock = Arc::default();
-    let mut walks = Vec::with_capacity(queries.len());
+    let mut streams = Vec::with_capacity(queries.len());
     for (index, query) in queries.into_iter().enumerate() {
         let (field, cursor) = tokens.remove(&index).unzip();
         let reader = listings
             .open(&query, freshness, cursor.as_deref())
-            .map_err(|error| status::unopened(error, &query, &field.unwrap_or_default()))?;
+            .map_err(|error| status::open_error(error, &query, &field.unwrap_or_default()))?;
         let token = cursor.unwrap_or_default().into();
         let notes = call.notes.clone();
-        walks.push(Walk { reader: reader.streaming().with_clock(&clock), query, limit, token, notes });
+        streams.push(TargetStream { reader: reader.streaming().with_clock(&clock), query, limit, token, notes });
     }
-    Ok((walks, clock))
+    Ok((streams, clock))
 }
 
-/// The messages of all walks as they come. A target that fails is told in a message of its own, unless all do.
-async fn merged(
-    walks: Vec<Walk>,
+/// Merges the messages of all targets as they arrive. The failure of a target is a message, too, until every target has failed:
+/// then the failure is the call's.
+async fn merge(
+    targets: Vec<TargetStream>,
     clock: Arc<ReadClock>,
     compression: Option<Compression>,
 ) -> Result<Response<Body>, Failure> {
-    let targets = walks.len();
-    let mut messages = stream::iter(walks).map(Walk::messages).flatten_unordered(WIDTH).boxed();
+    let healthy = targets.len();
+    let mut messages = stream::iter(targets).map(TargetStream::messages).flatten_unordered(WIDTH).boxed();
     let mut failed = Vec::new();
     let first = loop {
         match messages.next().await {
             Some(Ok(answer)) => break answer,
-            Some(Err(failure)) => failed.push(failure),
-            None => {
-                return Err(failed.into_iter().next().map_or_else(no_target, |(failure, _)| failure));
-            }
+            Some(Err(unreached)) => failed.push(unreached),
+            None => return Err(failed.into_iter().next().map_or_else(no_target, |unreached| unreached.failure)),
         }
     };
-    let told = failed.into_iter().map(Err).collect::<Vec<_>>();
-    let rest = stream::iter(told).chain(messages).boxed();
-    let rest = stream::unfold((rest, 0usize), move |(mut rest, failures)| async move {
-        match rest.next().await? {
-            Ok(answer) => Some((Ok(answer), (rest, failures))),
-            Err((_, answer)) if failures + 1 < targets => Some((Ok(answer), (rest, failures + 1))),
-            Err((failure, _)) => Some((Err(failure), (rest, failures + 1))),
-        }
+    let rest = stream::iter(failed.into_iter().map(Err).collect::<Vec<_>>()).chain(messages).boxed();
+    let rest = stream::unfold((rest, healthy), async |(mut rest, healthy)| {
+        Some(match rest.next().await? {
+            Ok(answer) => (Ok(answer), (rest, healthy)),
+            Err(unreached) if healthy > 1 => (Ok(unreached.message), (rest, healthy - 1)),
+            Err(unreached) => (Err(unreached.failure), (rest, 0)),
+        })
     });
     Ok(first.into_http(Some(Answers { stream: rest.boxed(), clock }), compression))
 }
@@ -125,29 +119,33 @@ pub(super) fn head(page: &WholePage<'_>) -> Head {
     Head::before_cursor::<StreamInstanceInformationResponse>(bytes)
 }
 
-/// All fields of a message but its records and its resume token.
+/// Returns a message with all fields but its records and its resume token.
 fn rest(target: &TargetName, as_of: SystemTime, stale: bool) -> StreamInstanceInformationResponse {
     let (target, as_of) = (target.to_string(), Some(as_of.into()));
     StreamInstanceInformationResponse { target, as_of, stale, ..Default::default() }
 }
 
-/// What was asked of one target, and how far it was answered.
-struct Walk {
+/// The pages of one target.
+struct TargetStream {
     reader: Reader,
     query: Query,
+    /// The most records in a message.
     limit: usize,
-    /// Where to go on after the last message.
+    /// The resume token of the last message.
     token: Bytes,
-    /// Where the first page is noted, and what could not be reached.
     notes: CallNotes,
 }
 
-/// A failure, and the message that tells it.
-type Failed = (Failure, Answer);
+/// The failure of a target, and the message that reports it beside the pages of others.
+struct Unreached {
+    failure: Failure,
+    message: Answer,
+}
 
-impl Walk {
+impl TargetStream {
+    /// Returns the next page.
     async fn next(&mut self) -> Result<Answer, Failure> {
-        let page = self.reader.read(self.limit).await.map_err(|error| status::unreadable(&error, &self.query))?;
+        let page = self.reader.read(self.limit).await.map_err(|error| status::read_error(&error, &self.query))?;
         self.notes.note(|noted| provenance::note(&page, noted));
         let Provenance { as_of, is_stale, .. } = page.provenance;
         self.token = page.cursor.clone();
@@ -158,24 +156,26 @@ impl Walk {
         })
     }
 
-    /// All messages, the last of which may tell why there are no more.
-    fn messages(self) -> BoxStream<'static, Result<Answer, Failed>> {
-        stream::unfold(Some(self), async |walk| {
-            let mut walk = walk?;
-            match walk.next().await {
-                Ok(answer) => Some((Ok(answer), Some(walk).filter(|walk| !walk.reader.is_at_end()))),
-                Err(failure) => {
-                    walk.notes.note(|noted| noted.unreachable += 1);
-                    let message = StreamInstanceInformationResponse {
-                        target: walk.query.target().to_string(),
-                        resume_token: String::from_utf8_lossy(&walk.token).into_owned(),
-                        unreachable: Some(status::unreachable(&failure)),
-                        ..Default::default()
-                    };
-                    Some((Err((failure, Answer::message(&message))), None))
-                }
+    /// Returns all pages, up to the first failure.
+    fn messages(self) -> BoxStream<'static, Result<Answer, Unreached>> {
+        stream::unfold(Some(self), async |target| {
+            let mut target = target?;
+            match target.next().await {
+                Ok(answer) => Some((Ok(answer), Some(target).filter(|target| !target.reader.is_at_end()))),
+                Err(failure) => Some((Err(target.unreached(failure)), None)),
             }
         })
         .boxed()
+    }
+
+    fn unreached(self, failure: Failure) -> Unreached {
+        self.notes.note(|noted| noted.unreachable += 1);
+        let message = StreamInstanceInformationResponse {
+            target: self.query.target().to_string(),
+            resume_token: String::from_utf8_lossy(&self.token).into_owned(),
+            unreachable: Some(status::unreachable(&failure)),
+            ..Default::default()
+        };
+        Unreached { message: Answer::message(&message), failure }
     }
 }
