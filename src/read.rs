@@ -199,7 +199,7 @@ impl ListingError {
 
     /// Returns whether all queries of the target are concerned.
     fn is_throttle(&self) -> bool {
-        matches!(self, Self::Upstream(UpstreamError::Throttled(_)))
+        matches!(self, Self::Upstream(UpstreamError::Throttled(_) | UpstreamError::CredentialsThrottled(_)))
     }
 }
 

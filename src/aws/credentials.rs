@@ -143,6 +143,7 @@ impl Credentials {
         let task = tokio::spawn(async move {
             let outcome = this.obtain().await.map_err(|error| match error {
                 UpstreamError::Unavailable(aws, cause) => UpstreamError::CredentialsUnavailable(aws, cause),
+                UpstreamError::Throttled(aws) => UpstreamError::CredentialsThrottled(aws),
                 lasting => lasting,
             });
             this.settle(&outcome);

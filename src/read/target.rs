@@ -173,7 +173,9 @@ impl Target {
     /// Notes a failure.
     pub(super) fn failed(&self, error: &Arc<ListingError>, now: SystemTime) {
         let (state, is_answer) = match &**error {
-            ListingError::Upstream(UpstreamError::Throttled(_)) => (TargetState::Throttled, true),
+            ListingError::Upstream(UpstreamError::Throttled(_) | UpstreamError::CredentialsThrottled(_)) => {
+                (TargetState::Throttled, true)
+            }
             ListingError::Upstream(
                 UpstreamError::AccessDenied(_) | UpstreamError::Credentials(..) | UpstreamError::ClockSkew(..),
             ) => (TargetState::Denied, false),

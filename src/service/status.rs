@@ -102,7 +102,9 @@ fn upstream(error: &UpstreamError, query: &Query) -> Failure {
             };
             in_aws_words(Code::InvalidArgument, aws, "AWS refused the request").at_field(field)
         }
-        UpstreamError::Throttled(aws) => in_aws_words(Code::ResourceExhausted, aws, "AWS throttled the request"),
+        UpstreamError::Throttled(aws) | UpstreamError::CredentialsThrottled(aws) => {
+            in_aws_words(Code::ResourceExhausted, aws, "AWS throttled the request")
+        }
         UpstreamError::AccessDenied(_) => {
             let message = format!("AWS denies the gateway access to target {target}: its operator must grant it");
             Failure::new(Reason::AwsAccessDenied, message)

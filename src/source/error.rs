@@ -42,6 +42,9 @@ pub enum UpstreamError {
     /// AWS was asked too often.
     #[error("AWS throttled the request")]
     Throttled(AwsError),
+    /// AWS was asked for the target's credentials too often; of the target itself nothing was asked.
+    #[error("AWS throttled the request for the target's credentials")]
+    CredentialsThrottled(AwsError),
     /// The target's credentials are valid but not allowed to ask.
     #[error("AWS denied access to the target's credentials")]
     AccessDenied(AwsError),
@@ -124,6 +127,7 @@ impl UpstreamError {
             Self::InvalidRequest(aws)
             | Self::InvalidToken(aws)
             | Self::Throttled(aws)
+            | Self::CredentialsThrottled(aws)
             | Self::AccessDenied(aws)
             | Self::ClockSkew(aws, _)
             | Self::Rejected(aws) => Some(aws),
@@ -142,7 +146,7 @@ impl UpstreamError {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::InvalidRequest(_) | Self::InvalidToken(_) => "invalid_request",
-            Self::Throttled(_) => Self::THROTTLED,
+            Self::Throttled(_) | Self::CredentialsThrottled(_) => Self::THROTTLED,
             Self::AccessDenied(_) => "access_denied",
             Self::Credentials(..) => "credentials",
             Self::ClockSkew(..) => "clock_skew",

@@ -44,3 +44,34 @@ impl<S: Source> Source for Paced<S> {
         Pace { rate, max_rate, waiting, ..self.inner.pace() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{model::Filters, source::AwsError};
+
+    /// A source that always fails with this error.
+    #[derive(Debug)]
+    struct Failing(UpstreamError);
+
+    impl Source for Failing {
+        fn page<'a>(&'a self, _: Request<'a>) -> BoxFuture<'a, Result<UpstreamPage, FetchError>> {
+            async { Err(self.0.clone().into()) }.boxed()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_rate_falls_when_the_target_is_throttled_and_not_when_its_credentials_are() {
+        let filters = Filters::Current(Vec::new());
+        let (token, number, priority, not_before) = (None, 0, Priority::Interactive, None);
+        let request = Request { filters: &filters, token, number, priority, not_before };
+        for (error, is_slower) in [
+            (UpstreamError::Throttled(AwsError::default()), true),
+            (UpstreamError::CredentialsThrottled(AwsError::default()), false),
+        ] {
+            let paced = Paced::new(Failing(error), 10.0, 10, Duration::from_secs(1));
+            paced.page(request).await.unwrap_err();
+            assert_eq!(paced.pace().rate < 10.0, is_slower);
+        }
+    }
+}
