@@ -1,5 +1,5 @@
-//! The admin endpoint, plain HTTP at an address of its own: metrics, probes, status and configuration. Off loopback, a request
-//! without a token gets only metrics and probes.
+//! The admin endpoint, plain HTTP at an address of its own: metrics, probes, status and configuration. Off loopback, a
+//! request without a token gets only metrics and probes.
 
 mod access;
 mod page;

@@ -1,4 +1,5 @@
-//! The adapter that asks AWS's SSM for a target's pages: client, credentials, conversion, and the classification of the SDK's errors.
+//! The adapter that asks AWS's SSM for a target's pages: client, credentials, conversion, and the classification of the
+//! SDK's errors.
 
 mod build_error;
 mod classify;

@@ -35,9 +35,9 @@ use crate::display::ErrorChain;
 
 /// Reports over gRPC which machines AWS Systems Manager manages, and their state.
 ///
-/// `serve` runs the gateway, which answers gRPC calls and asks AWS for the data; `check` validates its configuration. `demo`
-/// runs a gateway and a simulated SSM in one process. `list`, `targets` and `health` call a running gateway; `top` watches one.
-/// `simulate` runs an SSM without AWS. `proto` writes the contract, for other clients.
+/// `serve` runs the gateway, which answers gRPC calls and asks AWS for the data; `check` validates its configuration.
+/// `demo` runs a gateway and a simulated SSM in one process. `list`, `targets` and `health` call a running gateway;
+/// `top` watches one. `simulate` runs an SSM without AWS. `proto` writes the contract, for other clients.
 ///
 /// Exit codes: 0 success, 1 failure, 2 wrong usage, 3 partial success: some targets could not be reached.
 ///

@@ -1,5 +1,6 @@
-//! From a socket to a call that may go on: `transport` accepts connections and speaks HTTP/2, `identity` knows what proves a
-//! caller, and each of the `layers` admits, bounds or reports calls. Beside them stands what more than one of them uses.
+//! From a socket to a call that may go on: `transport` accepts connections and speaks HTTP/2, `identity` knows what
+//! proves a caller, and each of the `layers` admits, bounds or reports calls. Beside them stands what more than one of
+//! them uses.
 
 mod call_end;
 mod credential;

@@ -1,5 +1,5 @@
-//! What gRPC is to the gateway, the same for every method: the method that a path names, how a request is read and an answer
-//! written, and every reason for which a call fails.
+//! What gRPC is to the gateway, the same for every method: the method that a path names, how a request is read and an
+//! answer written, and every reason for which a call fails.
 
 mod call_notes;
 mod failure;

@@ -1,8 +1,8 @@
 //! ssm-gateway: one gRPC service between a company's services and AWS Systems Manager's `DescribeInstanceInformation`.
 //!
 //! A call comes in at the [`edge`], is validated and answered by the [`service`], which asks [`read`], which fetches
-//! pages from a [`source`], behind which [`aws`] asks SSM as one target sees it. On its way down a call becomes a query of the [`model`], once; on its
-//! way up an answer of AWS becomes encoded records, once, which are sent as they are.
+//! pages from a [`source`], behind which [`aws`] asks SSM as one target sees it. On its way down a call becomes a query
+//! of the [`model`], once; on its way up an answer of AWS becomes encoded records, once, which are sent as they are.
 //!
 //! | module | what it is |
 //! | --- | --- |

@@ -1,9 +1,9 @@
 //! Reads PEM files strictly: uses everything in a file, or rejects the file with a line and a reason. The parser of
-//! `rustls-pki-types` was rejected: it skips blocks that it does not know, so that an authority or an intermediate certificate is
-//! silently missing, and its errors print bytes of the file, even those of private keys.
+//! `rustls-pki-types` was rejected: it skips blocks that it does not know, so that an authority or an intermediate
+//! certificate is silently missing, and its errors print bytes of the file, even those of private keys.
 //!
-//! The reader accepts a byte order mark, indentation, any line ends, blocks that share a line (files concatenated without a line
-//! end), and comments outside of blocks, as `openssl x509 -text` and bundles of authorities write them.
+//! The reader accepts a byte order mark, indentation, any line ends, blocks that share a line (files concatenated
+//! without a line end), and comments outside of blocks, as `openssl x509 -text` and bundles of authorities write them.
 
 mod blocks;
 mod invalid;
@@ -75,8 +75,8 @@ pub fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, InvalidPem> {
     }
 }
 
-/// Returns the certificates of one file and the private key of another. Both arguments may be the same file, with certificates and
-/// key.
+/// Returns the certificates of one file and the private key of another. Both arguments may be the same file, with
+/// certificates and key.
 ///
 /// # Errors
 /// [`InvalidPair`], as for [`certificates`] and [`private_key`].

@@ -1,6 +1,8 @@
-//! How a question about nodes is answered, from memory or upstream: freshness, failures and their hold-offs, sharing, memory.
+//! How a question about nodes is answered, from memory or upstream: freshness, failures and their hold-offs, sharing,
+//! memory.
 //!
-//! [`Listings`] is the way in: it opens a [`Reader`] of a query, which shares one walk upstream with any number of others.
+//! [`Listings`] is the way in: it opens a [`Reader`] of a query, which shares one walk upstream with any number of
+//! others.
 
 mod hold_off;
 mod listing;
@@ -172,9 +174,9 @@ pub enum ListingError {
     /// A fetch failed.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
-    /// AWS failed for the target again and again, whatever was asked.
+    /// AWS failed for the target again and again, whatever was asked, and the last time said how long to wait, perhaps.
     #[error("the target's breaker is open")]
-    BreakerOpen,
+    BreakerOpen(Option<Duration>),
     /// The memory of all listings ran out, and this one had the slowest reader.
     #[error("the listing was given up for want of memory")]
     Evicted,
@@ -187,6 +189,15 @@ pub enum ListingError {
 }
 
 impl ListingError {
+    /// Returns how long AWS says to wait.
+    fn advice(&self) -> Option<Duration> {
+        match self {
+            Self::Upstream(error) => error.aws()?.retry_after,
+            Self::BreakerOpen(advice) => *advice,
+            _ => None,
+        }
+    }
+
     /// Returns whether the request alone is at fault: waiting does not help, and neither does older data.
     fn is_refusal(&self) -> bool {
         matches!(self, Self::Upstream(UpstreamError::InvalidRequest(_) | UpstreamError::InvalidToken(_)))

@@ -1,5 +1,6 @@
-//! `grpc.reflection`, v1 and v1alpha, whose messages are the same on the wire. Not by tonic-reflection's server: that one ends the
-//! stream where the protocol wants an `error_response`, finds enum values under `pkg.Enum.VALUE`, and sends a file without its imports.
+//! `grpc.reflection`, v1 and v1alpha, whose messages are the same on the wire. Not by tonic-reflection's server: that
+//! one ends the stream where the protocol wants an `error_response`, finds enum values under `pkg.Enum.VALUE`, and
+//! sends a file without its imports.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -41,8 +42,8 @@ impl Reflection {
         Self { descriptors: Arc::new(Descriptors::new(pool)), max_request_size }
     }
 
-    /// Answers each message of a request by a message. What is not described is an `error_response`; a message that cannot be read ends
-    /// the stream with the status that [`Messages::next`] reports.
+    /// Answers each message of a request by a message. What is not described is an `error_response`; a message that
+    /// cannot be read ends the stream with the status that [`Messages::next`] reports.
     ///
     /// # Errors
     /// What [`Messages::new`] refuses.
@@ -113,7 +114,8 @@ impl Descriptors {
     }
 }
 
-/// Returns the file, then all files that it imports, directly or not, each once. `asked` names what was asked for if there is no file.
+/// Returns the file, then all files that it imports, directly or not, each once. `asked` names what was asked for if
+/// there is no file.
 fn files(file: Option<FileDescriptor>, asked: impl FnOnce() -> String) -> MessageResponse {
     let Some(file) = file else { return unknown(&asked()) };
     let (mut seen, mut files) = (HashSet::new(), Vec::new());
@@ -136,8 +138,8 @@ fn error(code: Code, error_message: String) -> MessageResponse {
     MessageResponse::ErrorResponse(ErrorResponse { error_code: code.into(), error_message })
 }
 
-/// Returns every full name of the pool with the file that declares it. By protobuf's scoping an enum's values are its siblings:
-/// `pkg.VALUE`, not `pkg.Enum.VALUE`.
+/// Returns every full name of the pool with the file that declares it. By protobuf's scoping an enum's values are its
+/// siblings: `pkg.VALUE`, not `pkg.Enum.VALUE`.
 fn symbols(pool: &DescriptorPool) -> impl Iterator<Item = (String, FileDescriptor)> {
     let messages = pool.all_messages().flat_map(|message: MessageDescriptor| {
         let fields = message.fields().map(|field| field.full_name().to_owned());

@@ -1,4 +1,5 @@
-//! The RPCs: each one validates, asks a listing, and converts. Errors become a status here, once.
+//! The RPCs: each one authorises the call, validates the request, reads a listing and writes the answer. Each error
+//! becomes a `Failure` here; the edge writes it.
 
 mod answer;
 mod call_context;
@@ -27,8 +28,8 @@ use crate::{
     grpc::{Body, Failure, RequestBody, message},
 };
 
-/// The services of `ssm_gateway.v1` over listings. Not generated: a generated server encodes messages, and most answers here are
-/// ready bytes.
+/// The services of `ssm_gateway.v1` over listings. Not generated: a generated server encodes messages, and most answers
+/// here are ready bytes.
 #[derive(Debug, Clone)]
 pub struct Service(Arc<Serving>);
 

@@ -1,6 +1,6 @@
-//! A simulated SSM for `demo`, tests and benches. Answers `DescribeInstanceInformation` over HTTP in AWS JSON 1.1, as observed from
-//! real AWS, from made-up fleets, one per account and region, and misbehaves on demand. Also answers STS's `AssumeRole`. Shares no
-//! code with the SSM adapter, because both would then share the same mistakes.
+//! A simulated SSM for `demo`, tests and benches. Answers `DescribeInstanceInformation` over HTTP in AWS JSON 1.1, as
+//! observed from real AWS, from made-up fleets, one per account and region, and misbehaves on demand. Also answers
+//! STS's `AssumeRole`. Shares no code with the SSM adapter, because both would then share the same mistakes.
 //!
 //! # Examples
 //! ```

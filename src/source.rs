@@ -1,8 +1,8 @@
 //! The port through which pages are fetched, and the decorators that every adapter behind it is wrapped in.
 //!
 //! The port belongs to those who ask: it says what they need to know of a page, and nothing of AWS's SDK. An adapter
-//! ([`crate::aws`]) makes one attempt. [`Paced`] bounds how often it is asked, [`Retried`] makes further attempts, [`Traced`]
-//! shows each fetch as a span; `app` puts them around the adapter in this order, the last of them outermost.
+//! ([`crate::aws`]) makes one attempt. [`Paced`] bounds how often it is asked, [`Retried`] makes further attempts,
+//! [`Traced`] shows each fetch as a span; `app` puts them around the adapter in this order, the last of them outermost.
 
 mod error;
 mod origin;
@@ -37,8 +37,8 @@ use crate::model::{Filters, Records, Scope};
 
 /// A target's nodes, fetched a page at a time.
 pub trait Source: Debug + Send + Sync + 'static {
-    /// Waits until a page may be fetched, so that the target is not asked too fast. Dropping the future leaves the queue. A source
-    /// without a pace admits everybody at once.
+    /// Waits until a page may be fetched, so that the target is not asked too fast. Dropping the future leaves the
+    /// queue. A source without a pace admits everybody at once.
     ///
     /// # Errors
     /// [`UpstreamError::Overloaded`], if the queue is full or the wait too long.
@@ -52,7 +52,8 @@ pub trait Source: Debug + Send + Sync + 'static {
     /// [`FetchError`], if there is no page after all attempts.
     fn page<'a>(&'a self, request: Request<'a>) -> BoxFuture<'a, Result<UpstreamPage, FetchError>>;
 
-    /// Returns how fast the source is asked. Each decorator adds what it knows; of a source without any nothing is known.
+    /// Returns how fast the source is asked. Each decorator adds what it knows; of a source without any nothing is
+    /// known.
     fn pace(&self) -> Pace {
         Pace::default()
     }
@@ -69,8 +70,8 @@ pub struct Request<'a> {
     pub number: u32,
     /// Whether somebody waits for the page. It holds for each attempt.
     pub priority: Priority,
-    /// When the page must have been sent at the earliest: an older one, which a source may have from elsewhere, is of no use to
-    /// whoever asks. Absent, its age does not matter.
+    /// When the page must have been sent at the earliest: an older one, which a source may have from elsewhere, is of
+    /// no use to whoever asks. Absent, its age does not matter.
     pub not_before: Option<Instant>,
 }
 
@@ -103,8 +104,8 @@ pub struct Pace {
 /// One answer from upstream.
 #[derive(Debug, Clone)]
 pub struct UpstreamPage {
-    /// The records in the order AWS gave them: 50 or fewer, possibly none though more follow; of servers that ignore how many
-    /// were asked for, any number.
+    /// The records in the order AWS gave them: 50 or fewer, possibly none though more follow; of servers that ignore
+    /// how many were asked for, any number.
     pub records: Records,
     /// Where the next page is; absent at the end of the walk.
     pub next_token: Option<String>,

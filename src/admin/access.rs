@@ -31,8 +31,8 @@ impl Access {
         Self { is_loopback: addr.ip().to_canonical().is_loopback(), token, refused: Arc::default() }
     }
 
-    /// Returns whether the request is authorised. Without a configured token that is any request on loopback to an IP address or
-    /// `localhost`: a web page could have its own name resolve to loopback (DNS rebinding).
+    /// Returns whether the request is authorised. Without a configured token that is any request on loopback to an IP
+    /// address or `localhost`: a web page could have its own name resolve to loopback (DNS rebinding).
     fn admits(&self, headers: &HeaderMap) -> bool {
         match &self.token {
             Some(token) => presented(headers).is_some_and(|presented| *token == TokenHash::of(&presented)),

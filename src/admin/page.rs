@@ -181,8 +181,8 @@ mod tests {
     use super::*;
     use crate::admin::{Failure, Memory};
 
-    /// Checks that a page is well-formed HTML: elements are closed in order, no element has an attribute twice, values are quoted,
-    /// and `<`, `>` and `&` in text are escaped.
+    /// Checks that a page is well-formed HTML: elements are closed in order, no element has an attribute twice, values
+    /// are quoted, and `<`, `>` and `&` in text are escaped.
     fn check_html(page: &str) {
         let is_text = |text: &str| {
             let entities = ["&amp;", "&lt;", "&gt;", "&quot;"];

@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
-/// A snapshot of a gateway, which `/status` returns as JSON. Times are RFC 3339. Counters start with the gateway, those of a target
-/// when a reload changes it. Members that another version does not send are zero or empty.
+/// A snapshot of a gateway, which `/status` returns as JSON. Times are RFC 3339. Counters start with the gateway, those
+/// of a target when a reload changes it. Members that another version does not send are zero or empty.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 #[expect(missing_docs, reason = "the names of the others say it")]

@@ -37,8 +37,8 @@ pub(super) fn stack(
         .layer(ProtocolLayer)
         // Outside every layer that treats some methods differently.
         .layer(RouteLayer)
-        // Outside every layer that can fail a call: a failure keeps its type until here, where it is counted, logged and
-        // written to the caller.
+        // Outside every layer that can fail a call: a failure keeps its type until here, where it is counted, logged
+        // and written to the caller.
         .layer(ObserveLayer { metrics, slow_call: log.slow_call, is_traced: trace.is_on() })
         // Outside every layer that reads what a caller sent, and inside Observe: a panic becomes a failure like others.
         .layer(CatchPanicLayer)

@@ -85,7 +85,8 @@ impl BuildError {
     }
 }
 
-/// AWS's shared files that cannot be used. The parser's own words are left out, since they may repeat a line with a secret.
+/// AWS's shared files that cannot be used. The parser's own words are left out, since they may repeat a line with a
+/// secret.
 #[derive(Debug, thiserror::Error)]
 pub enum AwsFilesError {
     /// A file is there and cannot be read.

@@ -63,7 +63,8 @@ const CREDENTIALS: &[&str] = &[
 /// AWS's codes for a failure of its own; the rest of these come with a 5xx status.
 const UNAVAILABLE: &[&str] =
     &["IDPCommunicationError", "InternalServerError", "RequestTimeout", "RequestTimeoutException"];
-/// AWS's codes for a signature that it does not take, as it does not where the clocks differ (`aws_runtime::service_clock_skew`).
+/// AWS's codes for a signature that it does not take, as it does not where the clocks differ
+/// (`aws_runtime::service_clock_skew`).
 const SIGNATURE: &[&str] =
     &["AuthFailure", "InvalidSignatureException", "RequestExpired", "RequestTimeTooSkewed", "SignatureDoesNotMatch"];
 /// A clock that differs less than this is not why AWS refuses a signature.
@@ -171,8 +172,8 @@ fn skew(answer: &HttpResponse) -> Option<Duration> {
     Some(Duration::from_secs(skew.as_secs())).filter(|skew| *skew >= LEAST_SKEW)
 }
 
-/// Returns the SDK's error and its sources in words. The error itself is not kept: it holds AWS's answer, nodes' addresses and
-/// all, and its `Debug` shows them.
+/// Returns the SDK's error and its sources in words. The error itself is not kept: it holds AWS's answer, nodes'
+/// addresses and all, and its `Debug` shows them.
 fn cause(error: &(dyn Error + 'static)) -> Cause {
     sources(error).map(ToString::to_string).collect::<Vec<_>>().join(": ").into()
 }

@@ -72,8 +72,8 @@ impl Settings {
         Http::new(self.trust.clone(), self.max_answer_size, self.attempt_timeout)
     }
 
-    /// A client of SSM. Attempts of the SDK's own would escape the pace and share a quota with other targets, and its cache of
-    /// credentials would hide why there are none.
+    /// A client of SSM. Attempts of the SDK's own would escape the pace and share a quota with other targets, and its
+    /// cache of credentials would hide why there are none.
     pub(super) fn ssm(&self, signer: SharedCredentialsProvider) -> aws_sdk_ssm::Client {
         let mut config = aws_sdk_ssm::Config::builder()
             .behavior_version(behavior())

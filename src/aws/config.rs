@@ -18,8 +18,8 @@ pub struct Config {
     pub endpoint_url: Option<String>,
     /// Another endpoint of STS than the region's own, for roles to be assumed at.
     pub sts_endpoint_url: Option<String>,
-    /// The profile in AWS's shared files whose credentials are used, whatever the environment has; absent, AWS's default
-    /// chain.
+    /// The profile in AWS's shared files whose credentials are used, whatever the environment has; absent, AWS's
+    /// default chain.
     pub profile: Option<String>,
     /// The role to assume, by its ARN; absent, the credentials that are found are used as they are.
     pub role_arn: Option<String>,
@@ -27,7 +27,8 @@ pub struct Config {
     pub external_id: Option<String>,
     /// What the sessions of the role are called, in `CloudTrail` too.
     pub session_name: Option<String>,
-    /// The authorities, in PEM, to trust for SSM and STS in place of the system's; absent, `AWS_CA_BUNDLE` and the like.
+    /// The authorities, in PEM, to trust for SSM and STS in place of the system's; absent, `AWS_CA_BUNDLE` and the
+    /// like.
     pub ca_bundle: Option<PathBuf>,
     /// The longest wait for a connection.
     #[serde(with = "humantime_serde")]
@@ -169,7 +170,8 @@ fn has_secret(url: &str) -> bool {
     url.contains(['@', '?'])
 }
 
-/// Returns whether this is a region: `eu-west-1`, `us-gov-east-1`, `eusc-de-east-1`: words and a number, which also keeps the name of a host from being made of it.
+/// Returns whether this is a region: `eu-west-1`, `us-gov-east-1`, `eusc-de-east-1`: words and a number, which also
+/// keeps the name of a host from being made of it.
 pub(super) fn is_region(region: &str) -> bool {
     let mut parts: Vec<&str> = region.split('-').collect();
     let number = parts.pop().unwrap_or_default();

@@ -24,8 +24,8 @@ const REPLACEMENT: &[u8] = "\u{fffd}".as_bytes();
 /// How many nodes a line of the log names.
 const NAMED: usize = 5;
 
-/// Encodes the nodes of one answer, in its order, and counts those that lost something: a time that protobuf does not have, or a
-/// character where the answer `is_repaired`. The log names the first of them.
+/// Encodes the nodes of one answer, in its order, and counts those that lost something: a time that protobuf does not
+/// have, or a character where the answer `is_repaired`. The log names the first of them.
 pub(super) fn records(nodes: Vec<InstanceInformation>, is_repaired: bool, target: &TargetName) -> (Records, u64) {
     let (mut builder, mut message, mut losers) = (RecordsBuilder::default(), Vec::new(), Vec::new());
     for node in nodes {
@@ -111,8 +111,8 @@ fn overview(overview: InstanceAggregatedAssociationOverview) -> proto::InstanceA
     }
 }
 
-/// Rounds to the millisecond: the SDK keeps AWS's number as a float, and `.094` comes out as 94000101 ns. None where protobuf
-/// has no such time, by which clients could not write the node as JSON; what was meant is not guessed.
+/// Rounds to the millisecond: the SDK keeps AWS's number as a float, and `.094` comes out as 94000101 ns. None where
+/// protobuf has no such time, by which clients could not write the node as JSON; what was meant is not guessed.
 fn timestamp(time: DateTime) -> Option<Timestamp> {
     const MILLION: i128 = 1_000_000;
     let millis = (time.as_nanos() + MILLION / 2).div_euclid(MILLION);

@@ -89,13 +89,13 @@ impl Role {
 pub(super) type Chain = (CredentialSource, Vec<Role>);
 
 impl CredentialSource {
-    /// Decides on a target's source. An explicit profile, which the gateway's own configuration names, wins over everything, as
-    /// with AWS's CLI; else the SDK's order holds: the environment's keys, the selected profile, a web identity, the container,
-    /// the instance.
+    /// Decides on a target's source. An explicit profile, which the gateway's own configuration names, wins over
+    /// everything, as with AWS's CLI; else the SDK's order holds: the environment's keys, the selected profile, a web
+    /// identity, the container, the instance.
     ///
     /// # Errors
-    /// [`BuildError`], if a profile is named that AWS's files do not have or that has no credentials, or half a pair of keys is
-    /// there: to pass over it could sign as somebody else.
+    /// [`BuildError`], if a profile is named that AWS's files do not have or that has no credentials, or half a pair of
+    /// keys is there: to pass over it could sign as somebody else.
     pub(super) fn find(environment: &Environment, explicit: Option<&str>) -> Result<Chain, BuildError> {
         let variable = |name| environment.variable(name);
         if let Some(name) = explicit {
@@ -144,8 +144,8 @@ impl CredentialSource {
     }
 }
 
-/// Returns what a profile says about credentials, if anything: the profiles that it names as its source are followed, as the SDK does, so
-/// that all roles are assumed by the gateway itself, at its endpoint and pace.
+/// Returns what a profile says about credentials, if anything: the profiles that it names as its source are followed,
+/// as the SDK does, so that all roles are assumed by the gateway itself, at its endpoint and pace.
 fn of_profile(environment: &Environment, name: &str) -> Result<Option<Chain>, BuildError> {
     let find = |name: &str| environment.profile(name).ok_or_else(|| BuildError::UnknownProfile(name.to_owned()));
     let mut bottom = find(name)?;

@@ -70,8 +70,8 @@ impl CredentialsCache {
     }
 }
 
-/// Credentials of one source or role. Whoever needs them first has them obtained for all who wait, by a task of its own: a caller
-/// that leaves takes nothing from the others.
+/// Credentials of one source or role. Whoever needs them first has them obtained for all who wait, by a task of its
+/// own: a caller that leaves takes nothing from the others.
 pub(super) struct Credentials {
     basis: Basis,
     settings: Settings,
@@ -114,11 +114,12 @@ impl Credentials {
         Self::new(basis, settings, self.http.clone(), Arc::clone(&self.pacer))
     }
 
-    /// The credentials as they are now, obtained if there are none; while they are renewed those that are still good are used.
+    /// The credentials as they are now, obtained if there are none; while they are renewed those that are still good
+    /// are used.
     ///
     /// # Errors
-    /// Why there are none, with [`UpstreamError::CredentialsUnavailable`] for what passes: it was tried again here, and is not worth
-    /// another try at once.
+    /// Why there are none, with [`UpstreamError::CredentialsUnavailable`] for what passes: it was tried again here, and
+    /// is not worth another try at once.
     pub(super) fn get(self: &Arc<Self>) -> BoxFuture<'static, Outcome> {
         let now = clock::wall();
         let mut state = self.state();
@@ -171,8 +172,8 @@ impl Credentials {
         }
     }
 
-    /// Tries until there are credentials, a lasting failure, or the last retry. Those that a role is assumed with have tries of
-    /// their own: their failure is final.
+    /// Tries until there are credentials, a lasting failure, or the last retry. Those that a role is assumed with have
+    /// tries of their own: their failure is final.
     async fn obtain(&self) -> Outcome {
         let (mut retries, mut throttled, mut backoff) =
             (self.settings.retries, THROTTLED_TRIES, self.settings.retry_backoff);

@@ -11,8 +11,8 @@ use super::{
     config::is_endpoint,
 };
 
-/// AWS's variables and shared files, read once for a target. A variable that is empty is unset, as with AWS's CLI; the SDK
-/// takes it for said, and panics at an empty endpoint.
+/// AWS's variables and shared files, read once for a target. A variable that is empty is unset, as with AWS's CLI; the
+/// SDK takes it for said, and panics at an empty endpoint.
 pub(super) struct Environment {
     variables: HashMap<String, String>,
     profiles: ProfileSet,
@@ -75,8 +75,8 @@ impl Environment {
             .or_else(|| self.of_profile("region"))
     }
 
-    /// The endpoint of a service, `ssm` or `sts`, where one is said: by the variable of the service, the variable for all
-    /// services, the profile's `services`, or the profile, in this order.
+    /// The endpoint of a service, `ssm` or `sts`, where one is said: by the variable of the service, the variable for
+    /// all services, the profile's `services`, or the profile, in this order.
     ///
     /// # Errors
     /// [`BuildError::AwsEndpointUrl`], if it cannot be asked.

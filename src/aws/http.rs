@@ -1,4 +1,5 @@
-//! The HTTP client below the SDK's: bounded answers, the proxies that the environment names, and the authorities to trust.
+//! The HTTP client below the SDK's: bounded answers, the proxies that the environment names, and the authorities to
+//! trust.
 
 use std::{
     error::Error,

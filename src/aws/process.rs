@@ -1,5 +1,5 @@
-//! Credentials that a command prints, as `credential_process` in AWS's files names it. Not the SDK's own: that one leaves a
-//! command running which takes too long, and repeats in its errors what the command wrote to standard error.
+//! Credentials that a command prints, as `credential_process` in AWS's files names it. Not the SDK's own: that one
+//! leaves a command running which takes too long, and repeats in its errors what the command wrote to standard error.
 
 use std::{io, process::Stdio, time::Duration};
 

@@ -1,5 +1,5 @@
-//! Asks the sources of credentials: AWS's variables and files, and the SDK's providers, of whose errors kinds and HTTP statuses
-//! alone are read.
+//! Asks the sources of credentials: AWS's variables and files, and the SDK's providers, of whose errors kinds and HTTP
+//! statuses alone are read.
 
 use std::env;
 

@@ -1,5 +1,5 @@
-//! Repairs JSON with invalid UTF-8, lone surrogates or bare control characters. SSM sends such answers, for a host's name that was
-//! cut in the middle of a character, say, and the SDK refuses the whole answer.
+//! Repairs JSON with invalid UTF-8, lone surrogates or bare control characters. SSM sends such answers, for a host's
+//! name that was cut in the middle of a character, say, and the SDK refuses the whole answer.
 
 use std::sync::{
     Arc,
@@ -48,8 +48,8 @@ impl Intercept for Repair {
     }
 }
 
-/// The text with U+FFFD in place of each lone surrogate, each run of bytes that is no UTF-8 and each bare control character
-/// within a string; none where nothing has to be replaced.
+/// The text with U+FFFD in place of each lone surrogate, each run of bytes that is no UTF-8 and each bare control
+/// character within a string; none where nothing has to be replaced.
 fn repair(json: &[u8]) -> Option<Vec<u8>> {
     let mut repaired: Option<Vec<u8>> = None;
     let (mut at, mut is_string) = (0, false);

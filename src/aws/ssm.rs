@@ -48,8 +48,8 @@ pub struct Ssm {
 }
 
 impl Config {
-    /// Builds the client of the target of this name. AWS is asked nothing yet, but for the region of this machine where nothing
-    /// else names one; credentials are obtained by the first fetch.
+    /// Builds the client of the target of this name. AWS is asked nothing yet, but for the region of this machine where
+    /// nothing else names one; credentials are obtained by the first fetch.
     ///
     /// # Errors
     /// [`BuildError`], if the configuration or AWS's own variables and files cannot be used.

@@ -16,7 +16,8 @@ pub(super) struct Args {
 impl Args {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let config = self.settings.read()?;
-        // Only the gateway's own warnings, which are about the files: other crates warn about calls, which `check` does not make.
+        // Only the gateway's own warnings, which are about the files: other crates warn about calls, which `check` does
+        // not make.
         let log = LogConfig { filter: "ssm_gateway=warn".to_owned(), ..LogConfig::default() };
         let _log = log.start()?;
         App::check_files(&config).await?;

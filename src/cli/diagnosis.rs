@@ -1,4 +1,5 @@
-//! Explains why a gateway was not reached, in a sentence that says what to do. The messages of hyper, rustls and tonic do not.
+//! Explains why a gateway was not reached, in a sentence that says what to do. The messages of hyper, rustls and tonic
+//! do not.
 
 use std::{error::Error, io, iter};
 

@@ -4,8 +4,9 @@ use crate::proto::InstanceInformationStringFilter;
 
 const SYNTAX: &str = "a filter is KEY=VALUE[,VALUE...], with \\, for a comma in a value";
 
-/// A filter on the command line: `KEY=VALUE[,VALUE...]`. Blanks around the key and the values are ignored. A backslash escapes a
-/// comma, a blank, an equals sign or a backslash, as in the AWS CLI's shorthand; before any other character it is a backslash.
+/// A filter on the command line: `KEY=VALUE[,VALUE...]`. Blanks around the key and the values are ignored. A backslash
+/// escapes a comma, a blank, an equals sign or a backslash, as in the AWS CLI's shorthand; before any other character
+/// it is a backslash.
 #[derive(Debug, Clone)]
 pub(super) struct Filter(pub(super) InstanceInformationStringFilter);
 

@@ -5,8 +5,8 @@ use http::Uri;
 /// The longest label of a host name in DNS.
 const MAX_LABEL: usize = 63;
 
-/// The address of a gateway, as the user wrote it: `https://HOST:PORT`, `http://HOST:PORT`, `HOST:PORT` without TLS, or `unix:PATH`.
-/// Messages show the address, so that a URL with a user, a password, a path or a query is rejected.
+/// The address of a gateway, as the user wrote it: `https://HOST:PORT`, `http://HOST:PORT`, `HOST:PORT` without TLS, or
+/// `unix:PATH`. Messages show the address, so that a URL with a user, a password, a path or a query is rejected.
 #[derive(Debug, Clone)]
 pub(super) struct Gateway(String);
 

@@ -10,8 +10,8 @@ use super::{admin::Admin, client::Server, error::CliError, terminal::harmless};
 
 /// Check whether a running gateway serves.
 ///
-/// Exits with 0 if the gateway serves, even if the output cannot be written, and with 1 if it is draining, does not have the
-/// service, or cannot be reached.
+/// Exits with 0 if the gateway serves, even if the output cannot be written, and with 1 if it is draining, does not
+/// have the service, or cannot be reached.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -49,8 +49,8 @@ impl Args {
     }
 }
 
-/// Prints the answer. Errors are ignored, because the exit code reports the health: a full disk or a closed pipe does not change
-/// it.
+/// Prints the answer. Errors are ignored, because the exit code reports the health: a full disk or a closed pipe does
+/// not change it.
 fn print(answer: &str) {
     let _unwritten = writeln!(io::stdout(), "{}", harmless(answer));
 }

@@ -36,18 +36,18 @@ const CLEAR: &str = "\r\x1b[K";
 
 /// List managed nodes from a gateway.
 ///
-/// Prints every node that matches all filters, in AWS's order. Nodes of several targets are printed as they arrive; if some
-/// targets cannot be reached, the exit code is 3. If the gateway advises to retry later, the command waits and resumes the
-/// listing; on a terminal it prints the reason. Permanent errors, such as denied access, are reported at once. If the command
-/// fails half-way, it prints the nodes that it received and exits with 1; a JSON document then has the member "error". Control
-/// characters are not sent to a terminal.
+/// Prints every node that matches all filters, in AWS's order. Nodes of several targets are printed as they arrive; if
+/// some targets cannot be reached, the exit code is 3. If the gateway advises to retry later, the command waits and
+/// resumes the listing; on a terminal it prints the reason. Permanent errors, such as denied access, are reported at
+/// once. If the command fails half-way, it prints the nodes that it received and exits with 1; a JSON document then has
+/// the member "error". Control characters are not sent to a terminal.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
     server: Server,
-    /// A condition that every node must meet; may be repeated. KEY is PingStatus, PlatformTypes, InstanceIds, tag:NAME or
-    /// another of AWS's filter keys; one of the values must match. Blanks around the key and the values are ignored. A
-    /// backslash escapes a comma, an equals sign, a blank or a backslash: 'tag:Name=a\,b' has one value.
+    /// A condition that every node must meet; may be repeated. KEY is PingStatus, PlatformTypes, InstanceIds, tag:NAME
+    /// or another of AWS's filter keys; one of the values must match. Blanks around the key and the values are ignored.
+    /// A backslash escapes a comma, an equals sign, a blank or a backslash: 'tag:Name=a\,b' has one value.
     #[arg(long, value_name = "KEY=VALUE[,VALUE...]")]
     filter: Vec<Filter>,
     /// A target, or a glob such as 'prod-*'; may be repeated [default: the gateway's default target].
@@ -196,8 +196,8 @@ impl Listing {
     }
 }
 
-/// Returns how long to wait before a retry, or `None` if the gateway advises nothing or the error is permanent. Permanent errors
-/// carry advice, too: when the gateway asks AWS again.
+/// Returns how long to wait before a retry, or `None` if the gateway advises nothing or the error is permanent.
+/// Permanent errors carry advice, too: when the gateway asks AWS again.
 fn postponement(status: &Status) -> Option<Duration> {
     let is_transient = match status.code() {
         Code::ResourceExhausted => true,

@@ -1,5 +1,5 @@
-//! The output formats of `list`. The JSON is ProtoJSON, which differs from AWS's only in times. Nodes choose their own names: files
-//! get the names unmodified, a terminal gets no control characters.
+//! The output formats of `list`. The JSON is ProtoJSON, which differs from AWS's only in times. Nodes choose their own
+//! names: files get the names unmodified, a terminal gets no control characters.
 
 use std::io::{self, Write};
 
@@ -21,12 +21,13 @@ const TARGET: &str = "target";
 pub(super) enum Format {
     /// Columns for people: the most useful members.
     Table,
-    /// One JSON document in AWS's format; if the listing fails half-way, with the nodes received so far and the member "error".
+    /// One JSON document in AWS's format; if the listing fails half-way, with the nodes received so far and the member
+    /// "error".
     Json,
     /// One JSON object per line.
     Jsonl,
-    /// Comma-separated values: every member, with a header. Values are unmodified: import them as text, because a spreadsheet
-    /// evaluates values that begin with = + - or @ as formulas.
+    /// Comma-separated values: every member, with a header. Values are unmodified: import them as text, because a
+    /// spreadsheet evaluates values that begin with = + - or @ as formulas.
     Csv,
 }
 

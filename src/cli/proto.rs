@@ -9,8 +9,8 @@ use crate::proto;
 
 /// Write the contract of this program, to generate clients from.
 ///
-/// Writes the .proto files, a service config for clients, and descriptors.binpb: a FileDescriptorSet of the same files, their
-/// imports and the error details. Replaces existing files, and prints the paths.
+/// Writes the .proto files, a service config for clients, and descriptors.binpb: a FileDescriptorSet of the same files,
+/// their imports and the error details. Replaces existing files, and prints the paths.
 #[derive(Debug, clap::Args)]
 #[allow(clippy::doc_markdown, reason = "help texts show no Markdown")]
 pub(super) struct Args {

@@ -13,11 +13,11 @@ use crate::app::{App, Signal};
 
 /// Run the gateway: answer callers and ask AWS for the data.
 ///
-/// Credentials come from the sources of every AWS tool: the environment, shared files, a web identity, the container or the
-/// instance. So do region and endpoint, unless they are set here. Flags override the environment, and both override the
-/// configuration file. SIGHUP reloads the file: new targets, policy and limits take effect at once, all together or, if
-/// anything is invalid, not at all. On Ctrl-C or SIGTERM the gateway finishes the calls in flight and stops; a second signal
-/// stops it at once.
+/// Credentials come from the sources of every AWS tool: the environment, shared files, a web identity, the container or
+/// the instance. So do region and endpoint, unless they are set here. Flags override the environment, and both override
+/// the configuration file. SIGHUP reloads the file: new targets, policy and limits take effect at once, all together
+/// or, if anything is invalid, not at all. On Ctrl-C or SIGTERM the gateway finishes the calls in flight and stops; a
+/// second signal stops it at once.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]

@@ -17,8 +17,8 @@ pub(super) struct Settings {
     /// The address to listen on: IP:PORT, or unix:PATH [default: 127.0.0.1:50051].
     #[arg(long, value_name = "ADDR", env = "SSM_GATEWAY_LISTEN")]
     listen: Option<Address>,
-    /// Accept unauthenticated callers, also off loopback or beside configured authentication. On loopback without configured
-    /// authentication they are accepted anyway.
+    /// Accept unauthenticated callers, also off loopback or beside configured authentication. On loopback without
+    /// configured authentication they are accepted anyway.
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true",
         value_parser = BoolishValueParser::new(), env = "SSM_GATEWAY_ALLOW_ANONYMOUS")]
     allow_anonymous: Option<bool>,

@@ -10,9 +10,9 @@ use crate::proto::{ListTargetsRequest, Target, TargetState, target_service_clien
 
 /// List the targets of a running gateway, and their states.
 ///
-/// A target is unused until its first call. It is ready after AWS answered, throttled while AWS throttles it, unavailable after
-/// a failed attempt, and denied if AWS denies its credentials or its role. After several consecutive failures its breaker is
-/// open: the gateway does not ask it for a while. A star marks the default target.
+/// A target is unused until its first call. It is ready after AWS answered, throttled while AWS throttles it,
+/// unavailable after a failed attempt, and denied if AWS denies its credentials or its role. After several consecutive
+/// failures its breaker is open: the gateway does not ask it for a while. A star marks the default target.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]

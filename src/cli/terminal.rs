@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-/// Returns whether a character controls a terminal, reorders the characters around it, or is invisible: control characters (C0, C1,
-/// DEL), bidirectional controls, line separators, and format characters and fillers without a shape. Joiners, which scripts need, do
-/// not count.
+/// Returns whether a character controls a terminal, reorders the characters around it, or is invisible: control
+/// characters (C0, C1, DEL), bidirectional controls, line separators, and format characters and fillers without a
+/// shape. Joiners, which scripts need, do not count.
 pub(super) fn is_steering(letter: char) -> bool {
     letter.is_control()
         || matches!(letter,
@@ -19,8 +19,8 @@ pub(super) fn harmless(text: &str) -> String {
     text.replace(is_steering, "\u{fffd}")
 }
 
-/// Escapes every steering character of a JSON text as `\uXXXX`. The value stays the same, because such characters occur only in
-/// strings.
+/// Escapes every steering character of a JSON text as `\uXXXX`. The value stays the same, because such characters occur
+/// only in strings.
 pub(super) fn harmless_json(json: &str) -> String {
     let mut harmless = String::with_capacity(json.len());
     for letter in json.chars() {

@@ -36,8 +36,8 @@ const REST: &str = "\u{1b}[J";
 
 /// Watch a running gateway: its targets, its listings, its calls.
 ///
-/// Polls the admin address and shows the status until Ctrl-C. If the output is not a terminal, prints the status once, as
-/// text.
+/// Polls the admin address and shows the status until Ctrl-C. If the output is not a terminal, prints the status once,
+/// as text.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The gateway's admin address.

@@ -12,8 +12,8 @@ use clap::{
 
 use crate::display::Shown;
 
-/// Returns the error without a value that may be a secret: any value of a variable, because nobody typed it, and any value that is
-/// not short and plain. The error then names the variable or the flag, and describes the expected value.
+/// Returns the error without a value that may be a secret: any value of a variable, because nobody typed it, and any
+/// value that is not short and plain. The error then names the variable or the flag, and describes the expected value.
 pub(super) fn without_secret(error: Error, command: &mut Command, words: &[OsString]) -> Error {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),

@@ -13,8 +13,8 @@ const AWS: &str = "ssm.amazonaws.com";
 /// The longest message, in bytes: some clients take 8 KiB of trailers in all, and a caller may have sent a mebibyte.
 const MAX_MESSAGE: usize = 1024;
 
-/// A call that fails: its status code, the message, one `google.rpc.ErrorInfo`, and what else applies. It stays in this form
-/// until the edge has counted and logged it, and is written to the wire once.
+/// A call that fails: its status code, the message, one `google.rpc.ErrorInfo`, and what else applies. It stays in this
+/// form until the edge has counted and logged it, and is written to the wire once.
 #[derive(Debug, Clone)]
 pub struct Failure(Box<Parts>);
 
@@ -178,8 +178,8 @@ impl Failure {
     }
 }
 
-/// Returns the milliseconds that clients obey exactly before they retry. Without the jitter all of them would come back at once;
-/// a negative number forbids the retry.
+/// Returns the milliseconds that clients obey exactly before they retry. Without the jitter all of them would come back
+/// at once; a negative number forbids the retry.
 fn pushback(retry_after: Option<Duration>) -> i64 {
     retry_after
         .map_or(-1, |delay| i64::try_from(delay.mul_f64(1.0 + fastrand::f64() / 2.0).as_millis()).unwrap_or(i64::MAX))

@@ -1,7 +1,8 @@
 use tonic::Code;
 
-/// A reason for which the gateway itself lets a call fail: the `reason` and the `cause` of its `ErrorInfo`, the status code, and the
-/// labels of `ssm_gateway_refused_calls_total`. README.md lists all of them. What AWS refuses has AWS's own reasons instead.
+/// A reason for which the gateway itself lets a call fail: the `reason` and the `cause` of its `ErrorInfo`, the status
+/// code, and the labels of `ssm_gateway_refused_calls_total`. README.md lists all of them. What AWS refuses has AWS's
+/// own reasons instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
     AwsAccessDenied,
@@ -88,8 +89,8 @@ impl Reason {
         self.row().2
     }
 
-    /// Returns whether a failure counts as a refusal. A method that does not exist is what AWS's load balancers probe for by
-    /// default, and their sign of a healthy gateway.
+    /// Returns whether a failure counts as a refusal. A method that does not exist is what AWS's load balancers probe
+    /// for by default, and their sign of a healthy gateway.
     pub(crate) fn is_refusal(self) -> bool {
         self != Self::UnknownMethod
     }

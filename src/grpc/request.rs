@@ -1,6 +1,6 @@
-//! The messages of a request. A message on the wire is a five-byte prefix (is it compressed, how long is it) and its bytes. Not by
-//! tonic's `Streaming`, which answers INTERNAL for what the caller got wrong, and takes a request that ends right behind a prefix
-//! for a whole one.
+//! The messages of a request. A message on the wire is a five-byte prefix (is it compressed, how long is it) and its
+//! bytes. Not by tonic's `Streaming`, which answers INTERNAL for what the caller got wrong, and takes a request that
+//! ends right behind a prefix for a whole one.
 
 use std::{
     io::{self, Read},
@@ -19,8 +19,8 @@ use super::{Failure, Reason, timeout, timeout::single};
 /// The body of a request. Its errors are those of the transport, or a [`Failure`].
 pub type RequestBody = UnsyncBoxBody<Bytes, BoxError>;
 
-/// The largest window of zstd that a caller may have used, as a power of two: what RFC 8878 asks every decoder for. zstd itself would
-/// take sixteen times as much memory for a few bytes.
+/// The largest window of zstd that a caller may have used, as a power of two: what RFC 8878 asks every decoder for.
+/// zstd itself would take sixteen times as much memory for a few bytes.
 const MAX_WINDOW_LOG: u32 = 23;
 /// The longest name of a caller's that is repeated to it.
 const MAX_NAME: usize = 128;
@@ -58,11 +58,11 @@ impl<R: Message + Default> Messages<R> {
     /// Checks the headers of a request and begins to read its body.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT if `grpc-timeout` is no time or there are two of it or of `grpc-encoding`, UNIMPLEMENTED if `grpc-encoding` is
-    /// not known here.
+    /// INVALID_ARGUMENT if `grpc-timeout` is no time or there are two of it or of `grpc-encoding`, UNIMPLEMENTED if
+    /// `grpc-encoding` is not known here.
     pub(crate) fn new(request: Request<RequestBody>, max_size: usize) -> Result<Self, Failure> {
-        // `Lifetime` ends a call at its deadline and ignores a deadline that is no time: that one is refused here, with all else that
-        // callers get wrong.
+        // `Lifetime` ends a call at its deadline and ignores a deadline that is no time: that one is refused here, with
+        // all else that callers get wrong.
         timeout(request.headers())?;
         let decompress = decompress(request.headers())?;
         Ok(Self { body: request.into_body(), buffer: BytesMut::new(), decompress, max_size, of: PhantomData })
@@ -71,8 +71,8 @@ impl<R: Message + Default> Messages<R> {
     /// Returns the next message; none at the end of the request.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT if the next bytes are no message of type `R`, RESOURCE_EXHAUSTED if the message is too large, else what the
-    /// body reports: it did not arrive in time, or the caller is gone.
+    /// INVALID_ARGUMENT if the next bytes are no message of type `R`, RESOURCE_EXHAUSTED if the message is too large,
+    /// else what the body reports: it did not arrive in time, or the caller is gone.
     pub(crate) async fn next(&mut self) -> Result<Option<R>, Failure> {
         loop {
             if let Some(message) = self.take()? {

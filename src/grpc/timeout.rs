@@ -7,7 +7,8 @@ use super::Failure;
 /// Returns the time that the caller allows: `grpc-timeout`, at most eight digits and a unit.
 ///
 /// # Errors
-/// INVALID_ARGUMENT if the header is no time, or there are two. Other servers ignore it then, and the caller's deadline is lost.
+/// INVALID_ARGUMENT if the header is no time, or there are two. Other servers ignore it then, and the caller's deadline
+/// is lost.
 pub(crate) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Failure> {
     let Some(header) = single(headers, "grpc-timeout")? else { return Ok(None) };
     let timeout = header.to_str().ok().and_then(parse);

@@ -37,7 +37,8 @@ impl fmt::Display for Filters {
     }
 }
 
-/// What is asked of a target, normalised: the order of filters and of values does not matter, repeats do. Cheap to clone.
+/// What is asked of a target, normalised: the order of filters and of values does not matter, repeats do. Cheap to
+/// clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Query {
     target: TargetName,
@@ -76,7 +77,8 @@ impl Query {
         size_of::<Self>() + strings.map(|string| size_of::<String>() + string.len()).sum::<usize>()
     }
 
-    /// Sixteen bytes that stand for this query of a target that is in this scope, the same in every process and release.
+    /// Sixteen bytes that stand for this query of a target that is in this scope, the same in every process and
+    /// release.
     #[must_use]
     pub fn fingerprint(&self, scope: Scope) -> [u8; 16] {
         let (form, list) = match &*self.filters {
@@ -98,9 +100,9 @@ impl Query {
     }
 }
 
-/// What a target's answers depend on beside the filters, its name apart: where it is asked, and as whom. Targets of one name
-/// that are configured alike have equal scopes, in every process and release; others have others, so that what one of them
-/// gave out is not taken for the other's.
+/// What a target's answers depend on beside the filters, its name apart: where it is asked, and as whom. Targets of one
+/// name that are configured alike have equal scopes, in every process and release; others have others, so that what one
+/// of them gave out is not taken for the other's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Scope([u8; 16]);
 

@@ -8,8 +8,8 @@ const LIST_TAG: u8 = 0x0a;
 /// The protobuf tag of `InstanceInformation.instance_id`: field 1, length-delimited.
 const ID_TAG: u8 = 0x0a;
 
-/// A run of records, each encoded as an element of an answer's `instance_information_list`, tag and length included: any
-/// stretch of the bytes that begins and ends with a record may be put into any answer as it is. Cheap to clone.
+/// A run of records, each encoded as an element of an answer's `instance_information_list`, tag and length included:
+/// any stretch of the bytes that begins and ends with a record may be put into any answer as it is. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Records {
     bytes: Bytes,

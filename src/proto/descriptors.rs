@@ -1,8 +1,8 @@
 use prost_reflect::{DescriptorError, DescriptorPool};
 
-/// Returns the descriptors of these encoded sets of files: each file once, after all that it imports, and under the path by which the
-/// rest of the world imports it. tonic's crates ship `google/rpc/status.proto` as `status.proto`, which clashes with whatever
-/// else a client knows by that name.
+/// Returns the descriptors of these encoded sets of files: each file once, after all that it imports, and under the
+/// path by which the rest of the world imports it. tonic's crates ship `google/rpc/status.proto` as `status.proto`,
+/// which clashes with whatever else a client knows by that name.
 ///
 /// # Errors
 /// One of the sets is none, or lacks a file that another one imports.
@@ -28,8 +28,8 @@ pub fn descriptors(sets: &[&[u8]]) -> Result<DescriptorPool, DescriptorError> {
     Ok(all)
 }
 
-/// Returns the path of a file below the folder of its package, if it has no folder: `reflection_v1.proto` of `grpc.reflection.v1` is
-/// `grpc/reflection/v1/reflection.proto`.
+/// Returns the path of a file below the folder of its package, if it has no folder: `reflection_v1.proto` of
+/// `grpc.reflection.v1` is `grpc/reflection/v1/reflection.proto`.
 fn path(name: &str, package: &str) -> String {
     let stem = name.strip_suffix(".proto").unwrap_or(name);
     if name.contains('/') || package.is_empty() {

@@ -55,12 +55,12 @@ impl HoldOff {
         lock(&self.0).last.clone().filter(|held| now < held.until)
     }
 
-    /// Admits a fetch that is to be sent now, unless an error stands for an answer; returns whether it is admitted. After a
-    /// failure the fetch finds out whether that is over. Until it did the others get the error, though for no longer than
-    /// the longest hold-off, in case it never does.
+    /// Admits a fetch that is to be sent now, unless an error stands for an answer; returns whether it is admitted.
+    /// After a failure the fetch finds out whether that is over. Until it did the others get the error, though for no
+    /// longer than the longest hold-off, in case it never does.
     ///
-    /// One lock covers the look and the entry: between two locks another fetch may fail, and the hold-off of that failure
-    /// would be taken for one that is over, and stretched to the longest.
+    /// One lock covers the look and the entry: between two locks another fetch may fail, and the hold-off of that
+    /// failure would be taken for one that is over, and stretched to the longest.
     pub(super) fn try_enter(&self, sent: Instant, config: &Config) -> bool {
         let state = &mut *lock(&self.0);
         let Some(last) = &mut state.last else { return true };
@@ -81,12 +81,12 @@ impl HoldOff {
         }
     }
 
-    /// Notes that a fetch sent at `sent` failed, and returns what stands for an answer now. Fetches that were sent before an earlier failure was known are one
-    /// failure with it.
+    /// Notes that a fetch sent at `sent` failed, and returns what stands for an answer now. Fetches that were sent
+    /// before an earlier failure was known are one failure with it.
     pub(super) fn fail(&self, error: Arc<ListingError>, sent: Instant, now: Instant, config: &Config) -> Held {
         let mut state = lock(&self.0);
         let before = state.last.take().filter(|held| sent < held.failed);
-        let time = match advice(&error) {
+        let time = match error.advice() {
             Some(advice) => advice.min(MAX_ADVICE),
             None if error.is_refusal() => config.negative_ttl,
             None => {
@@ -111,13 +111,6 @@ impl HoldOff {
         if state.last.as_ref().is_none_or(|held| held.failed <= sent) {
             *state = State::default();
         }
-    }
-}
-
-fn advice(error: &ListingError) -> Option<Duration> {
-    match error {
-        ListingError::Upstream(error) => error.aws()?.retry_after,
-        _ => None,
     }
 }
 

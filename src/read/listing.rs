@@ -1,8 +1,8 @@
 //! One walk upstream for any number of readers of a query.
 //!
-//! [`Listings`] finds or opens the listing that a [`Reader`] reads. A listing is filled by at most one fetch at a time, in
-//! a task of its own, as far as its readers want; it is open, complete, or broken off by an error. Readers wait for pages
-//! together, and share them and the failure. All listings together are bounded by bytes.
+//! [`Listings`] finds or opens the listing that a [`Reader`] reads. A listing is filled by at most one fetch at a time,
+//! in a task of its own, as far as its readers want; it is open, complete, or broken off by an error. Readers wait for
+//! pages together, and share them and the failure. All listings together are bounded by bytes.
 
 mod asked;
 mod blame;
@@ -88,8 +88,8 @@ struct State {
     not_before: Option<Instant>,
     /// The hashes of the tokens so far, to notice one that comes again.
     tokens: HashSet<u64>,
-    /// How often a fetch failed, and how it last did. A failure closes nothing: a reader meets it where a page is missing,
-    /// and the walk goes on from there for a reader that asks when the hold-off is over.
+    /// How often a fetch failed, and how it last did. A failure closes nothing: a reader meets it where a page is
+    /// missing, and the walk goes on from there for a reader that asks when the hold-off is over.
     failures: u64,
     failure: Option<(Held, Option<Origin>)>,
     demands: Slab<Demand>,
@@ -101,7 +101,8 @@ struct State {
 }
 
 impl Listing {
-    /// Creates a listing that has not begun, counts in `bytes`, and will go on for `background` pages whether it is read or not.
+    /// Creates a listing that has not begun, counts in `bytes`, and will go on for `background` pages whether it is
+    /// read or not.
     fn new(
         config: &Config,
         bytes: &Arc<AtomicUsize>,
@@ -139,8 +140,8 @@ impl Listing {
         }
     }
 
-    /// Returns what the choice of a listing depends on. New readers stay out of one that broke off for good, since it will never
-    /// be complete, whose start is not kept, or that is empty and was kept long enough.
+    /// Returns what the choice of a listing depends on. New readers stay out of one that broke off for good, since it
+    /// will never be complete, whose start is not kept, or that is empty and was kept long enough.
     fn candidate(&self, now: Instant, config: &Config) -> Candidate {
         let state = lock(&self.state);
         let age = state.age(now);
@@ -184,7 +185,8 @@ impl Listing {
         lock(&self.state).reached
     }
 
-    /// Returns how long its slowest reader has taken nothing; none if nobody reads it, but for readers that are given up.
+    /// Returns how long its slowest reader has taken nothing; none if nobody reads it, but for readers that are given
+    /// up.
     fn slowest(&self, now: Instant, stall_timeout: Duration) -> Option<Duration> {
         let state = lock(&self.state);
         state.live_demands(now, stall_timeout).map(|demand| demand.idle(state.pages.len(), now)).max()
@@ -215,8 +217,8 @@ impl State {
         self.phase = mem::take(&mut self.phase).step(event);
     }
 
-    /// Returns the time since the first page was sent, or its fetch while that is under way; none after that failed, since the next is
-    /// as good as the first.
+    /// Returns the time since the first page was sent, or its fetch while that is under way; none after that failed,
+    /// since the next is as good as the first.
     fn age(&self, now: Instant) -> Option<Duration> {
         let in_flight = match self.phase {
             Phase::Fetching(sent) => Some(sent),
@@ -225,8 +227,8 @@ impl State {
         self.first_sent.or(in_flight).map(|sent| now.saturating_duration_since(sent))
     }
 
-    /// Finds the page, and the record in it, that `point` leads to, which was handed out of this listing; none if that page is
-    /// no longer kept.
+    /// Finds the page, and the record in it, that `point` leads to, which was handed out of this listing; none if that
+    /// page is no longer kept.
     fn find(&self, point: &ResumePoint) -> Option<(usize, usize)> {
         if matches!(self.phase, Phase::Broken(_)) {
             return None;
@@ -251,7 +253,8 @@ impl State {
         self.tokens.insert(hash)
     }
 
-    /// Notes when a page was sent, and what it was. The age of the listing is that of its first page, whoever fetched it.
+    /// Notes when a page was sent, and what it was. The age of the listing is that of its first page, whoever fetched
+    /// it.
     fn arrived(&mut self, sent: Sent, origin: Origin) {
         self.first_sent.get_or_insert(sent.at);
         self.last = Some((sent, origin));
@@ -274,8 +277,8 @@ impl State {
         }
     }
 
-    /// Records a failure for now, which the readers that wait for the page report. The walk goes on as soon as a reader asks
-    /// for the page again; until then nothing is fetched in the background.
+    /// Records a failure for now, which the readers that wait for the page report. The walk goes on as soon as a reader
+    /// asks for the page again; until then nothing is fetched in the background.
     fn fail(&mut self, failure: Held, origin: Option<Origin>) {
         if self.failure.replace((failure, origin)).is_none() {
             self.charge.add(ERROR);

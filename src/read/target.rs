@@ -85,7 +85,8 @@ pub struct LastError {
 }
 
 impl Target {
-    /// Builds a target that `source` is asked for, with what holds for callers who do not say how fresh an answer must be.
+    /// Builds a target that `source` is asked for, with what holds for callers who do not say how fresh an answer must
+    /// be.
     pub fn new(
         name: TargetName,
         identity: Identity,
@@ -111,7 +112,8 @@ impl Target {
         &self.name
     }
 
-    /// Returns sixteen bytes that stand for a query of this target: cursors of it carry them, in every process that is configured alike.
+    /// Returns sixteen bytes that stand for a query of this target: cursors of it carry them, in every process that is
+    /// configured alike.
     pub fn fingerprint(&self, query: &Query) -> [u8; 16] {
         query.fingerprint(self.identity.scope)
     }

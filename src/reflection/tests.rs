@@ -28,7 +28,8 @@ fn kind(name: &str, value: &str) -> EnumDescriptorProto {
     EnumDescriptorProto { name: named(name), value: vec![value], ..Default::default() }
 }
 
-/// `one.proto` has a bit of everything; `two.proto` and `three.proto` extend its message, and `two.proto` imports both others.
+/// `one.proto` has a bit of everything; `two.proto` and `three.proto` extend its message, and `two.proto` imports both
+/// others.
 fn descriptors() -> Descriptors {
     let message = DescriptorProto {
         name: named("Message"),

@@ -1,5 +1,5 @@
-//! Answers below tonic's codec: pages go from memory to the socket by reference, neither decoded nor encoded nor copied. A
-//! message on the wire is a five-byte prefix (not compressed, length) and its bytes
+//! Answers below tonic's codec: pages go from memory to the socket by reference, neither decoded nor encoded nor
+//! copied. A message on the wire is a five-byte prefix (not compressed, length) and its bytes
 //! (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
 
 use std::{
@@ -28,8 +28,8 @@ use crate::{
 
 /// Answers up to this size are copied into one piece, which costs less than another frame.
 const COPIED: usize = 4096;
-/// The size of the pieces that are offered to hyper: HTTP/2's smallest maximal frame size, so that pieces cause no additional
-/// frames, and each piece that the caller takes is noticed.
+/// The size of the pieces that are offered to hyper: HTTP/2's smallest maximal frame size, so that pieces cause no
+/// additional frames, and each piece that the caller takes is noticed.
 const PIECE: usize = 16 << 10;
 
 /// An encoded answer of either RPC, cut into what is sent at a time.
@@ -52,8 +52,8 @@ struct AnswerBody {
 }
 
 impl Answer {
-    /// Builds an answer from a page, with the cursor behind it in the field of this number if there is one, and a message
-    /// that holds all other fields.
+    /// Builds an answer from a page, with the cursor behind it in the field of this number if there is one, and a
+    /// message that holds all other fields.
     pub(super) fn new(page: Page, cursor: Option<u32>, rest: &impl Message) -> Self {
         let Page { records: mut parts, cursor: text, .. } = page;
         let field = cursor.map(|field| (field, text.len()));
@@ -98,8 +98,8 @@ impl Answer {
     }
 }
 
-/// Encodes what precedes the `following` bytes of a message, which are the text of a cursor, if any, and records: the prefix, all
-/// other fields, and the key of the cursor's field. Protobuf accepts fields in any order.
+/// Encodes what precedes the `following` bytes of a message, which are the text of a cursor, if any, and records: the
+/// prefix, all other fields, and the key of the cursor's field. Protobuf accepts fields in any order.
 pub(super) fn message_head(rest: &impl Message, cursor: Option<(u32, usize)>, following: usize) -> Vec<u8> {
     const KEY: usize = 16;
     let mut head = Vec::with_capacity(PREFIX + rest.encoded_len() + KEY);

@@ -12,8 +12,8 @@ use crate::{
     read::Target,
 };
 
-/// The caller of a method and what the policy allows it, where notes for the call's log line go, and how its answers are
-/// compressed.
+/// The caller of a method and what the policy allows it, where notes for the call's log line go, and how its answers
+/// are compressed.
 #[derive(Debug)]
 pub(super) struct CallContext<'a> {
     serving: &'a Serving,
@@ -25,8 +25,8 @@ pub(super) struct CallContext<'a> {
 }
 
 impl<'a> CallContext<'a> {
-    /// Authorises a principal, which the edge left among the request's extensions, to call the method at all. A caller without
-    /// a principal is anonymous.
+    /// Authorises a principal, which the edge left among the request's extensions, to call the method at all. A caller
+    /// without a principal is anonymous.
     ///
     /// # Errors
     /// PERMISSION_DENIED, with the cause `principal` or `method`.
@@ -59,8 +59,8 @@ impl<'a> CallContext<'a> {
         Ok(target)
     }
 
-    /// Authorises a call about all targets that the names and globs match, each once, or about the default target if there is
-    /// neither. A glob matches no target that the caller may not ask about.
+    /// Authorises a call about all targets that the names and globs match, each once, or about the default target if
+    /// there is neither. A glob matches no target that the caller may not ask about.
     ///
     /// # Errors
     /// As for [`CallContext::target`], and `NOT_FOUND` for a name or glob that matches no target.
@@ -73,7 +73,8 @@ impl<'a> CallContext<'a> {
             validate::name_length(&format!("targets[{index}]"), pattern)?;
             let mut matching = visible.iter().filter(|target| glob::matches(pattern, target.as_str())).peekable();
             if matching.peek().is_none() {
-                // That a target does not exist is an answer, too: only for callers who may ask about all that the glob can match.
+                // That a target does not exist is an answer, too: only for callers who may ask about all that the glob
+                // can match.
                 self.authorise(pattern, pattern, None)?;
                 return Err(status::unknown_target(pattern));
             }
@@ -100,7 +101,8 @@ impl<'a> CallContext<'a> {
         self.policy().check(&self.principal, self.method, Some(target.as_str()), None).is_ok()
     }
 
-    /// Authorises a call about a target, or about all that a glob can match. `called` is what the caller wrote, for the message.
+    /// Authorises a call about a target, or about all that a glob can match. `called` is what the caller wrote, for the
+    /// message.
     fn authorise(&self, target: &str, called: &str, max_age: Option<Duration>) -> Result<(), Failure> {
         let checked = self.policy().check(&self.principal, self.method, Some(target), max_age);
         checked.map_err(|denied| self.denied(denied, called))

@@ -1,4 +1,5 @@
-//! Compression of answers, message by message, if it is configured, the caller accepts it, and the message is large enough.
+//! Compression of answers, message by message, if it is configured, the caller accepts it, and the message is large
+//! enough.
 
 use std::io;
 
@@ -32,8 +33,8 @@ pub(super) struct Compression {
 }
 
 impl Compression {
-    /// Returns the compression by the first of the configured encodings that the caller accepts, of messages from this size
-    /// on; none if there is none.
+    /// Returns the compression by the first of the configured encodings that the caller accepts, of messages from this
+    /// size on; none if there is none.
     pub(super) fn of(encodings: &[Encoding], from: usize, headers: &HeaderMap) -> Option<Self> {
         encodings.first()?;
         let accepted = headers.get(ACCEPT_ENCODING)?.to_str().ok()?;
@@ -47,8 +48,8 @@ impl Compression {
         HeaderValue::from_static(self.encoding.name())
     }
 
-    /// Returns the message in these pieces as one compressed piece; none if the message is too small, or would not become
-    /// smaller.
+    /// Returns the message in these pieces as one compressed piece; none if the message is too small, or would not
+    /// become smaller.
     pub(super) fn compress<'a>(self, pieces: impl Iterator<Item = &'a [u8]> + Clone) -> Option<Vec<u8>> {
         let size = pieces.clone().map(<[u8]>::len).sum::<usize>().checked_sub(PREFIX)?;
         if size < self.from {

@@ -1,4 +1,4 @@
-//! The status mapping: from each error of a read to the failure of the call, exhaustively.
+//! From each error of a read to the failure of the call, exhaustively.
 
 use std::time::Duration;
 
@@ -67,7 +67,7 @@ pub(super) fn read_error(ReadError { error, retry_after, .. }: &ReadError, query
             protocol(format!("the listing is longer than {pages} pages of AWS, the gateway's page_cap"))
         }
         ListingError::Upstream(error) => with_aws(upstream(error, query), error.aws()),
-        ListingError::BreakerOpen => {
+        ListingError::BreakerOpen(_) => {
             let message = format!("AWS failed for target {target} again and again: it is asked again after a while");
             Failure::new(Reason::TargetUnavailable, message)
         }

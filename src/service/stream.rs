@@ -28,7 +28,7 @@ use crate::{
 /// The number of `StreamInstanceInformationResponse.resume_token`.
 const RESUME_TOKEN: u32 = 19;
 /// How many targets of a call are read at a time.
-const WIDTH: usize = 64;
+const MAX_TARGETS_AT_ONCE: usize = 64;
 
 /// Answers page after page. Awaits the first page, because a failure before it must be the call's status alone.
 pub(super) async fn stream(
@@ -49,7 +49,7 @@ pub(super) async fn stream(
     Ok(first.into_http(Some(Answers { stream: rest.boxed(), clock }), call.compression))
 }
 
-/// Unreachable: `CallContext::targets` never returns an empty list.
+/// Cannot happen: `CallContext::targets` never returns an empty list.
 fn no_target() -> Failure {
     Failure::new(Reason::Internal, "the call has no target")
 }
@@ -84,15 +84,15 @@ fn target_streams(
     Ok((streams, clock))
 }
 
-/// Merges the messages of all targets as they arrive. The failure of a target is a message, too, until every target has failed:
-/// then the failure is the call's.
+/// Merges the messages of all targets as they arrive. The failure of a target is a message, too, until every target has
+/// failed: then the failure is the call's.
 async fn merge(
     targets: Vec<TargetStream>,
     clock: Arc<ReadClock>,
     compression: Option<Compression>,
 ) -> Result<Response<Body>, Failure> {
-    let healthy = targets.len();
-    let mut messages = stream::iter(targets).map(TargetStream::messages).flatten_unordered(WIDTH).boxed();
+    let not_failed = targets.len();
+    let mut messages = stream::iter(targets).map(TargetStream::messages).flatten_unordered(MAX_TARGETS_AT_ONCE).boxed();
     let mut failed = Vec::new();
     let first = loop {
         match messages.next().await {
@@ -102,10 +102,10 @@ async fn merge(
         }
     };
     let rest = stream::iter(failed.into_iter().map(Err).collect::<Vec<_>>()).chain(messages).boxed();
-    let rest = stream::unfold((rest, healthy), async |(mut rest, healthy)| {
+    let rest = stream::unfold((rest, not_failed), async |(mut rest, not_failed)| {
         Some(match rest.next().await? {
-            Ok(answer) => (Ok(answer), (rest, healthy)),
-            Err(unreached) if healthy > 1 => (Ok(unreached.message), (rest, healthy - 1)),
+            Ok(answer) => (Ok(answer), (rest, not_failed)),
+            Err(unreached) if not_failed > 1 => (Ok(unreached.message), (rest, not_failed - 1)),
             Err(unreached) => (Err(unreached.failure), (rest, 0)),
         })
     });

@@ -19,7 +19,8 @@ pub struct Faults {
     pub failures: Vec<Failure>,
     /// Every page of a walk whose number is a multiple of this is empty, but has a token; 0 for none.
     pub empty_every: u32,
-    /// The number of nodes in a page, whatever `MaxResults` is, as in emulators that ignore it; 0 to respect `MaxResults`.
+    /// The number of nodes in a page, whatever `MaxResults` is, as in emulators that ignore it; 0 to respect
+    /// `MaxResults`.
     pub page_size: usize,
     /// The number of characters to add to the name of each node.
     pub padding: usize,

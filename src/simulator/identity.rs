@@ -1,5 +1,5 @@
-//! The account and the region of a call. The credentials determine the account, the signature's scope the region; sessions of
-//! assumed roles belong to the role's account and expire.
+//! The account and the region of a call. The credentials determine the account, the signature's scope the region;
+//! sessions of assumed roles belong to the role's account and expire.
 
 use std::{
     collections::HashMap,

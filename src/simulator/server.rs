@@ -159,7 +159,8 @@ fn operate(
     Ok(answer(StatusCode::OK, CONTENT_TYPE, json))
 }
 
-/// Returns the answer of a failing call. `operate` computes the answer of a successful one, of which [`FailureKind::Cut`] sends half.
+/// Returns the answer of a failing call. `operate` computes the answer of a successful one, of which
+/// [`FailureKind::Cut`] sends half.
 async fn fail(kind: FailureKind, operate: impl FnOnce() -> Result<Answer, Refusal>) -> Answer {
     const PAGE: &str = "<html><body><h1>Bad Gateway</h1></body></html>";
     const DENIED: &str = "User: arn:aws:sts::123456789012:assumed-role/Gateway/session is not authorized to perform: \
@@ -201,8 +202,8 @@ async fn cut(answer: Answer) -> Answer {
     Answer::from_parts(parts, Body::from_stream(stream::iter([Ok(half), Err(io::Error::other(Reset))])))
 }
 
-/// Returns an error in AWS's own spelling: `Message` where the model has it, `message` elsewhere, none for a code whose shape has
-/// no member.
+/// Returns an error in AWS's own spelling: `Message` where the model has it, `message` elsewhere, none for a code whose
+/// shape has no member.
 fn error(status: StatusCode, code: &str, message: Option<&str>) -> Answer {
     let body = match (code, message) {
         ("InvalidNextToken" | "InvalidInstanceId" | "InternalServerError", message) => {

@@ -15,7 +15,8 @@ pub struct Paced<S> {
 }
 
 impl<S: Source> Paced<S> {
-    /// Admits at most `per_second` requests a second. At most `max_queued` fetches of a priority wait, each for `patience` at most.
+    /// Admits at most `per_second` requests a second. At most `max_queued` fetches of a priority wait, each for
+    /// `patience` at most.
     pub fn new(inner: S, per_second: f64, max_queued: usize, patience: Duration) -> Self {
         Self { inner, pacer: Pacer::new(per_second, max_queued), patience }
     }

@@ -14,8 +14,8 @@ use super::{Pace, Priority};
 
 /// What is left of the rate after AWS throttled.
 const DECREASE: f64 = 0.7;
-/// By how much of the highest rate the rate grows in a second: slowly, so that little is throttled again, and still from
-/// the lowest to the highest in little more than a minute.
+/// By how much of the highest rate the rate grows in a second: slowly, so that little is throttled again, and still
+/// from the lowest to the highest in little more than a minute.
 const INCREASE: f64 = 0.015;
 /// The lowest rate, as a part of the highest.
 const LEAST: f64 = 0.02;
@@ -117,7 +117,8 @@ impl Pacer {
         Pace { rate, max_rate: bucket.most, waiting: queued.interactive + queued.background, ..Pace::default() }
     }
 
-    /// Slows down after a call sent at `sent` was throttled; calls that were sent before the rate fell are one reason with it.
+    /// Slows down after a call sent at `sent` was throttled; calls that were sent before the rate fell are one reason
+    /// with it.
     pub(crate) fn throttled(&self, sent: Instant, advice: Option<Duration>) {
         self.bucket().throttled(sent, advice.unwrap_or_default(), Instant::now());
     }
@@ -292,7 +293,8 @@ mod tests {
         }
     }
 
-    /// Asks for this long with a hold-off of a second after each throttled call, as listings do: calls, and throttled ones.
+    /// Asks for this long with a hold-off of a second after each throttled call, as listings do: calls, and throttled
+    /// ones.
     async fn storm(pacer: &Pacer, limit: &mut Limit, time: Duration) -> (u32, u32) {
         let end = Instant::now() + time;
         let (mut calls, mut throttled) = (0, 0);

@@ -22,8 +22,8 @@ pub struct RetryPolicy {
 
 /// A source whose transient failures are tried again, and whose lasting ones are logged.
 ///
-/// It stands around [`Paced`](super::Paced), so that each further attempt is admitted like the first, with the priority of its
-/// fetch: the retry of a refresh must not go before a page that somebody waits for.
+/// It stands around [`Paced`](super::Paced), so that each further attempt is admitted like the first, with the priority
+/// of its fetch: the retry of a refresh must not go before a page that somebody waits for.
 #[derive(Debug)]
 pub struct Retried<S> {
     inner: S,

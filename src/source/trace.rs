@@ -1,5 +1,5 @@
-//! Fetches as traces show them. A fetch is nobody's child, since any number of calls wait for it: each call that it answers is linked
-//! to it.
+//! Fetches as traces show them. A fetch is nobody's child, since any number of calls wait for it: each call that it
+//! answers is linked to it.
 
 use futures_util::{FutureExt as _, future::BoxFuture};
 use opentelemetry::{

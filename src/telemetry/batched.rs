@@ -11,13 +11,14 @@ use tracing_subscriber::fmt::MakeWriter;
 
 /// How long a line waits for others, which are written with it.
 const BATCH: Duration = Duration::from_millis(10);
-/// The most bytes that wait while others are written. Further lines are dropped, because no call may wait for the reader of the log.
+/// The most bytes that wait while others are written. Further lines are dropped, because no call may wait for the
+/// reader of the log.
 const MAX_WAITING: usize = 4 << 20;
 /// The longest wait for the remaining lines at the end.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A writer to standard error that a thread of its own empties in batches. One system call per line would cost a call more than all
-/// its other work. Clones share the buffer.
+/// A writer to standard error that a thread of its own empties in batches. One system call per line would cost a call
+/// more than all its other work. Clones share the buffer.
 #[derive(Debug, Clone)]
 pub(super) struct Batched(Arc<Queue>);
 

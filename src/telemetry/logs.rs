@@ -119,14 +119,15 @@ impl Config {
     }
 }
 
-/// Crates that log each error of a peer, without its address. The edge logs these errors with addresses and at a limited rate.
+/// Crates that log each error of a peer, without its address. The edge logs these errors with addresses and at a
+/// limited rate.
 const SILENT: [&str; 3] = ["h2", "hyper", "rustls"];
-/// The prefix of the crates of AWS's SDK, whose warnings may quote secrets from AWS's files and variables. The gateway itself logs the
-/// failures of targets.
+/// The prefix of the crates of AWS's SDK, whose warnings may quote secrets from AWS's files and variables. The gateway
+/// itself logs the failures of targets.
 const SDK: &str = "aws_";
 
-/// Returns whether a line is written. Excludes lines that may contain requests or answers, and lines that peers can cause at will:
-/// below info, the SDK and the HTTP crates log whole messages, with nodes' addresses.
+/// Returns whether a line is written. Excludes lines that may contain requests or answers, and lines that peers can
+/// cause at will: below info, the SDK and the HTTP crates log whole messages, with nodes' addresses.
 fn is_written(line: &Metadata<'_>) -> bool {
     let target = line.target();
     let is_of = |name: &&str| target.strip_prefix(*name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));

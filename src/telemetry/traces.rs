@@ -72,8 +72,8 @@ impl Config {
         self.endpoint.is_some()
     }
 
-    /// Starts tracing for the whole process, if a receiver is configured. Spans are sent in batches in the background, and dropped if
-    /// the receiver does not accept them: no call waits.
+    /// Starts tracing for the whole process, if a receiver is configured. Spans are sent in batches in the background,
+    /// and dropped if the receiver does not accept them: no call waits.
     ///
     /// # Errors
     /// [`TraceError`], if the URL is invalid or the exporter cannot be built.
@@ -102,7 +102,8 @@ impl Config {
     }
 }
 
-/// Samples every fetch, because fetches are few and any call may be linked to one. Samples calls by their `traceparent` and the ratio.
+/// Samples every fetch, because fetches are few and any call may be linked to one. Samples calls by their `traceparent`
+/// and the ratio.
 #[derive(Debug, Clone)]
 struct Sampled(Sampler);
 

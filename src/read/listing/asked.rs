@@ -44,7 +44,8 @@ impl Asked {
         self.subscribe_at_start(None, self.freshness, want, now)
     }
 
-    /// Subscribes where an earlier answer ended. Where that listing is gone, the reader begins with the page of the same token.
+    /// Subscribes where an earlier answer ended. Where that listing is gone, the reader begins with the page of the
+    /// same token.
     ///
     /// # Errors
     /// As for [`Asked::join`].
@@ -69,8 +70,8 @@ impl Asked {
         Ok((subscription, look))
     }
 
-    /// Subscribes a reader that met an error to what is stale, if it allows that: to another listing than the one that failed
-    /// it, where it would meet the same.
+    /// Subscribes a reader that met an error to what is stale, if it allows that: to another listing than the one that
+    /// failed it, where it would meet the same.
     pub(super) fn join_stale(&self, failed: Option<&Listing>, want: Want, now: Instant) -> Option<Subscribed> {
         let (store, target) = (self.store(), &self.target);
         let mut index = store.index();
@@ -85,8 +86,8 @@ impl Asked {
         Some((subscription, look))
     }
 
-    /// Subscribes at the start of a listing, in which a place may have to be found again. The first look is under the lock of the index:
-    /// nobody evicts a listing between the choice and that.
+    /// Subscribes at the start of a listing, in which a place may have to be found again. The first look is under the
+    /// lock of the index: nobody evicts a listing between the choice and that.
     fn subscribe_at_start(
         &self,
         sought: Option<&ResumePoint>,

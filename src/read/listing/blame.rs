@@ -3,8 +3,8 @@ use super::ListingError;
 /// The part that a failed fetch is the failure of, which is held off for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Blame {
-    /// The walk's alone. It breaks off and nobody is held off: what AWS says of a token, or of one that a caller brought and may have
-    /// made up, says nothing of the query, and is asked again each time.
+    /// The walk's alone. It breaks off and nobody is held off: what AWS says of a token, or of one that a caller
+    /// brought and may have made up, says nothing of the query, and is asked again each time.
     Walk,
     /// The query's.
     Query,
@@ -13,7 +13,8 @@ pub(super) enum Blame {
 }
 
 impl Blame {
-    /// Decides whose failure this is, of a walk that began with a caller's token or not, at a target whose breaker is open or not.
+    /// Decides whose failure this is, of a walk that began with a caller's token or not, at a target whose breaker is
+    /// open or not.
     pub(super) fn of(error: &ListingError, is_tail: bool, is_breaker_open: bool) -> Self {
         match error {
             ListingError::Expired(_) => Self::Walk,

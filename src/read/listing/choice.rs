@@ -37,18 +37,19 @@ pub(super) enum Choice {
     Join(usize),
     /// Join the candidate at this index, which is stale, and let a new walk replace it in the background.
     JoinAndRefresh(usize),
-    /// Start a walk, or take up the one at this index, which failed or was left before its first page came; it is forced
-    /// where the reader's `max_age` refused what is fresh to others.
+    /// Start a walk, or take up the one at this index, which failed or was left before its first page came; it is
+    /// forced where the reader's `max_age` refused what is fresh to others.
     Start { left: Option<usize>, is_forced: bool },
 }
 
 /// Chooses among the candidates, newest first. `max_stale` is what holds for readers who do not say.
 ///
 /// A walk that advances is joined by readers without a `max_age` whatever its age: one longer than its TTL would be
-/// overtaken by copies of itself for ever. While upstream `is_held` off no walk advances in earnest, and the age of a walk is
-/// bounded as that of any other listing: it would grow for as long as upstream throttles. Stale data is given while fresher is on its way, or sent for, but never to a
-/// reader who demands to ask now. While upstream `is_held` off, pages that are missing stay missing: a complete listing
-/// within the reader's bounds goes before a newer one that would fail the reader half-way.
+/// overtaken by copies of itself for ever. While upstream `is_held` off no walk advances in earnest, and the age of a
+/// walk is bounded as that of any other listing: it would grow for as long as upstream throttles. Stale data is given
+/// while fresher is on its way, or sent for, but never to a reader who demands to ask now. While upstream `is_held`
+/// off, pages that are missing stay missing: a complete listing within the reader's bounds goes before a newer one that
+/// would fail the reader half-way.
 pub(super) fn choose(candidates: &[Candidate], freshness: Freshness, max_stale: Duration, is_held: bool) -> Choice {
     let is_joined = |candidate: &Candidate| {
         let is_carried_on = freshness.max_age.is_none() && candidate.is_advancing && candidate.is_open && !is_held;

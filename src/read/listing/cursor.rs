@@ -1,5 +1,5 @@
-//! The gateway's NextToken. It carries all that is needed to go on in another process: which query, which upstream page,
-//! and what was handed out of it. It grants nothing, so it is guarded against accidents, not against forgery.
+//! The gateway's NextToken. It carries all that is needed to go on in another process: which query, which upstream
+//! page, and what was handed out of it. It grants nothing, so it is guarded against accidents, not against forgery.
 //!
 //! Text form: unpadded URL-safe base64 of one version byte, eight check bytes (the head of a SHA-256 over version and
 //! payload), and the payload in protobuf.
@@ -139,9 +139,9 @@ pub(super) fn fingerprint(text: &str) -> Option<Vec<u8>> {
 }
 
 impl ResumePoint {
-    /// Returns how many records of the page, fetched again, were handed out. The page may have changed: reading goes on where its last record
-    /// went, at the first of several, and without a trace of that the page is given whole. A repeat does less harm than a
-    /// loss.
+    /// Returns how many records of the page, fetched again, were handed out. The page may have changed: reading goes on
+    /// where its last record went, at the first of several, and without a trace of that the page is given whole. A
+    /// repeat does less harm than a loss.
     pub(super) fn find_again(&self, records: &Records) -> usize {
         let Some(last) = self.offset.checked_sub(1) else { return 0 };
         let is_last = |index: &usize| records.id(*index) == self.last_id.as_deref();

@@ -28,7 +28,8 @@ pub(super) struct Index {
 /// The listings of one query; there is at least one.
 struct Entry {
     state: Arc<QueryState>,
-    /// From the start, newest first: those that advance, the newest that has an answer, and the newest that is complete.
+    /// From the start, newest first: those that advance, the newest that has an answer, and the newest that is
+    /// complete.
     starts: Vec<Arc<Listing>>,
     /// From an upstream token on, by that and how many pages lie before it: both are what a cursor says.
     tails: HashMap<PageKey, Arc<Listing>>,
@@ -135,8 +136,8 @@ impl Index {
     }
 }
 
-/// The listings of the target's query, which may have none. Another target of the same name, from another configuration,
-/// leaves its place: what AWS answered there says nothing here.
+/// The listings of the target's query, which may have none. Another target of the same name, from another
+/// configuration, leaves its place: what AWS answered there says nothing here.
 fn entry<'a>(
     entries: &'a mut HashMap<Query, Entry>,
     listings: &mut LruCache<u64, Arc<Listing>>,

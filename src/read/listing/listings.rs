@@ -45,7 +45,8 @@ pub(super) struct Store {
 }
 
 impl Config {
-    /// Puts listings in front of targets; `render` writes the heads of whole pages, `wall` is the clock that callers know.
+    /// Puts listings in front of targets; `render` writes the heads of whole pages, `wall` is the clock that callers
+    /// know.
     pub fn build(
         self,
         targets: impl IntoIterator<Item = impl Into<Arc<Target>>>,
@@ -145,8 +146,8 @@ impl Store {
         lock(&self.index)
     }
 
-    /// Gives up listings until all are within bounds: the least recently used that nobody reads, or else the one with the
-    /// slowest reader.
+    /// Gives up listings until all are within bounds: the least recently used that nobody reads, or else the one with
+    /// the slowest reader.
     pub(super) fn make_room(&self) {
         while self.bytes.load(Relaxed) > self.config.max_bytes {
             let Some(victim) = self.index().remove_victim(Instant::now()) else { return };

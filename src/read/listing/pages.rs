@@ -68,8 +68,8 @@ impl Pages {
         self.kept.get(index.checked_sub(self.trimmed)?)
     }
 
-    /// Finds the page, and the record in it, that `point` leads to; none if that page is no longer kept. `next` is the page that
-    /// follows all of these.
+    /// Finds the page, and the record in it, that `point` leads to; none if that page is no longer kept. `next` is the
+    /// page that follows all of these.
     pub(super) fn find(&self, point: &ResumePoint, next: &PageKey) -> Option<(usize, usize)> {
         let index = self.kept.partition_point(|page| page.key.number < point.pages_before);
         let page = self.kept.get(index);

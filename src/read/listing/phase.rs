@@ -42,7 +42,8 @@ pub(super) enum Event {
 }
 
 impl Phase {
-    /// Returns the phase after an event. One that does not concern the phase changes nothing: a page that comes after the eviction, say.
+    /// Returns the phase after an event. One that does not concern the phase changes nothing: a page that comes after
+    /// the eviction, say.
     #[must_use]
     pub(super) fn step(self, event: Event) -> Self {
         match (self, event) {

@@ -51,7 +51,8 @@ pub struct Page {
     pub records: VecDeque<Bytes>,
     /// The text of the cursor behind the page.
     pub cursor: Bytes,
-    /// The same as messages, as [`Render`](super::Render) wrote their heads, where the page is just what one fetch brought.
+    /// The same as messages, as [`Render`](super::Render) wrote their heads, where the page is just what one fetch
+    /// brought.
     pub rendered: Option<Arc<Rendered>>,
     /// How the records came.
     pub provenance: Provenance,
@@ -117,9 +118,9 @@ impl Reader {
         self
     }
 
-    /// Reads the next `limit` records, fewer only at the end or where they would make a message that clients refuse, and
-    /// waits for no fetch beyond what that takes. After a failure the reader stands where it stood. Where a first page fails, one that is
-    /// stale takes its place if the reader allows it.
+    /// Reads the next `limit` records, fewer only at the end or where they would make a message that clients refuse,
+    /// and waits for no fetch beyond what that takes. After a failure the reader stands where it stood. Where a first
+    /// page fails, one that is stale takes its place if the reader allows it.
     ///
     /// # Errors
     /// [`ReadError`], shared with all who waited for the same.

@@ -59,7 +59,8 @@ pub(super) struct Reading {
 pub(super) struct Gathered {
     pub(super) records: VecDeque<Bytes>,
     pub(super) next: Next,
-    /// When the oldest of the records were sent, and as which request; none where AWS gave no record at all, and none is known.
+    /// When the oldest of the records were sent, and as which request; none where AWS gave no record at all, and none
+    /// is known.
     pub(super) oldest: Option<(Sent, Option<Arc<str>>)>,
     pub(super) served: Served,
     /// Whether the listing has no records at all.
@@ -95,8 +96,8 @@ impl Reading {
         }
     }
 
-    /// Adds the records of the page from the offset on, as many as may be added and as there is room for, one at least if there is
-    /// none yet. Once a page is not used up no more may be added.
+    /// Adds the records of the page from the offset on, as many as may be added and as there is room for, one at least
+    /// if there is none yet. Once a page is not used up no more may be added.
     pub(super) fn add(&mut self, page: &Arc<KeptPage>) {
         if let Some(point) = self.sought.take().filter(|point| point.pages_before == page.key.number) {
             self.offset = point.find_again(&page.records);

@@ -12,11 +12,11 @@ use bytes::Bytes;
 
 use crate::model::{Records, TargetName};
 
-/// Writes what goes before the records of a page, for each message that a whole page may be sent in. A service implements it: this
-/// module knows no messages.
+/// Writes what goes before the records of a page, for each message that a whole page may be sent in. A service
+/// implements it: this module knows no messages.
 pub trait Render: Debug + Send + Sync + 'static {
-    /// Returns a head for each message. The message of the last one stands in one piece of memory, so it should be the one that is
-    /// sent most.
+    /// Returns a head for each message. The message of the last one stands in one piece of memory, so it should be the
+    /// one that is sent most.
     fn heads(&self, page: &WholePage<'_>) -> Vec<Head>;
 }
 
@@ -57,7 +57,8 @@ impl Head {
     }
 }
 
-/// A page in one piece of memory, from which each of its messages is taken: the heads, the text of the cursor, the records.
+/// A page in one piece of memory, from which each of its messages is taken: the heads, the text of the cursor, the
+/// records.
 pub struct Rendered {
     memory: Bytes,
     heads: Box<[Place]>,

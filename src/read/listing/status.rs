@@ -62,7 +62,8 @@ impl ListingState {
 }
 
 impl Listings {
-    /// Returns the status of every listing that can be found, the most recently used first, each at a moment of its own.
+    /// Returns the status of every listing that can be found, the most recently used first, each at a moment of its
+    /// own.
     #[must_use]
     pub fn status(&self) -> Vec<ListingStatus> {
         let now = Instant::now();

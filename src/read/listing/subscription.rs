@@ -14,8 +14,8 @@ use super::{
 };
 use crate::read::{ListingError, ReadError, Served, hold_off::Held, lock};
 
-/// A reader's place in a listing. While it is there, what the reader wants is fetched and what it needs is kept; dropping it lets
-/// the walk pause.
+/// A reader's place in a listing. While it is there, what the reader wants is fetched and what it needs is kept;
+/// dropping it lets the walk pause.
 #[derive(Debug)]
 pub(super) struct Subscription {
     listing: Arc<Listing>,
@@ -77,8 +77,8 @@ impl Subscription {
         Ok(gathered.map_or_else(|| Look::Missing(reading), Look::Gathered))
     }
 
-    /// Waits for what a reading lacks. Dropped, it only stops waiting: what the reader wanted stays wanted until it reads on or is
-    /// dropped itself.
+    /// Waits for what a reading lacks. Dropped, it only stops waiting: what the reader wanted stays wanted until it
+    /// reads on or is dropped itself.
     ///
     /// # Errors
     /// As for [`Subscription::read`].
@@ -94,7 +94,8 @@ impl Subscription {
         }
     }
 
-    /// Looks at the listing under one lock, from the reader's arrival to what it leaves with; none while a page is to come.
+    /// Looks at the listing under one lock, from the reader's arrival to what it leaves with; none while a page is to
+    /// come.
     fn look(&mut self, reading: &mut Reading, store: &Arc<Store>, now: Instant) -> Result<Option<Gathered>, ReadError> {
         let listing = Arc::clone(&self.listing);
         let state = &mut *lock(&listing.state);
@@ -193,7 +194,8 @@ impl Subscription {
 }
 
 impl State {
-    /// Checks that a page which is missing may still come, to a reader that has waited since there were so many failures.
+    /// Checks that a page which is missing may still come, to a reader that has waited since there were so many
+    /// failures.
     fn check(&self, page: usize, failures: u64, held: Option<&Held>, now: Instant) -> Result<(), ReadError> {
         match &self.phase {
             _ if self.pages.is_trimmed(page) => Err(ListingError::Evicted.into()),

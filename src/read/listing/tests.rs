@@ -36,7 +36,8 @@ const SECOND: Duration = Duration::from_secs(1);
 /// How long the upstream takes for a page.
 const LATENCY: Duration = Duration::from_millis(100);
 
-/// An upstream whose pages are given. Each walk from the start is numbered, and its nodes bear that number as their name.
+/// An upstream whose pages are given. Each walk from the start is numbered, and its nodes bear that number as their
+/// name.
 #[derive(Debug)]
 struct Fake {
     pages: Mutex<Vec<Vec<String>>>,

@@ -1,5 +1,5 @@
-//! The walk from upstream page to upstream page that fills a listing. Our own, not the SDK's paginator: that one takes a
-//! repeated token for the end.
+//! The walk from upstream page to upstream page that fills a listing. Our own, not the SDK's paginator: that one takes
+//! a repeated token for the end.
 
 use std::sync::{Arc, MutexGuard};
 
@@ -80,8 +80,9 @@ impl Walk {
         }
     }
 
-    /// Waits for one of the slots of the query's walks, which keep all but two of them from advancing. A resumed walk takes a slot if
-    /// one is free but never waits for one: its readers cannot get their page elsewhere. A walk that nobody can join any more needs none.
+    /// Waits for one of the slots of the query's walks, which keep all but two of them from advancing. A resumed walk
+    /// takes a slot if one is free but never waits for one: its readers cannot get their page elsewhere. A walk that
+    /// nobody can join any more needs none.
     async fn acquire_slot(&self) -> Option<OwnedSemaphorePermit> {
         let slots = Arc::clone(&self.listing.query.walk_slots);
         let begins = !self.is_tail() && self.state().first_sent.is_none();
@@ -102,8 +103,8 @@ impl Walk {
         self.listing.first.token.is_some()
     }
 
-    /// Returns what to fetch, once the target may be asked for it; none when the walk pauses or is over. It leaves the source's queue when
-    /// nobody wants the page any more, and queues anew when the page becomes more or less urgent.
+    /// Returns what to fetch, once the target may be asked for it; none when the walk pauses or is over. It leaves the
+    /// source's queue when nobody wants the page any more, and queues anew when the page becomes more or less urgent.
     async fn next_fetch(&mut self) -> Option<Fetch> {
         let since = Instant::now();
         while let Some(priority) = self.priority() {
@@ -225,7 +226,8 @@ impl Walk {
         KeptPage { key, records, rendered: Arc::new(rendered), is_last, sent, origin }
     }
 
-    /// Takes in a failure, which ends the task: the walk goes on for whoever asks again, when nobody is held off for the failure any more.
+    /// Takes in a failure, which ends the task: the walk goes on for whoever asks again, when nobody is held off for
+    /// the failure any more.
     fn fail(&mut self, page: &PageKey, sent: Sent, error: UpstreamError, origin: Option<Origin>) {
         self.is_over = true;
         let has_expired = page.token.is_some() && matches!(error, UpstreamError::InvalidToken(_));
@@ -249,7 +251,8 @@ impl Walk {
             Blame::Target => {
                 hold_off.leave(sent.at);
                 // To other queries it is the target that fails.
-                let known = if is_breaker_open { Arc::new(ListingError::BreakerOpen) } else { Arc::clone(&error) };
+                let breaker_open = || Arc::new(ListingError::BreakerOpen(error.advice()));
+                let known = if is_breaker_open { breaker_open() } else { Arc::clone(&error) };
                 let held = target.hold_off.fail(known, sent.at, now, config);
                 target.held.notify_waiters();
                 held

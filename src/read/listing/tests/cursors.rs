@@ -156,8 +156,8 @@ enum Between {
 }
 
 proptest! {
-    /// By unary calls or by one reader, at any mix of page sizes, whatever AWS's pages look like and whatever happens to the
-    /// listing in between.
+    /// By unary calls or by one reader, at any mix of page sizes, whatever AWS's pages look like and whatever happens
+    /// to the listing in between.
     #[test]
     fn a_walk_yields_each_record_once_in_order(
         sizes in prop::collection::vec(0usize..7, 1..8),

@@ -175,7 +175,10 @@ async fn a_target_that_fails_again_and_again_is_left_alone_for_all_queries_and_p
         assert_eq!(failed(query(key)).await.1, Some(1000));
     }
     let (error, retry_after) = failed(query(5)).await;
-    assert!(matches!(*error.error, ListingError::BreakerOpen) && retry_after == Some(1000), "the breaker is open");
+    assert!(
+        matches!(*error.error, ListingError::BreakerOpen(None)) && retry_after == Some(1000),
+        "the breaker is open"
+    );
     assert_eq!(fake.asked(), 5);
     let state = || listings.targets().next().unwrap().state();
     assert_eq!(state(), TargetState::BreakerOpen);
@@ -194,6 +197,20 @@ async fn a_target_that_fails_again_and_again_is_left_alone_for_all_queries_and_p
     assert_eq!(fake.asked(), 7, "nobody else was let in");
     assert_eq!(served(query(31)).await, (Served::Miss, false), "it is closed");
     assert_eq!(state(), TargetState::Ready);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_breaker_waits_as_long_as_aws_advises() {
+    let (fake, listings) = world(&[5]);
+    let aws = AwsError { retry_after: Some(40 * SECOND), ..AwsError::default() };
+    fake.fail([(); 5].map(|()| UpstreamError::Unavailable(Some(aws.clone()), None)));
+    let query = |key: usize| listings.open(&query_of(&key.to_string()), Freshness::default(), None).unwrap();
+    for key in 0..5 {
+        failed(query(key)).await;
+    }
+    let (error, retry_after) = failed(query(5)).await;
+    assert!(matches!(*error.error, ListingError::BreakerOpen(_)));
+    assert_eq!(retry_after, Some(40_000), "other queries, too");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,5 @@
-//! Random readers, cursors, expiries, failures and evictions against a simple model of the rules. Upstream answers at once
-//! here, so that one thing happens after the other; what happens at the same time has tests of its own.
+//! Random readers, cursors, expiries, failures and evictions against a simple model of the rules. Upstream answers at
+//! once here, so that one thing happens after the other; what happens at the same time has tests of its own.
 
 use proptest::{prelude::*, sample::Index as Sample};
 
