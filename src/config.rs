@@ -174,7 +174,7 @@ impl Config {
             patterns
                 .iter()
                 .filter(is_unmatched)
-                .map(move |pattern| format!("allow.{index}.targets: no target is meant by {}", Shown(pattern)))
+                .map(move |pattern| format!("allow.{index}.targets: no target matches {}", Shown(pattern)))
         });
         unmatched.collect()
     }

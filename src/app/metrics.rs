@@ -129,7 +129,7 @@ impl Scrape {
         let help = "Requests a second that AWS may be sent at most.";
         self.gauges("ssm_gateway_upstream_max_rate", help, ["target"], each(|pace| pace.max_rate))?;
         let waiting = each(|pace| of_count(pace.waiting));
-        self.gauges("ssm_gateway_upstream_waiting", "Fetches that wait for their turn.", ["target"], waiting)
+        self.gauges("ssm_gateway_upstream_waiting", "Fetches that wait to be admitted.", ["target"], waiting)
     }
 
     fn gauge(&self, name: &str, help: &str, value: f64) -> Result<(), Error> {

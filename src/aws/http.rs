@@ -240,7 +240,7 @@ fn failed(error: ConnectorError, proxy: Option<String>) -> ConnectorError {
     }
 }
 
-/// An error and those below it. What an I/O error was made of counts, which its `source` leaves out.
+/// Returns an error and those below it, the error that an I/O error wraps included: its `source` skips that one.
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     iter::successors(Some(error), |&error| match error.downcast_ref::<io::Error>() {
         Some(io) => io.get_ref().map(|inner| inner as &(dyn Error + 'static)),
@@ -248,7 +248,7 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
     })
 }
 
-/// The proxy that the environment names for an endpoint, as `HOST:PORT`; none for this machine and for metadata.
+/// Returns the proxy that the environment names for an endpoint, as `HOST:PORT`; none for this machine and for metadata.
 fn proxy(endpoint: &str) -> Option<String> {
     let endpoint: Uri = endpoint.parse().ok()?;
     if is_near(endpoint.host()?) {

@@ -31,7 +31,7 @@ impl Settings {
     }
 }
 
-/// The keys of a profile as its file has them now.
+/// Reads the keys of a profile from its file.
 pub(super) async fn of_profile(name: &str) -> Result<Credentials, UpstreamError> {
     let environment = Environment::load(Some(name)).await.map_err(|error| absent(error.to_string()))?;
     let get = |key| Some(environment.profile(name)?.get(key)?.to_owned()).filter(|value: &String| !value.is_empty());
@@ -41,7 +41,7 @@ pub(super) async fn of_profile(name: &str) -> Result<Credentials, UpstreamError>
     }
 }
 
-/// The keys in the process's variables.
+/// Reads the keys from the process's variables.
 pub(super) fn of_environment() -> Result<Credentials, UpstreamError> {
     let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
     match (variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY")) {

@@ -48,7 +48,7 @@ impl Intercept for Repair {
     }
 }
 
-/// The text with U+FFFD in place of each lone surrogate, each run of bytes that is no UTF-8 and each bare control
+/// Returns the text with U+FFFD in place of each lone surrogate, each run of bytes that is no UTF-8 and each bare control
 /// character within a string; none where nothing has to be replaced.
 fn repair(json: &[u8]) -> Option<Vec<u8>> {
     let mut repaired: Option<Vec<u8>> = None;

@@ -17,6 +17,7 @@ use aws_sdk_ssm::{
     },
 };
 use futures_util::{FutureExt as _, future::BoxFuture};
+use tokio::time::Instant;
 
 use super::{
     BuildError, Config, CredentialsCache,
@@ -89,7 +90,8 @@ impl Source for Ssm {
         async move {
             // The time that credentials take is none of the attempt's.
             let credentials = self.credentials.get().await?;
-            Ok(self.attempt(request, &credentials).await?)
+            let sent = Instant::now();
+            self.attempt(request, &credentials).await.map_err(|error| FetchError { sent, ..error.into() })
         }
         .boxed()
     }

@@ -141,7 +141,7 @@ impl<W: Write> Output<W> {
     }
 }
 
-/// The I/O error under a CSV error, which may be a closed pipe.
+/// Returns the I/O error under a CSV error, which may be a closed pipe.
 fn unwritten(error: csv::Error) -> io::Error {
     match error.into_kind() {
         csv::ErrorKind::Io(error) => error,

@@ -43,7 +43,7 @@ use self::{
     query_state::QueryState,
 };
 pub use self::{
-    cursor::InvalidCursor,
+    cursor::{InvalidCursor, OpenError},
     demand::ReadClock,
     listings::Listings,
     reader::{Page, Reader, belongs_to},

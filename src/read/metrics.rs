@@ -113,7 +113,7 @@ impl Counter {
 
 impl Metrics {
     pub(super) fn new(target: &TargetName) -> Self {
-        let help = "How long fetches waited for their turn.";
+        let help = "How long fetches waited to be admitted.";
         Self {
             target: target.clone(),
             readers: Counter::default(),

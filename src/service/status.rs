@@ -73,10 +73,10 @@ pub(super) fn read_error(ReadError { error, retry_after, .. }: &ReadError, query
         }
         ListingError::Evicted => Failure::new(
             Reason::OutOfMemory,
-            "the gateway ran out of memory for this listing: go on from your last token",
+            "the gateway ran out of memory for this listing: resume from your last token",
         ),
         ListingError::Stalled => {
-            Failure::new(Reason::Stalled, "nothing was taken for too long: go on from your last token")
+            Failure::new(Reason::Stalled, "nothing was taken for too long: resume from your last token")
         }
         ListingError::Interrupted => Failure::new(Reason::Internal, "the gateway failed while it asked AWS"),
     };
@@ -87,7 +87,7 @@ pub(super) fn read_error(ReadError { error, retry_after, .. }: &ReadError, query
     failure.with("target", Some(target)).retry_after(retry_after)
 }
 
-/// What remains of a wait, no shorter: a caller that comes early is refused once more.
+/// Rounds what remains of a wait up to milliseconds: a caller that comes early is rejected once more.
 fn up_to_millis(delay: Duration) -> Duration {
     Duration::from_millis(u64::try_from(delay.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX))
 }
@@ -145,7 +145,7 @@ fn protocol(message: impl Into<String>) -> Failure {
     Failure::new(Reason::UpstreamProtocol, message)
 }
 
-/// AWS's code and message, with `otherwise` where AWS gave no message.
+/// Returns a failure with AWS's code and message, or with `otherwise` if AWS gave no message.
 fn in_aws_words(code: Code, aws: &AwsError, otherwise: &str) -> Failure {
     let aws_code = aws.code.as_deref().unwrap_or("Rejected");
     let message = match aws.message.as_deref() {
@@ -160,7 +160,7 @@ fn with_aws(failure: Failure, aws: Option<&AwsError>) -> Failure {
     failure.with("aws_error_code", aws.code.as_deref()).with("aws_request_id", aws.request_id.as_deref())
 }
 
-/// AWS's code as an `ErrorInfo` reason: `ThrottlingException` is `THROTTLING`, `InvalidFilterKey` `INVALID_FILTER_KEY`.
+/// Converts AWS's code to an `ErrorInfo` reason: `ThrottlingException` is `THROTTLING`, `InvalidFilterKey` `INVALID_FILTER_KEY`.
 fn reason(aws_code: &str) -> String {
     let name = aws_code.strip_suffix("Exception").filter(|name| !name.is_empty()).unwrap_or(aws_code);
     let mut reason = String::new();

@@ -19,7 +19,7 @@ use super::{
     validate::{self, Constraints},
 };
 use crate::{
-    grpc::{Body, CallNotes, Failure, Reason},
+    grpc::{Body, CallNotes, Failure},
     model::{Query, TargetName},
     proto::{StreamInstanceInformationRequest, StreamInstanceInformationResponse},
     read::{Head, Provenance, ReadClock, Reader, WholePage},
@@ -31,6 +31,7 @@ const RESUME_TOKEN: u32 = 19;
 const MAX_TARGETS_AT_ONCE: usize = 64;
 
 /// Answers page after page. Awaits the first page, because a failure before it must be the call's status alone.
+#[expect(clippy::expect_used, reason = "a call without a target is rejected when it is authorised")]
 pub(super) async fn stream(
     serving: &Serving,
     call: &CallContext<'_>,
@@ -41,17 +42,12 @@ pub(super) async fn stream(
         return merge(targets, clock, call.compression).await;
     }
     // Boxed, because the state of `try_unfold` moves with every message.
-    let mut target = Box::new(targets.pop().ok_or_else(no_target)?);
+    let mut target = Box::new(targets.pop().expect("a call has at least one target"));
     let first = target.next().await?;
     let rest = stream::try_unfold(target, async |mut target| {
         if target.reader.is_at_end() { Ok(None) } else { Ok(Some((target.next().await?, target))) }
     });
     Ok(first.into_http(Some(Answers { stream: rest.boxed(), clock }), call.compression))
-}
-
-/// Cannot happen: `CallContext::targets` never returns an empty list.
-fn no_target() -> Failure {
-    Failure::new(Reason::Internal, "the call has no target")
 }
 
 /// Authorises and validates a request. Returns a stream for each of its targets, and the clock that these share.
@@ -98,7 +94,7 @@ async fn merge(
         match messages.next().await {
             Some(Ok(answer)) => break answer,
             Some(Err(unreached)) => failed.push(unreached),
-            None => return Err(failed.into_iter().next().map_or_else(no_target, |unreached| unreached.failure)),
+            None => return Err(failed.swap_remove(0).failure),
         }
     };
     let rest = stream::iter(failed.into_iter().map(Err).collect::<Vec<_>>()).chain(messages).boxed();

@@ -178,7 +178,7 @@ pub(super) fn default_target(field: &str, default: Option<&TargetName>) -> Resul
     default.cloned().ok_or_else(|| refused(field, format!("{field} must be given: the gateway has no default target")))
 }
 
-/// The most records in a stream's message.
+/// Validates the size of a stream's pages.
 pub(super) fn page_size(page_size: Option<i32>) -> Result<usize, Failure> {
     let Some(given) = page_size else { return Ok(DEFAULT_PAGE_SIZE) };
     usize::try_from(given).ok().filter(|_| PAGE_SIZE.contains(&given)).ok_or_else(|| {
@@ -187,12 +187,12 @@ pub(super) fn page_size(page_size: Option<i32>) -> Result<usize, Failure> {
     })
 }
 
-/// The cursor of a unary call.
+/// Returns the cursor of a unary call; an empty one is none.
 pub(super) fn next_token(next_token: Option<String>) -> Option<String> {
     next_token.filter(|token| !token.is_empty())
 }
 
-/// A stream's resume tokens by the query that each belongs to, with the field that it stands in: one target has one
+/// Returns a stream's resume tokens by the query that each belongs to, with the field that it stands in: one target has one
 /// latest token.
 pub(super) fn resume_tokens(
     tokens: Vec<String>,
@@ -220,7 +220,7 @@ pub(super) fn resume_tokens(
     Ok(by_query)
 }
 
-/// How old the answer may be.
+/// Validates how old the answer may be.
 pub(super) fn freshness(options: Option<ReadOptions>) -> Result<Freshness, Failure> {
     let ReadOptions { max_age, max_stale } = options.unwrap_or_default();
     let duration = |field, given: Option<prost_types::Duration>| {
@@ -233,12 +233,12 @@ pub(super) fn freshness(options: Option<ReadOptions>) -> Result<Freshness, Failu
     })
 }
 
-/// A refusal in AWS's words.
+/// Returns a failure in AWS's words.
 fn validation(message: impl Into<String>) -> Failure {
     Failure::of_aws(Code::InvalidArgument, "VALIDATION", message)
 }
 
-/// A refusal of what is the gateway's own.
+/// Returns the failure of a field that only the gateway has.
 fn refused(field: &str, message: impl Into<String>) -> Failure {
     Failure::new(Reason::InvalidArgument, message).at_field(field)
 }

@@ -203,7 +203,7 @@ impl Condition {
     }
 }
 
-/// The rules between members, in AWS's order as far as it is known.
+/// Checks the rules between members, in AWS's order as far as it is known.
 fn conditions(filters: Vec<Filter>, legacy: Vec<LegacyFilter>) -> Result<Vec<Condition>, Refusal> {
     if !filters.is_empty() && !legacy.is_empty() {
         return Err(validation("Cannot use both legacy and new filter simultaneously."));

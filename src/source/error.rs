@@ -1,5 +1,6 @@
 use std::{fmt, sync::Arc, time::Duration};
 
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::Origin;
@@ -19,12 +20,14 @@ pub struct FetchError {
     pub error: UpstreamError,
     /// Which answer it is of.
     pub origin: Origin,
+    /// When AWS was asked; when it failed, if AWS was not.
+    pub sent: Instant,
 }
 
 impl From<UpstreamError> for FetchError {
     fn from(error: UpstreamError) -> Self {
         let origin = Origin::new(error.aws().and_then(|aws| aws.request_id.as_deref()));
-        Self { error, origin }
+        Self { error, origin, sent: Instant::now() }
     }
 }
 

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, future::BoxFuture};
-use tokio::time::{self, Instant};
+use tokio::time;
 
 use super::{FetchError, Pace, Pacer, Priority, QueueFull, Request, Source, UpstreamError, UpstreamPage};
 
@@ -30,10 +30,9 @@ impl<S: Source> Source for Paced<S> {
 
     fn page<'a>(&'a self, request: Request<'a>) -> BoxFuture<'a, Result<UpstreamPage, FetchError>> {
         async move {
-            let sent = Instant::now();
             let outcome = self.inner.page(request).await;
-            if let Err(FetchError { error: UpstreamError::Throttled(aws), .. }) = &outcome {
-                self.pacer.throttled(sent, aws.retry_after);
+            if let Err(FetchError { error: UpstreamError::Throttled(aws), sent, .. }) = &outcome {
+                self.pacer.throttled(*sent, aws.retry_after);
             }
             outcome
         }

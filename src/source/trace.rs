@@ -51,7 +51,7 @@ impl<S: Source> Source for Traced<S> {
             let mut outcome = self.inner.page(request).await;
             let (origin, error) = match &mut outcome {
                 Ok(page) => (&mut page.origin, None),
-                Err(FetchError { error, origin }) => (origin, Some(error)),
+                Err(FetchError { error, origin, .. }) => (origin, Some(error)),
             };
             end(&mut span, origin, error.as_deref());
             outcome

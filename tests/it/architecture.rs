@@ -69,6 +69,8 @@ const MAY_USE_WITHIN: &[(&str, &[&str])] = &[
     ("edge/identity", &["edge/"]),
     ("edge/transport", &["edge/", "edge/identity"]),
     ("edge/layers", &["edge/", "edge/identity"]),
+    ("read/", &[]),
+    ("read/listing", &["read/"]),
 ];
 
 fn sources() -> Sources {

@@ -280,7 +280,7 @@ fn a_rule_about_targets_that_there_are_none_of_is_warned_of() {
     let (stdout, stderr, code) = with_config("check", content);
     assert_eq!(code, Some(0));
     assert!(stdout.starts_with("* prod in eu-west-1, "), "{stdout}");
-    assert_eq!(stderr, "warning: allow.0.targets: no target is meant by \"prd-*\"\n");
+    assert_eq!(stderr, "warning: allow.0.targets: no target matches \"prd-*\"\n");
 }
 
 #[test]

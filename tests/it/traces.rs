@@ -183,4 +183,5 @@ async fn a_caller_that_says_nothing_is_traced_as_often_as_configured_and_one_tha
     assert_eq!(calls.iter().map(|span| &span["trace"]).collect::<Vec<_>>(), [&Value::from("1".repeat(32))]);
     // Whoever caused the fetch was not traced, and the one who is finds it all the same.
     assert_eq!((fetches.len(), &calls[0]["links"][0]["span"]), (1, &fetches[0]["span"]));
+    assert_eq!(calls[0]["links"].as_array().unwrap().len(), 1, "once");
 }

@@ -41,8 +41,8 @@ impl Key {
     /// Returns whether a token with this header can be signed by the key. Where the token or the key has no ID, the
     /// algorithm alone decides.
     pub(super) fn is_candidate(&self, algorithm: Algorithm, id: Option<&str>) -> bool {
-        let is_meant = self.id.as_deref().zip(id).is_none_or(|(own, meant)| own == meant);
-        is_meant && self.algorithms.contains(&algorithm)
+        let is_named = self.id.as_deref().zip(id).is_none_or(|(own, named)| own == named);
+        is_named && self.algorithms.contains(&algorithm)
     }
 }
 

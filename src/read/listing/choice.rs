@@ -76,7 +76,7 @@ pub(super) fn choose(candidates: &[Candidate], freshness: Freshness, max_stale: 
     }
 }
 
-/// The newest candidate that has an answer within the reader's bounds, stale or not; while upstream `is_held` off, the
+/// Returns the newest candidate that has an answer within the reader's bounds, stale or not; while upstream `is_held` off, the
 /// newest complete one if there is any.
 pub(super) fn usable(
     candidates: &[Candidate],

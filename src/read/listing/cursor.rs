@@ -173,5 +173,16 @@ fn to_millis(time: SystemTime) -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// A reader that could not be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// There is no such target.
+    #[error("the target is unknown")]
+    UnknownTarget,
+    /// The cursor leads nowhere.
+    #[error("the cursor is invalid")]
+    InvalidCursor(#[from] InvalidCursor),
+}
+
 #[cfg(test)]
 mod tests;

@@ -136,7 +136,7 @@ impl Index {
     }
 }
 
-/// The listings of the target's query, which may have none. Another target of the same name, from another
+/// Returns the listings of the target's query, which may have none. Another target of the same name, from another
 /// configuration, leaves its place: what AWS answered there says nothing here.
 fn entry<'a>(
     entries: &'a mut HashMap<Query, Entry>,

@@ -68,6 +68,11 @@ impl Pages {
         self.kept.get(index.checked_sub(self.trimmed)?)
     }
 
+    /// Returns the last page, if it is kept.
+    pub(super) fn last(&self) -> Option<&Arc<KeptPage>> {
+        self.kept.back()
+    }
+
     /// Finds the page, and the record in it, that `point` leads to; none if that page is no longer kept. `next` is the
     /// page that follows all of these.
     pub(super) fn find(&self, point: &ResumePoint, next: &PageKey) -> Option<(usize, usize)> {

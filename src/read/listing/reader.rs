@@ -6,7 +6,7 @@ use tokio::time::{self, Instant};
 use super::{
     Listings,
     asked::Asked,
-    cursor::{self, Cursor, InvalidCursor},
+    cursor::{self, Cursor, InvalidCursor, OpenError},
     demand::ReadClock,
     reading::{Gathered, Look, Next, Want},
     render::Rendered,
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     model::{Freshness, Query},
-    read::{OpenError, Outcome, Provenance, ReadError, Served},
+    read::{Outcome, Provenance, ReadError, Served},
     source::Sent,
 };
 

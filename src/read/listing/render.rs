@@ -44,13 +44,13 @@ pub struct Head {
 }
 
 impl Head {
-    /// The head of a message of type `M`, in which the text of the cursor comes next.
+    /// Returns the head of a message of type `M`, in which the text of the cursor comes next.
     #[must_use]
     pub fn before_cursor<M: 'static>(bytes: Vec<u8>) -> Self {
         Self { message: TypeId::of::<M>(), bytes, has_cursor: true }
     }
 
-    /// The head of a message of type `M` that has no cursor: the records come next.
+    /// Returns the head of a message of type `M` that has no cursor: the records come next.
     #[must_use]
     pub fn before_records<M: 'static>(bytes: Vec<u8>) -> Self {
         Self { message: TypeId::of::<M>(), bytes, has_cursor: false }

@@ -104,14 +104,14 @@ impl Subscription {
         let (is_missing, wants) = (reading.left > 0, last + 1 + reading.ahead);
         let demand = state.demand(slot);
         (demand.wants, demand.waits_for) = (wants, Some(last));
+        let may_start = matches!(state.phase, Phase::Idle) && state.pages.len() < wants;
         // Asked once: were it to begin between two looks, the reader would wait for a walk that nobody starts.
-        let held = if state.phase.is_advancing() { None } else { listing.query.held(now) };
+        let held = if may_start { listing.query.held(now) } else { None };
         if is_missing {
             let failures = *reading.failures.get_or_insert(state.failures);
             state.check(last, failures, held.as_ref(), now)?;
         }
-        let is_short = state.pages.len() < wants;
-        let has_started = is_short && held.is_none() && Walk::start(&listing, state, store);
+        let has_started = may_start && held.is_none() && Walk::start(&listing, state, store);
         if is_missing && state.phase.is_open() {
             reading.served = reading.served.max(if has_started { Served::Miss } else { Served::Coalesced });
             return Ok(None);
@@ -172,12 +172,15 @@ impl Subscription {
             Some(page) => Next::Rendered(Arc::clone(&page.rendered)),
             None => Next::At(self.listing.cursor(state, index, offset)?),
         };
-        // An answer without nodes is of a fetch, too.
+        // An answer without nodes is of a fetch, too. The fetches of nodes are linked already.
         if left > 0
-            && (self.linked.replace(index).is_none() || served != Served::Hit)
-            && let Some((_, origin)) = &state.last
+            && let Some((sent, origin)) = &state.last
         {
-            origin.link();
+            let is_linked = self.linked.replace(index).is_some();
+            let has_nodes = || state.pages.last().is_some_and(|page| page.sent.at == sent.at);
+            if !is_linked || served != Served::Hit && !has_nodes() {
+                origin.link();
+            }
         }
         let oldest = reading.oldest.take();
         let is_empty = oldest.is_none() && index == 0;

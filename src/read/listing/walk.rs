@@ -72,7 +72,7 @@ impl Walk {
             target.metrics.fetched(outcome.as_ref().map_or_else(|failed| failed.error.kind(), |_| "answered"), sent.at);
             match outcome {
                 Ok(page) => self.append(fetch, page),
-                Err(FetchError { error, origin }) => self.fail(&fetch.page, fetch.sent, error, Some(origin)),
+                Err(FetchError { error, origin, .. }) => self.fail(&fetch.page, fetch.sent, error, Some(origin)),
             }
             self.listing.news.notify_waiters();
             self.store.make_room();
@@ -192,7 +192,9 @@ impl Walk {
             // A page that was sent earlier than it was asked for, by somebody else, says nothing of what failed since.
             hold_off.leave(fetch.sent.at);
         }
-        listing.query.target.answered((store.wall)());
+        if page.sent.at >= fetch.sent.at {
+            listing.query.target.answered((store.wall)());
+        }
         let number = fetch.page.number + 1;
         let next = page.next_token.as_deref().map(|token| PageKey { token: Some(token.into()), number });
         let (sent, origin) = (page.sent, page.origin.clone());
