@@ -11,10 +11,7 @@ mod pacer;
 mod retry;
 mod trace;
 
-use std::{
-    fmt::Debug,
-    time::{Duration, SystemTime},
-};
+use std::{fmt::Debug, time::SystemTime};
 
 use futures_util::{
     FutureExt as _,
@@ -129,12 +126,6 @@ impl Sent {
     #[must_use]
     pub fn now(wall: Wall) -> Self {
         Self { at: Instant::now(), as_of: wall() }
-    }
-
-    /// Returns the time that lies `age` before this one, by both clocks.
-    #[must_use]
-    pub fn before(self, age: Duration) -> Self {
-        Self { at: self.at - age, as_of: self.as_of - age }
     }
 }
 

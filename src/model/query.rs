@@ -47,6 +47,17 @@ pub struct Query {
 
 impl Query {
     /// Builds the normal form. Two filters with the same key stay two: AWS combines them with AND.
+    ///
+    /// ```
+    /// use ssm_gateway::model::{Filter, Filters, Query, TargetName};
+    ///
+    /// let query = |values: [&str; 2]| {
+    ///     let values = values.map(str::to_owned).to_vec();
+    ///     let filter = Filter { key: "PingStatus".to_owned(), values };
+    ///     Query::new(TargetName::default_target(), Filters::Current(vec![filter]))
+    /// };
+    /// assert_eq!(query(["Online", "Inactive"]), query(["Inactive", "Online"]));
+    /// ```
     #[must_use]
     pub fn new(target: TargetName, mut filters: Filters) -> Self {
         let (Filters::Current(list) | Filters::Legacy(list)) = &mut filters;
@@ -57,19 +68,19 @@ impl Query {
         Self { target, filters: Arc::new(filters) }
     }
 
-    /// The target that is asked.
+    /// Returns the target that is asked.
     #[must_use]
     pub fn target(&self) -> &TargetName {
         &self.target
     }
 
-    /// The conditions in their normal order.
+    /// Returns the conditions in their normal order.
     #[must_use]
     pub fn filters(&self) -> &Filters {
         &self.filters
     }
 
-    /// How many bytes of memory it takes, roughly.
+    /// Returns roughly how many bytes of memory it takes.
     #[must_use]
     pub fn size(&self) -> usize {
         let (Filters::Current(list) | Filters::Legacy(list)) = &*self.filters;
@@ -77,7 +88,7 @@ impl Query {
         size_of::<Self>() + strings.map(|string| size_of::<String>() + string.len()).sum::<usize>()
     }
 
-    /// Sixteen bytes that stand for this query of a target that is in this scope, the same in every process and
+    /// Returns sixteen bytes that stand for this query of a target that is in this scope, the same in every process and
     /// release.
     #[must_use]
     pub fn fingerprint(&self, scope: Scope) -> [u8; 16] {
@@ -107,7 +118,7 @@ impl Query {
 pub struct Scope([u8; 16]);
 
 impl Scope {
-    /// The scope of these settings, in an order that never changes; one that is absent differs from an empty one.
+    /// Returns the scope of these settings, in an order that never changes; one that is absent differs from an empty one.
     #[must_use]
     pub fn of<'a>(settings: impl IntoIterator<Item = Option<&'a str>>) -> Self {
         let mut hash = Parts::default();

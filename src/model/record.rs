@@ -18,22 +18,22 @@ pub struct Records {
 }
 
 impl Records {
-    /// How many records there are.
+    /// Returns the number of records.
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
-    /// How many bytes of memory they take.
+    /// Returns how many bytes of memory they take.
     pub fn size(&self) -> usize {
         self.bytes.len() + size_of_val(&*self.ends)
     }
 
-    /// The bytes of the records in `range`, which is cut to what is there.
+    /// Returns the bytes of the records in `range`, as far as there are such records.
     pub fn slice(&self, range: Range<usize>) -> Bytes {
         let end = self.start_of(range.end);
         self.bytes.slice(self.start_of(range.start).min(end)..end)
@@ -54,7 +54,7 @@ impl Records {
         (whole, records)
     }
 
-    /// The `InstanceId` of the record at `index`, if there is such a record and AWS gave it one.
+    /// Returns the `InstanceId` of the record at `index`, if there is such a record and it has one.
     pub fn id(&self, index: usize) -> Option<&str> {
         let end = *self.ends.get(index)?;
         let (message, _) = field(LIST_TAG, self.bytes.get(self.start_of(index)..end)?)?;

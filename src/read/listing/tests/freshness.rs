@@ -10,7 +10,8 @@ impl Source for Aged {
     fn page<'a>(&'a self, request: Request<'a>) -> BoxFuture<'a, Result<UpstreamPage, FetchError>> {
         async move {
             let page = self.0.page(request).await?;
-            Ok(UpstreamPage { sent: page.sent.before(self.1), ..page })
+            let sent = Sent { at: page.sent.at - self.1, as_of: page.sent.as_of - self.1 };
+            Ok(UpstreamPage { sent, ..page })
         }
         .boxed()
     }
