@@ -41,7 +41,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_is_accepted_once_the_system_can_and_not_tried_for_without_a_pause() {
-        let (started, tries) = (Instant::now(), Cell::new(0));
+        let started = Instant::now();
+        let tries = Cell::new(0);
         let third = || {
             tries.set(tries.get() + 1);
             future::ready(if tries.get() < 3 { Err(io::ErrorKind::Other.into()) } else { Ok(tries.get()) })

@@ -131,7 +131,8 @@ impl Admin {
             .with_state(gateway);
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(REQUEST_TIMEOUT).keep_alive(false);
-        let (mut connections, mut oldest) = (JoinSet::new(), VecDeque::new());
+        let mut connections = JoinSet::new();
+        let mut oldest = VecDeque::new();
         loop {
             let (stream, _) = accept("admin", || self.socket.accept()).await;
             while connections.try_join_next().is_some() {}

@@ -118,7 +118,8 @@ impl Descriptors {
 /// there is no file.
 fn files(file: Option<FileDescriptor>, asked: impl FnOnce() -> String) -> MessageResponse {
     let Some(file) = file else { return unknown(&asked()) };
-    let (mut seen, mut files) = (HashSet::new(), Vec::new());
+    let mut seen = HashSet::new();
+    let mut files = Vec::new();
     let mut queue = VecDeque::from([file]);
     while let Some(file) = queue.pop_front() {
         if seen.insert(file.name().to_owned()) {

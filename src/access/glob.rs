@@ -4,8 +4,10 @@
 /// Patterns compose: if `a` matches the text of pattern `b`, `a` matches every text that `b` matches. `Policy` relies
 /// on this to authorise a caller's glob.
 pub(crate) fn matches(pattern: &str, text: &str) -> bool {
-    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
-    let (mut at, mut in_text) = (0, 0);
+    let pattern = pattern.as_bytes();
+    let text = text.as_bytes();
+    let mut at = 0;
+    let mut in_text = 0;
     // The last star, and where the text that it stands for ends: only this star is ever stretched.
     let mut star = None;
     while let Some(letter) = text.get(in_text) {

@@ -75,7 +75,8 @@ impl Policy {
         max_age: Option<Duration>,
     ) -> Result<(), Denied> {
         let Self::Rules(rules) = self else { return Ok(()) };
-        let (mut denied, mut least) = (Denied::Principal, None);
+        let mut denied = Denied::Principal;
+        let mut least = None;
         for rule in rules.iter().filter(|rule| rule.applies_to(principal)) {
             if !rule.allows_method(method) {
                 denied = denied.max(Denied::Method);

@@ -24,7 +24,9 @@ pub(super) struct ProcessUsage {
 impl ProcessUsage {
     pub(super) fn read() -> Self {
         let read = |name: &str| fs::read_to_string(format!("/proc/{name}")).unwrap_or_default();
-        let (stat, status, limits) = (read("self/stat"), read("self/status"), read("self/limits"));
+        let stat = read("self/stat");
+        let status = read("self/status");
+        let limits = read("self/limits");
         let ticks = |field: usize| stat_field(&stat, field).map(|ticks| ticks / TICKS);
         let kib = |name: &str| value_of(&status, name).map(|kib| kib * 1024.0);
         Self {

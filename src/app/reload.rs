@@ -143,7 +143,8 @@ mod tests {
 
     #[test]
     fn what_a_restart_alone_changes_stays_as_it_runs_and_is_named() {
-        let (running, mut config) = (Config::default(), Config::default());
+        let running = Config::default();
+        let mut config = Config::default();
         config.limits.max_calls = 7;
         config.listing.ttl = Duration::from_secs(7);
         assert_eq!(keep_fixed(&mut config, &running), [""; 0], "a reload changes these");

@@ -29,9 +29,11 @@ pub(super) fn stack(
 + Send
 + Sync
 + use<> {
-    let (metrics, stages) = (generation.process.metrics.clone(), generation.process.stages.clone());
+    let metrics = generation.process.metrics.clone();
+    let stages = generation.process.stages.clone();
     let Config { log, trace, limits, edge, listing, .. } = &generation.config;
-    let (max, stall_timeout) = (limits.max_call_time, listing.stall_timeout);
+    let max = limits.max_call_time;
+    let stall_timeout = listing.stall_timeout;
     ServiceBuilder::new()
         // Outermost: a request that is no gRPC call must not be observed as one.
         .layer(ProtocolLayer)

@@ -65,7 +65,8 @@ impl Generation {
     }
 
     fn target(&self, target: &Target) -> admin::Target {
-        let (pace, fetches) = (target.pace(), target.metrics().fetches());
+        let pace = target.pace();
+        let fetches = target.metrics().fetches();
         admin::Target {
             name: target.name().to_string(),
             region: target.region().to_owned(),

@@ -113,7 +113,8 @@ impl UpstreamError {
 
     /// Classifies an error that AWS put into its own words; unknown codes go by the HTTP status.
     fn of_answer(aws: AwsError, answer: &HttpResponse) -> Self {
-        let (code, status) = (aws.code.as_deref().unwrap_or_default(), answer.status().as_u16());
+        let code = aws.code.as_deref().unwrap_or_default();
+        let status = answer.status().as_u16();
         if let Some(skew) = skew(answer).filter(|_| SIGNATURE.contains(&code)) {
             Self::ClockSkew(aws, skew)
         } else if THROTTLING.contains(&code) {
@@ -167,7 +168,8 @@ impl AwsError {
 /// Returns by how much AWS's clock, as an answer has it, differs from ours, if that is much.
 fn skew(answer: &HttpResponse) -> Option<Duration> {
     let date = DateTime::from_str(answer.headers().get("date")?, DateTimeFormat::HttpDate).ok()?;
-    let (theirs, ours) = (SystemTime::try_from(date).ok()?, clock::wall());
+    let theirs = SystemTime::try_from(date).ok()?;
+    let ours = clock::wall();
     let skew = theirs.duration_since(ours).unwrap_or_else(|earlier| earlier.duration());
     Some(Duration::from_secs(skew.as_secs())).filter(|skew| *skew >= LEAST_SKEW)
 }

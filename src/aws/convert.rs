@@ -27,7 +27,9 @@ const NAMED: usize = 5;
 /// Encodes the nodes of one answer, in its order, and counts those that lost something: a time that protobuf does not
 /// have, or a character where the answer `is_repaired`. The log names the first of them.
 pub(super) fn records(nodes: Vec<InstanceInformation>, is_repaired: bool, target: &TargetName) -> (Records, u64) {
-    let (mut builder, mut message, mut losers) = (RecordsBuilder::default(), Vec::new(), Vec::new());
+    let mut builder = RecordsBuilder::default();
+    let mut message = Vec::new();
+    let mut losers = Vec::new();
     for node in nodes {
         message.clear();
         let times = [
@@ -52,7 +54,8 @@ pub(super) fn records(nodes: Vec<InstanceInformation>, is_repaired: bool, target
         builder.push(&message);
     }
     if !losers.is_empty() {
-        let (count, instance_ids) = (losers.len(), losers.get(..NAMED).unwrap_or(&losers).join(" "));
+        let count = losers.len();
+        let instance_ids = losers.get(..NAMED).unwrap_or(&losers).join(" ");
         warn!(target_name = %target, count, instance_ids, "invalid characters or timestamps in AWS's answer are replaced or left out");
     }
     (builder.build(), losers.len() as u64)

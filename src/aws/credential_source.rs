@@ -149,7 +149,8 @@ impl CredentialSource {
 fn of_profile(environment: &Environment, name: &str) -> Result<Option<Chain>, BuildError> {
     let find = |name: &str| environment.profile(name).ok_or_else(|| BuildError::UnknownProfile(name.to_owned()));
     let mut bottom = find(name)?;
-    let (mut roles, mut seen) = (Vec::new(), HashSet::new());
+    let mut roles = Vec::new();
+    let mut seen = HashSet::new();
     loop {
         if !seen.insert(bottom.name()) {
             return Err(BuildError::ProfileLoop(name.to_owned()));

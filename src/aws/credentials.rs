@@ -104,7 +104,8 @@ struct Current {
 
 impl Credentials {
     fn new(basis: Basis, settings: &Settings, http: Http, pacer: Arc<Pacer>) -> Arc<Self> {
-        let (sts, state) = (settings.sts(&http), std::sync::Mutex::default());
+        let sts = settings.sts(&http);
+        let state = std::sync::Mutex::default();
         Arc::new(Self { basis, settings: settings.clone(), http, sts, pacer, state })
     }
 
@@ -156,7 +157,8 @@ impl Credentials {
     }
 
     fn settle(&self, outcome: &Outcome) {
-        let (now, mut state) = (clock::wall(), self.state());
+        let now = clock::wall();
+        let mut state = self.state();
         state.obtaining = None;
         match outcome {
             Ok(credentials) => {
@@ -175,8 +177,9 @@ impl Credentials {
     /// Tries until there are credentials, a lasting failure, or the last retry. Those that a role is assumed with have
     /// tries of their own: their failure is final.
     async fn obtain(&self) -> Outcome {
-        let (mut retries, mut throttled, mut backoff) =
-            (self.settings.retries, THROTTLED_TRIES, self.settings.retry_backoff);
+        let mut retries = self.settings.retries;
+        let mut throttled = THROTTLED_TRIES;
+        let mut backoff = self.settings.retry_backoff;
         let mut has_renewed_base = false;
         loop {
             let outcome = match &self.basis {
@@ -273,7 +276,9 @@ impl Credentials {
         }
         let credentials = answer?.ok_or_else(|| absent("STS answered without credentials"))?;
         let expires = SystemTime::try_from(credentials.expiration).ok();
-        let (id, secret, token) = (credentials.access_key_id, credentials.secret_access_key, credentials.session_token);
+        let id = credentials.access_key_id;
+        let secret = credentials.secret_access_key;
+        let token = credentials.session_token;
         Ok(AwsCredentials::new(id, secret, Some(token), expires, "sts"))
     }
 

@@ -133,7 +133,8 @@ impl CaBundle {
 impl Http {
     /// A client that trusts these authorities, or else the system's, and whose answers must be whole within that time.
     pub(super) fn new(trust: Option<CaBundle>, max_answer_size: usize, attempt_timeout: Duration) -> Self {
-        let (connector, status) = (OnceLock::new(), AtomicU16::new(0));
+        let connector = OnceLock::new();
+        let status = AtomicU16::new(0);
         Self(Arc::new(Shared { trust, max_answer_size, attempt_timeout, connector, status }))
     }
 
@@ -202,7 +203,8 @@ struct Bounded {
 
 impl HttpConnector for Bounded {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let (client, proxy) = (self.client.clone(), proxy(request.uri()));
+        let client = self.client.clone();
+        let proxy = proxy(request.uri());
         let connector = if proxy.is_some() {
             self.proxied.get_or_init(|| client.connector(&self.settings, self.sleep.clone(), ProxyConfig::from_env()))
         } else {

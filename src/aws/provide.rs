@@ -20,7 +20,8 @@ impl Settings {
         source: &CredentialSource,
         build: impl FnOnce(&ProviderConfig) -> P,
     ) -> Result<Credentials, UpstreamError> {
-        let (http, most) = (self.http(), self.attempt_timeout);
+        let http = self.http();
+        let most = self.attempt_timeout;
         let provider = build(&self.providers(&http));
         match time::timeout(most, provider.provide_credentials()).await {
             Ok(outcome) => outcome.map_err(|error| classify(source, &error, http.status())),

@@ -52,7 +52,8 @@ impl Intercept for Repair {
 /// character within a string; none where nothing has to be replaced.
 fn repair(json: &[u8]) -> Option<Vec<u8>> {
     let mut repaired: Option<Vec<u8>> = None;
-    let (mut at, mut is_string) = (0, false);
+    let mut at = 0;
+    let mut is_string = false;
     while let Some(&byte) = json.get(at) {
         let rest = json.get(at..).unwrap_or_default();
         let (taken, is_right) = match byte {

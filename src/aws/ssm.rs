@@ -113,7 +113,8 @@ impl Ssm {
         Request { filters, token, .. }: Request<'_>,
         credentials: &AwsCredentials,
     ) -> Result<UpstreamPage, UpstreamError> {
-        let (sent, repair) = (Sent::now(clock::wall), Repair::default());
+        let sent = Sent::now(clock::wall);
+        let repair = Repair::default();
         let answer = self.ask(filters, token, repair.clone()).await.map_err(|error| UpstreamError::of_sdk(&error));
         if let Err(UpstreamError::Credentials(..)) = &answer {
             self.credentials.forget(credentials);

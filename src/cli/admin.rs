@@ -31,7 +31,8 @@ impl FromStr for Admin {
 impl Admin {
     /// Gets a path of the admin endpoint, with the token in the file.
     pub(super) async fn get(&self, path: &str, token_file: Option<&Path>) -> Result<Bytes, CliError> {
-        let (host, port) = (self.0.as_str(), self.0.port_u16().map_or(":80", |_| ""));
+        let host = self.0.as_str();
+        let port = self.0.port_u16().map_or(":80", |_| "");
         let stream = TcpStream::connect(format!("{host}{port}")).await.map_err(|error| match error.kind() {
             io::ErrorKind::ConnectionRefused => self.failed(
                 "nothing listens there (connection refused): is the gateway running, and is the address right?",

@@ -27,7 +27,9 @@ impl Args {
         let default = config.default_target();
         for target in App::targets(&config).await? {
             let star = if default.as_ref() == Some(target.name()) { '*' } else { ' ' };
-            let (name, region, credentials) = (target.name(), target.region(), target.signed_by());
+            let name = target.name();
+            let region = target.region();
+            let credentials = target.signed_by();
             writeln!(io::stdout(), "{star} {name} in {region}, credentials: {credentials}")?;
         }
         Ok(())

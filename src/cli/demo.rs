@@ -53,7 +53,8 @@ impl Args {
         let _log = config.log.start()?;
         let signals = stop_signals()?;
         let app = App::build(config).await.map_err(CliError::naming("--port", "--admin-port"))?;
-        let (addr, admin) = (app.addr().clone(), app.admin_addr());
+        let addr = app.addr().clone();
+        let admin = app.admin_addr();
         let mut serving = JoinSet::from_iter([app.serve(signals)]);
 
         let server = Server::at(&addr);

@@ -226,7 +226,8 @@ impl Progress {
         if !self.reports {
             return Ok(());
         }
-        let (clear, message) = (if self.is_shown { CLEAR } else { "" }, harmless(error.message()));
+        let clear = if self.is_shown { CLEAR } else { "" };
+        let message = harmless(error.message());
         writeln!(io::stderr(), "{clear}the gateway answered {:?}: {message}; retrying in {delay:.1?}", error.code())
     }
 

@@ -28,7 +28,8 @@ impl Args {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let Self { settings } = self;
         // Before anything else: without a handler SIGHUP ends the process, and PID 1 ignores SIGTERM.
-        let (mut stops, hang_ups) = (pin!(stop_signals()?), signals(SignalKind::hangup())?);
+        let mut stops = pin!(stop_signals()?);
+        let hang_ups = signals(SignalKind::hangup())?;
         let config = settings.read()?;
         let _log = config.log.start()?;
         let traces = config.trace.start()?;

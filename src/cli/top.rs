@@ -119,7 +119,8 @@ fn interval(text: &str) -> Result<Duration, String> {
 /// Draws as many lines and columns as the terminal has.
 fn draw(lines: &[String]) -> io::Result<()> {
     let (Width(width), Height(height)) = terminal_size().unwrap_or((Width(80), Height(24)));
-    let (width, height) = (usize::from(width), usize::from(height));
+    let width = usize::from(width);
+    let height = usize::from(height);
     let shown = lines.iter().take(height).map(|line| cut(line, width) + REST_OF_LINE);
     let screen = format!("{HOME}{}{REST}", shown.collect::<Vec<_>>().join("\r\n"));
     let mut stdout = io::stdout().lock();
@@ -133,7 +134,8 @@ fn lines(before: &Sample, now: &Sample) -> Vec<String> {
     let seconds = now.at.duration_since(before.at).as_secs_f64();
     let up = humantime::format_duration(Duration::from_secs(now.status.uptime_seconds));
     let readiness = unready.as_deref().unwrap_or("ready");
-    let (all, all_before) = (now.status.reads(), before.status.reads());
+    let all = now.status.reads();
+    let all_before = before.status.reads();
     let mut lines = vec![
         format!("ssm-gateway {version}, {stage}, up {up}, {readiness}"),
         format!(

@@ -82,7 +82,8 @@ fn empty(value: &Value) -> Option<VecDeque<String>> {
 
 /// Checks that the address is open to everybody, and takes tokens in plain text, only where the configuration says so.
 fn check_address(config: &Config) -> Result<(), InvalidSetting> {
-    let (listen, auth) = (&config.edge.listen, &config.auth);
+    let listen = &config.edge.listen;
+    let auth = &config.auth;
     if listen.is_local() {
         return Ok(());
     }
@@ -110,7 +111,8 @@ fn check_rule(config: &Config, rule: &Allow) -> Result<(), InvalidSetting> {
 
 /// Returns why no caller can ever be this principal, or any that the glob matches.
 fn unprovable(config: &Config, principal: &str) -> Option<&'static str> {
-    let (auth, has_certs) = (&config.auth, config.has_client_certs());
+    let auth = &config.auth;
+    let has_certs = config.has_client_certs();
     let is_anonymous_admitted = auth.allow_anonymous || !config.has_authentication();
     let (is_provable, why) = match principal.split_once(':') {
         Some((kind, _)) if kind.contains('*') => (true, ""),

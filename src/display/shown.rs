@@ -50,7 +50,8 @@ mod tests {
         for name in ["eu-west-1", "arn:aws:iam::123456789012:role/SsmReader", "spiffe://acme/*", "", "two words"] {
             assert_eq!(Shown(name).to_string(), format!("{name:?}"));
         }
-        let (key, long) = ("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "a".repeat(65));
+        let key = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+        let long = "a".repeat(65);
         let url = "https://me:password@acme";
         for secret in ["AKIAIOSFODNN7EXAMPLE1", "eyJhbGciOiJFUzI1NiJ9.e30.x", "a\nb", "p@ss=word", url, key, &long] {
             assert!(!Shown(secret).to_string().contains(secret), "{secret}");

@@ -196,7 +196,8 @@ mod tests {
 
     /// The end of a call that may last five seconds, and stalls after two.
     fn end() -> (CallEnd, Stages) {
-        let (end, stages) = (CallEnd::new(), Stages::default());
+        let end = CallEnd::new();
+        let stages = Stages::default();
         let why = Why::Deadline(5 * SECOND);
         end.bound(Bounds { at: end.begun + 5 * SECOND, why, stages: stages.clone(), stall_timeout: 2 * SECOND });
         (end, stages)
@@ -254,7 +255,8 @@ mod tests {
         let (long, _stages) = end();
         let short = CallEnd::new();
         let bound = |end: &CallEnd, deadline| {
-            let (at, why) = (end.begun + deadline, Why::Deadline(deadline));
+            let at = end.begun + deadline;
+            let why = Why::Deadline(deadline);
             end.bound(Bounds { at, why, stages: Stages::default(), stall_timeout: SECOND });
         };
         bound(&short, SECOND / 5);

@@ -47,7 +47,8 @@ impl Health {
     /// The failure of a request that is not one message.
     pub async fn watch(&self, request: Request<RequestBody>) -> Result<Response<Body>, Failure> {
         let HealthCheckRequest { service } = message(request, MAX_REQUEST).await?;
-        let (now, stages) = (self.status(&service), self.stages.clone());
+        let now = self.status(&service);
+        let stages = self.stages.clone();
         let first = stream::once(async move { Ok(response(now)) });
         let then = stages.clone();
         let changed = stream::once(async move {

@@ -67,7 +67,8 @@ impl Metrics {
         let counter = |name: &str, help: &str| IntCounter::new(name, help);
         let active = IntGaugeVec::new(Opts::new("ssm_gateway_active_calls", "Calls in progress."), &["rpc_method"])?;
         let method = |name: String| {
-            let (active, by_code) = (active.with_label_values(&[name.as_str()]), [const { OnceLock::new() }; CODES]);
+            let active = active.with_label_values(&[name.as_str()]);
+            let by_code = [const { OnceLock::new() }; CODES];
             Arc::new(MethodMetrics { name, active, by_code })
         };
         let refused =

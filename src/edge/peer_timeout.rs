@@ -49,7 +49,8 @@ impl PeerTimeout {
 
 /// Awaits what a peer sends. Returns none if the peer takes too long.
 pub(super) async fn within_peer_timeout<F: Future>(timeout: Duration, what: F) -> Option<F::Output> {
-    let (mut what, mut peer_timeout) = (std::pin::pin!(what), PeerTimeout::new(timeout));
+    let mut what = std::pin::pin!(what);
+    let mut peer_timeout = PeerTimeout::new(timeout);
     std::future::poll_fn(|cx| match what.as_mut().poll(cx) {
         Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
         Poll::Pending => peer_timeout.poll(cx).map(|()| None),
@@ -71,7 +72,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_timer_that_fires_in_time_is_the_time_out_and_one_that_fires_late_extends_it_once() {
-        let (started, mut peer_timeout) = (Instant::now(), PeerTimeout::new(SECOND));
+        let started = Instant::now();
+        let mut peer_timeout = PeerTimeout::new(SECOND);
         wait(&mut peer_timeout).await;
         assert_eq!(started.elapsed(), SECOND);
         peer_timeout.restart(SECOND);

@@ -221,7 +221,8 @@ mod tests {
             split in 0usize..5,
         ) {
             let (left, right) = other.split_at(split.min(other.len()));
-            let (one, other) = (query(&[("k", &one), ("l", &[])]), query(&[("k", left), ("l", right)]));
+            let one = query(&[("k", &one), ("l", &[])]);
+            let other = query(&[("k", left), ("l", right)]);
             prop_assert_eq!(one == other, one.fingerprint(scope()) == other.fingerprint(scope()));
         }
     }

@@ -45,7 +45,8 @@ pub(super) fn blocks(pem: &[u8]) -> Result<Vec<Block>, InvalidPem> {
     if pem.contains(&0) {
         return Err(InvalidPem::File("the file is not PEM text: it may be DER, PKCS #12 or UTF-16"));
     }
-    let (mut blocks, mut open) = (Vec::new(), None);
+    let mut blocks = Vec::new();
+    let mut open = None;
     // Several blocks may share a line if files were concatenated without a line end.
     for (line, text) in (1..).zip(pem.split(|&byte| byte == b'\n')) {
         let mut rest = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text).trim_ascii();

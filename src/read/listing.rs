@@ -263,7 +263,8 @@ impl State {
     /// Adds a page; one too many turns the listing into a window.
     fn push(&mut self, page: KeptPage, config: &Config) {
         self.charge.add(page.size());
-        let (index, now) = (self.pages.len(), Instant::now());
+        let index = self.pages.len();
+        let now = Instant::now();
         self.pages.push(page);
         for (_, demand) in self.demands.iter().filter(|(_, demand)| demand.waits_for == Some(index)) {
             demand.clock.note(now);

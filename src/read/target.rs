@@ -222,7 +222,8 @@ mod tests {
     #[test]
     fn a_target_is_as_it_last_answered_or_failed() {
         let identity = Identity { region: "nowhere".to_owned(), scope: Scope::of([]), signed_by: String::new() };
-        let (name, source) = (TargetName::default_target(), Arc::new(Nowhere));
+        let name = TargetName::default_target();
+        let source = Arc::new(Nowhere);
         let target = Target::new(name, identity, source, Duration::ZERO, Duration::ZERO);
         assert_eq!((target.state(), target.last_answered()), (TargetState::Unused, None));
         let now = SystemTime::now();

@@ -186,7 +186,8 @@ mod tests {
     /// A page of these records, each with `padding` bytes more, that ends at this cursor.
     fn page(ids: &[&str], cursor: &str, padding: usize) -> Page {
         let record = |id: &&str| {
-            let (instance_id, name) = (Some((*id).to_owned()), Some("x".repeat(padding)));
+            let instance_id = Some((*id).to_owned());
+            let name = Some("x".repeat(padding));
             let node = InstanceInformation { instance_id, name, ..Default::default() };
             Message_ { instance_information_list: vec![node], ..Default::default() }.encode_to_vec().into()
         };
@@ -219,7 +220,8 @@ mod tests {
     fn received(response: http::Response<Body>) -> (Vec<Message_>, Option<Failure>) {
         assert_eq!(response.headers()["content-type"], "application/grpc");
         let mut body = response.into_body();
-        let (mut bytes, mut failure) = (BytesMut::new(), None);
+        let mut bytes = BytesMut::new();
+        let mut failure = None;
         while let Some(frame) = body.frame().now_or_never().unwrap() {
             match frame {
                 Ok(frame) => bytes.extend(frame.into_data().unwrap()),

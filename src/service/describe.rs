@@ -24,7 +24,7 @@ pub(super) async fn describe(
     call: &CallContext<'_>,
     request: DescribeInstanceInformationRequest,
 ) -> Result<Response<Body>, Failure> {
-    let Asked { query, freshness, limit, cursor } = validated(serving, call, request)?;
+    let Validated { query, freshness, limit, cursor } = validated(serving, call, request)?;
     let mut reader = serving
         .listings
         .open(&query, freshness, cursor.as_deref())
@@ -46,11 +46,12 @@ pub(super) fn head(page: &WholePage<'_>) -> Head {
     if page.is_last {
         return Head::before_records::<DescribeInstanceInformationResponse>(message_head(&(), None, page.records_len));
     }
-    let (token, following) = (Some((NEXT_TOKEN, page.cursor.len())), page.cursor.len() + page.records_len);
+    let token = Some((NEXT_TOKEN, page.cursor.len()));
+    let following = page.cursor.len() + page.records_len;
     Head::before_cursor::<DescribeInstanceInformationResponse>(message_head(&(), token, following))
 }
 
-struct Asked {
+struct Validated {
     query: Query,
     freshness: Freshness,
     limit: usize,
@@ -62,7 +63,7 @@ fn validated(
     serving: &Serving,
     call: &CallContext<'_>,
     request: DescribeInstanceInformationRequest,
-) -> Result<Asked, Failure> {
+) -> Result<Validated, Failure> {
     let freshness = validate::freshness(request.read_options)?;
     let target = call.target(&request.target, freshness.max_age)?;
     let mut constraints = Constraints::new(serving.config.max_filters);
@@ -71,5 +72,5 @@ fn validated(
     let limit = constraints.max_results(request.max_results);
     constraints.finish()?;
     let query = validate::query(target, filters, legacy)?;
-    Ok(Asked { query, freshness, limit, cursor: validate::next_token(request.next_token) })
+    Ok(Validated { query, freshness, limit, cursor: validate::next_token(request.next_token) })
 }

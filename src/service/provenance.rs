@@ -46,7 +46,8 @@ mod tests {
     use super::*;
 
     fn of(age: Duration, served: Served) -> Provenance {
-        let (as_of, max_age) = (SystemTime::now(), Duration::from_mins(1));
+        let as_of = SystemTime::now();
+        let max_age = Duration::from_mins(1);
         Provenance { as_of, age, max_age, is_stale: false, served, is_forced: false }
     }
 

@@ -110,14 +110,16 @@ async fn merge(
 
 /// Writes what goes before a whole page that is sent as it stands: fresh, and with the cursor behind it.
 pub(super) fn head(page: &WholePage<'_>) -> Head {
-    let (token, following) = (Some((RESUME_TOKEN, page.cursor.len())), page.cursor.len() + page.records_len);
+    let token = Some((RESUME_TOKEN, page.cursor.len()));
+    let following = page.cursor.len() + page.records_len;
     let bytes = message_head(&rest(page.target, page.as_of, false), token, following);
     Head::before_cursor::<StreamInstanceInformationResponse>(bytes)
 }
 
 /// Returns a message with all fields but its records and its resume token.
 fn rest(target: &TargetName, as_of: SystemTime, stale: bool) -> StreamInstanceInformationResponse {
-    let (target, as_of) = (target.to_string(), Some(as_of.into()));
+    let target = target.to_string();
+    let as_of = Some(as_of.into());
     StreamInstanceInformationResponse { target, as_of, stale, ..Default::default() }
 }
 

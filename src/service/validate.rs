@@ -82,7 +82,8 @@ impl Constraints {
     /// Checks AWS's `MaxResults`.
     pub(super) fn max_results(&mut self, max_results: Option<i32>) -> usize {
         let Some(given) = max_results else { return DEFAULT_MAX_RESULTS };
-        let (least, most) = (MAX_RESULTS.start(), MAX_RESULTS.end());
+        let least = MAX_RESULTS.start();
+        let most = MAX_RESULTS.end();
         let value = format!("'{given}' ");
         if given < *least {
             self.add("max_results", &value, "maxResults", format!("have value greater than or equal to {least}"));
@@ -182,7 +183,8 @@ pub(super) fn default_target(field: &str, default: Option<&TargetName>) -> Resul
 pub(super) fn page_size(page_size: Option<i32>) -> Result<usize, Failure> {
     let Some(given) = page_size else { return Ok(DEFAULT_PAGE_SIZE) };
     usize::try_from(given).ok().filter(|_| PAGE_SIZE.contains(&given)).ok_or_else(|| {
-        let (least, most) = (PAGE_SIZE.start(), PAGE_SIZE.end());
+        let least = PAGE_SIZE.start();
+        let most = PAGE_SIZE.end();
         refused("page_size", format!("page_size must be from {least} to {most}, not {given}"))
     })
 }

@@ -63,7 +63,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_rate_falls_when_the_target_is_throttled_and_not_when_its_credentials_are() {
         let filters = Filters::Current(Vec::new());
-        let (token, number, priority, not_before) = (None, 0, Priority::Interactive, None);
+        let token = None;
+        let number = 0;
+        let priority = Priority::Interactive;
+        let not_before = None;
         let request = Request { filters: &filters, token, number, priority, not_before };
         for (error, is_slower) in [
             (UpstreamError::Throttled(AwsError::default()), true),

@@ -66,7 +66,8 @@ struct Bucket {
 impl Pacer {
     /// Admits at most so many calls a second; those of a second may come at once.
     pub(crate) fn new(per_second: f64, max_queued: usize) -> Self {
-        let (most, now) = (per_second, Instant::now());
+        let most = per_second;
+        let now = Instant::now();
         Self {
             max_queued,
             bucket: Mutex::new(Bucket {
@@ -112,7 +113,8 @@ impl Pacer {
 
     /// Returns how fast fetches are admitted, and how many wait.
     pub(super) fn pace(&self) -> Pace {
-        let (queued, bucket) = (*self.queued.borrow(), self.bucket());
+        let queued = *self.queued.borrow();
+        let bucket = self.bucket();
         let rate = bucket.rate_at(Instant::now());
         Pace { rate, max_rate: bucket.most, waiting: queued.interactive + queued.background, ..Pace::default() }
     }
@@ -165,7 +167,8 @@ impl Bucket {
         if now < self.not_before {
             return Err(self.not_before);
         }
-        let (elapsed, rate) = (self.elapsed(now), self.rate_at(now));
+        let elapsed = self.elapsed(now);
+        let rate = self.rate_at(now);
         self.counted = now;
         self.tokens = (self.tokens + elapsed * self.rate).min(self.rate.max(1.0));
         self.rate = rate;
@@ -231,7 +234,8 @@ mod tests {
         let tasks: Vec<_> = [Priority::Background, Priority::Background, Priority::Interactive, Priority::Interactive]
             .into_iter()
             .map(|priority| {
-                let (pacer, order) = (Arc::clone(&pacer), Arc::clone(&order));
+                let pacer = Arc::clone(&pacer);
+                let order = Arc::clone(&order);
                 tokio::spawn(async move {
                     pacer.admit(priority).await.unwrap();
                     order.lock().unwrap().push(priority);
@@ -297,7 +301,8 @@ mod tests {
     /// ones.
     async fn storm(pacer: &Pacer, limit: &mut Limit, time: Duration) -> (u32, u32) {
         let end = Instant::now() + time;
-        let (mut calls, mut throttled) = (0, 0);
+        let mut calls = 0;
+        let mut throttled = 0;
         while time::timeout_at(end, pacer.admit(Priority::Interactive)).await.is_ok() {
             calls += 1;
             if !limit.lets_through() {

@@ -41,7 +41,8 @@ impl<S: Source> Retried<S> {
 
     /// Tries until an answer, a lasting failure, or the last retry.
     async fn attempts(&self, request: Request<'_>) -> Result<UpstreamPage, FetchError> {
-        let (mut backoff, mut retrying) = (self.policy.backoff, None);
+        let mut backoff = self.policy.backoff;
+        let mut retrying = None;
         for _ in 0..self.policy.retries {
             let failed = match self.inner.page(request).await {
                 Err(failed) if failed.error.is_transient() => failed,
@@ -87,7 +88,8 @@ impl<S: Source> Source for Retried<S> {
     }
 
     fn pace(&self) -> Pace {
-        let (retries, retrying) = (self.retries.load(Relaxed), self.retrying.load(Relaxed));
+        let retries = self.retries.load(Relaxed);
+        let retrying = self.retrying.load(Relaxed);
         Pace { retries, retrying, ..self.inner.pace() }
     }
 }

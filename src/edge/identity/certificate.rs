@@ -84,7 +84,8 @@ mod tests {
 
     #[test]
     fn a_certificate_with_a_uri_that_is_not_text_proves_nobody() {
-        let (uri, dns) = (6, 2);
+        let uri = 6;
+        let dns = 2;
         let id: &[u8] = b"spiffe://acme/admin";
         assert_eq!(proven(&[(uri, id), (dns, b"a.internal")]), Ok(Some("spiffe://acme/admin".to_owned())));
         assert_eq!(proven(&[(dns, b"a.internal")]), Ok(Some("dns:a.internal".to_owned())));

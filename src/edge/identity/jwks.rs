@@ -58,7 +58,8 @@ pub(super) fn read(file: &Path, jwks: &[u8], allowed: &[Algorithm]) -> Result<Ve
         .map_err(|error| wrong(format!("it is no JSON: line {}, column {}", error.line(), error.column())))?;
     let set = set.get("keys").and_then(Value::as_array);
     let set = set.ok_or_else(|| wrong("it is no JWKS: an object with a list of `keys`".to_owned()))?;
-    let (mut keys, mut skipped) = (Vec::new(), Vec::new());
+    let mut keys = Vec::new();
+    let mut skipped = Vec::new();
     for (index, jwk) in set.iter().enumerate() {
         match key(jwk, allowed) {
             Ok(key) => keys.push(key),
@@ -70,7 +71,8 @@ pub(super) fn read(file: &Path, jwks: &[u8], allowed: &[Algorithm]) -> Result<Ve
         return Err(wrong(format!("it holds no key that can be used{}", reasons.collect::<String>())));
     }
     for (key, why) in &skipped {
-        let (file, reason) = (file.display(), why.reason());
+        let file = file.display();
+        let reason = why.reason();
         match why {
             Skipped::Foreign(_) => debug!(%file, key, reason, "a key of the JWKS is not used"),
             Skipped::Invalid(_) => warn!(%file, key, reason, "a key of the JWKS is skipped: it is invalid"),
@@ -155,7 +157,8 @@ fn bytes(jwk: &Map<String, Value>, member: &str, lengths: impl RangeBounds<usize
 }
 
 fn point(jwk: &Map<String, Value>, length: usize) -> Result<DecodingKey, Skipped> {
-    let (x, y) = (bytes(jwk, "x", length..=length)?, bytes(jwk, "y", length..=length)?);
+    let x = bytes(jwk, "x", length..=length)?;
+    let y = bytes(jwk, "y", length..=length)?;
     // As SEC 1 writes a point that is not compressed.
     Ok(DecodingKey::from_ec_der(&[&[4][..], &x, &y].concat()))
 }

@@ -155,7 +155,8 @@ impl Jwt {
             Some(seconds) => seconds.as_f64().map(Some).ok_or(InvalidCredential::Unknown("a time of it is no number")),
             None => Ok(None),
         };
-        let (now, not_before) = (clock::wall(), seconds("nbf")?.map(time));
+        let now = clock::wall();
+        let not_before = seconds("nbf")?.map(time);
         let is_begun = |begin: Option<SystemTime>| begin.is_some_and(|begin| begin <= now + self.clock_skew);
         require(not_before.is_none_or(is_begun), "its `nbf` is not reached yet")?;
         let expires = seconds("exp")?.ok_or(InvalidCredential::Unknown("it has no `exp`"))?;

@@ -66,7 +66,8 @@ struct Report<'a> {
 
 impl Call {
     pub(super) fn new<R>(metrics: &Metrics, slow_after: Duration, is_traced: bool, request: &mut Request<R>) -> Self {
-        let (request_id, notes) = (request_id(request.headers()), CallNotes::default());
+        let request_id = request_id(request.headers());
+        let notes = CallNotes::default();
         request.extensions_mut().insert(notes.clone());
         let active = metrics.call(request.extensions().get().copied());
         let uri = active.method().is_none().then(|| request.uri().clone());

@@ -149,7 +149,8 @@ impl Config {
             let quota = Quota::per_second(rate).allow_burst(self.burst.unwrap_or(rate));
             RateLimiter::new(quota, HashMapStateStore::default(), MonotonicClock)
         });
-        let (calls, watches) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let calls = AtomicUsize::new(0);
+        let watches = AtomicUsize::new(0);
         LimitsLayer(Arc::new(Limits { config: self, calls, watches, by_principal: Mutex::default(), rate }))
     }
 }

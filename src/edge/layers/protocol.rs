@@ -153,7 +153,8 @@ mod tests {
 
     #[test]
     fn whoever_asks_otherwise_is_told_how_to_ask() {
-        let (get, web) = (answer("GET", None), answer("POST", Some("application/grpc-web")));
+        let get = answer("GET", None);
+        let web = answer("POST", Some("application/grpc-web"));
         assert_eq!(
             (&get.headers()["allow"], &web.headers()["accept-post"]),
             (&"POST".parse().unwrap(), &GRPC.parse().unwrap())

@@ -138,7 +138,8 @@ impl Block {
     /// Writes the frames of this block, with these bytes in place of its own.
     fn write(&self, bytes: &[u8], to: &mut Vec<u8>) {
         let mut frames = bytes.chunks(MAX_FRAME).peekable();
-        let (mut kind, mut flags) = (HEADERS, self.flags & END_STREAM);
+        let mut kind = HEADERS;
+        let mut flags = self.flags & END_STREAM;
         loop {
             let payload = frames.next().unwrap_or_default();
             if frames.peek().is_none() {

@@ -127,13 +127,15 @@ mod tests {
     }
 
     fn bound(end: &CallEnd) {
-        let (at, why) = (Instant::now() + 5 * SECOND, Why::Maximum(5 * SECOND));
+        let at = Instant::now() + 5 * SECOND;
+        let why = Why::Maximum(5 * SECOND);
         end.bound(Bounds { at, why, stages: Stages::default(), stall_timeout: 2 * SECOND });
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_call_that_is_overdue_is_dropped_and_its_place_is_free() {
-        let (calls, started) = (calls(), Instant::now());
+        let calls = calls();
+        let started = Instant::now();
         let end = calls.begin();
         let place = Arc::new(());
         let held = Arc::clone(&place);
@@ -149,7 +151,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_request_that_was_refused_is_dropped_when_its_peer_does_not_take_the_refusal() {
-        let (calls, started) = (calls(), Instant::now());
+        let calls = calls();
+        let started = Instant::now();
         calls.begin().answered();
         calls.execute(pending::<()>());
         calls.0.tasks.close();
@@ -160,7 +163,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn each_call_has_the_end_that_was_begun_for_it_and_one_that_nobody_began_has_no_end() {
         let calls = calls();
-        let (first, second) = (calls.begin(), calls.begin());
+        let first = calls.begin();
+        let second = calls.begin();
         bound(&first);
         calls.execute(pending::<()>());
         calls.execute(pending::<()>());

@@ -86,7 +86,8 @@ where
     pub(super) fn admit(self: &Arc<Self>, stream: Stream) {
         let max = self.config.max_connections;
         if self.tasks.len() < max {
-            let (accepted, this) = (self.metrics.accepted(), Arc::clone(self));
+            let accepted = self.metrics.accepted();
+            let this = Arc::clone(self);
             self.tasks.spawn(async move {
                 this.serve(Socket::new(stream)).await;
                 drop(accepted);
@@ -135,7 +136,8 @@ where
     /// Counts and logs a connection that was cut.
     fn cut(&self, socket: &Socket, why: Cut) {
         self.metrics.cut(why);
-        let (peer, reason) = (socket.peer(), why.as_str());
+        let peer = socket.peer();
+        let reason = why.as_str();
         if matches!(why, Cut::Slow | Cut::NotHttp2) {
             if let Some(left_out) = self.log_limiters.others.admit() {
                 info!(peer, reason, left_out, "a connection was cut");

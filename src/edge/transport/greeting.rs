@@ -29,7 +29,8 @@ pub(super) enum Greeting {
 
 /// Reads until the protocol of the peer is known.
 pub(super) async fn read<IO: AsyncRead + Unpin>(io: &mut IO) -> io::Result<Greeting> {
-    let (mut bytes, mut len) = ([0; PREFACE.len()], 0);
+    let mut bytes = [0; PREFACE.len()];
+    let mut len = 0;
     loop {
         let read = io.read(bytes.split_at_mut(len).1).await?;
         if read == 0 {

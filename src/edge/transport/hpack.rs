@@ -63,7 +63,8 @@ impl Rewriter {
     /// # Errors
     /// [`Malformed`] if the block is not valid HPACK, or wants a dynamic table larger than [`MAX_TABLE`].
     pub(super) fn rewrite(&mut self, mut block: &[u8], max_size: usize) -> Result<Vec<u8>, Malformed> {
-        let (mut written, mut size) = (Vec::with_capacity(block.len() + LOCALHOST.len()), 0);
+        let mut written = Vec::with_capacity(block.len() + LOCALHOST.len());
+        let mut size = 0;
         let block = &mut block;
         while let Some(&first) = block.first() {
             let entry = if first & 0x80 != 0 {
@@ -225,7 +226,10 @@ fn huffman_len(bytes: &[u8]) -> usize {
         [0, 0, 0, 0, 10, 26, 32, 6, 0, 5, 3, 2, 6, 2, 3, 0, 0, 0, 3, 8, 13, 26, 29, 12, 4, 15, 19, 29, 0, 4];
     let bits = bytes.iter().flat_map(|byte| (0..8).rev().map(move |bit| u32::from(byte >> bit & 1)));
     // The code so far, the first code of its length, and that length.
-    let (mut symbols, mut code, mut first, mut length) = (0, 0u32, 0u32, 0);
+    let mut symbols = 0;
+    let mut code = 0u32;
+    let mut first = 0u32;
+    let mut length = 0;
     for bit in bits {
         (code, first) = (code << 1 | bit, first << 1);
         let codes = CODES.get(length).copied().unwrap_or_default();
@@ -281,7 +285,8 @@ mod tests {
     #[test]
     fn what_is_in_the_table_is_found_there_until_it_is_evicted() {
         let mut rewriter = Rewriter::new();
-        let (first, second) = (literal(0x40, b"a", b"1"), literal(0x41, b"", b""));
+        let first = literal(0x40, b"a", b"1");
+        let second = literal(0x41, b"", b"");
         rewriter.rewrite(&[first, second].concat(), MAX).unwrap();
         let found = rewriter.rewrite(&[0xbe, 0xbf, 0x7f, 0, 1, b'2'], MAX).unwrap();
         assert_eq!(found, [LOCALHOST, &literal(0, b"a", b"1"), &literal(0, b"a", b"2")].concat());

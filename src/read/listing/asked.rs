@@ -50,7 +50,10 @@ impl Asked {
     /// # Errors
     /// As for [`Asked::join`].
     pub(super) fn resume(&self, point: &ResumePoint, want: Want, now: Instant) -> Result<Subscribed, ReadError> {
-        let (store, target, query, clock) = (self.store(), &self.target, &self.query, &self.clock);
+        let store = self.store();
+        let target = &self.target;
+        let query = &self.query;
+        let clock = &self.clock;
         let mut index = store.index();
         if let Some(listing) = index.listing(point.listing, target, query)
             && let Some(mut subscription) = Subscription::find(&listing, clock, point)
@@ -73,7 +76,8 @@ impl Asked {
     /// Subscribes a reader that met an error to what is stale, if it allows that: to another listing than the one that
     /// failed it, where it would meet the same.
     pub(super) fn join_stale(&self, failed: Option<&Listing>, want: Want, now: Instant) -> Option<Subscribed> {
-        let (store, target) = (self.store(), &self.target);
+        let store = self.store();
+        let target = &self.target;
         let mut index = store.index();
         let is_other = |listing: &&Arc<Listing>| failed.is_none_or(|failed| failed.id != listing.id);
         let others: Vec<_> = index.starts(target, &self.query).iter().filter(is_other).map(Arc::clone).collect();
@@ -95,7 +99,9 @@ impl Asked {
         want: Want,
         now: Instant,
     ) -> Result<Subscribed, ReadError> {
-        let (store, target, query) = (self.store(), &self.target, &self.query);
+        let store = self.store();
+        let target = &self.target;
+        let query = &self.query;
         let mut index = store.index();
         let starts = index.starts(target, query);
         let shared =

@@ -72,7 +72,8 @@ impl Index {
     pub(super) fn start(&mut self, target: &Arc<Target>, query: &Query, background: usize) -> Arc<Listing> {
         let entry = entry(&mut self.entries, &mut self.listings, target, query);
         entry.prune(Instant::now(), &self.config);
-        let (state, first) = (Arc::clone(&entry.state), PageKey::default());
+        let state = Arc::clone(&entry.state);
+        let first = PageKey::default();
         let listing = Arc::new(Listing::new(&self.config, &self.bytes, state, first, background));
         entry.starts.insert(0, Arc::clone(&listing));
         self.listings.put(listing.id, Arc::clone(&listing));
@@ -162,7 +163,8 @@ impl Entry {
 
     /// Keeps only the starts that new readers may still want; cursors into the others find them by their ID.
     fn prune(&mut self, now: Instant, config: &Config) {
-        let (mut has_answer, mut has_complete) = (false, false);
+        let mut has_answer = false;
+        let mut has_complete = false;
         self.starts.retain(|listing| {
             let candidate = listing.candidate(now, config);
             let is_answer = candidate.is_open && candidate.is_answering();

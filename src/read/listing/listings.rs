@@ -53,7 +53,8 @@ impl Config {
         render: &'static dyn Render,
         wall: Wall,
     ) -> Listings {
-        let (stop, bytes) = (CancellationToken::new(), Arc::default());
+        let stop = CancellationToken::new();
+        let bytes = Arc::default();
         let store = Arc::new(Store {
             config: self,
             render,

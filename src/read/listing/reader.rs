@@ -81,7 +81,9 @@ impl Listings {
         let parse = |text| Cursor::parse(text, target.fingerprint(query), (store.wall)(), lifetime);
         let cursor = cursor.map(parse).transpose()?;
         let freshness = if cursor.is_none() { freshness } else { Freshness::default() };
-        let (target, query, clock) = (Arc::clone(target), query.clone(), Arc::default());
+        let target = Arc::clone(target);
+        let query = query.clone();
+        let clock = Arc::default();
         Ok(Reader {
             asked: Asked { listings: self.clone(), target, query, freshness, clock },
             mode: Mode::Page,
@@ -166,7 +168,8 @@ impl Reader {
     }
 
     async fn try_read(&mut self, limit: usize) -> Result<Page, ReadError> {
-        let (now, want) = (Instant::now(), self.want(limit));
+        let now = Instant::now();
+        let want = self.want(limit);
         self.arrived.get_or_insert(now);
         let look = match (&mut self.subscription, &self.cursor) {
             (Some(subscription), _) => subscription.read(want, self.asked.store(), now),
@@ -190,7 +193,8 @@ impl Reader {
 
     /// Reads what is stale in place of an error, if there is any and the reader allows that.
     async fn read_stale(&mut self, limit: usize) -> Option<Result<Page, ReadError>> {
-        let (now, failed) = (Instant::now(), self.subscription.as_ref().map(Subscription::listing));
+        let now = Instant::now();
+        let failed = self.subscription.as_ref().map(Subscription::listing);
         let (subscription, look) = self.asked.join_stale(failed.map(|listing| &**listing), self.want(limit), now)?;
         self.subscription = Some(subscription);
         Some(self.page(look, now).await)
@@ -245,7 +249,8 @@ impl Asked {
     /// Returns the page of a reader whose cursor stands at the end; `as_of` is that of the answer which said so.
     fn behind_the_end(&self, as_of: SystemTime) -> Page {
         let age = (self.store().wall)().duration_since(as_of).unwrap_or_default();
-        let (max_age, served) = (self.target.ttl, Served::Hit);
+        let max_age = self.target.ttl;
+        let served = Served::Hit;
         let provenance = Provenance { as_of, age, max_age, is_stale: age >= max_age, served, is_forced: false };
         let cursor = self.write(&Cursor::End(as_of));
         Page { records: VecDeque::new(), cursor, rendered: None, provenance, aws_request_id: None }

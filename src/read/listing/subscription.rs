@@ -101,7 +101,8 @@ impl Subscription {
         let state = &mut *lock(&listing.state);
         let slot = self.subscribe(state, store, now)?;
         let last = self.take(reading, state);
-        let (is_missing, wants) = (reading.left > 0, last + 1 + reading.ahead);
+        let is_missing = reading.left > 0;
+        let wants = last + 1 + reading.ahead;
         let demand = state.demand(slot);
         (demand.wants, demand.waits_for) = (wants, Some(last));
         let may_start = matches!(state.phase, Phase::Idle) && state.pages.len() < wants;
@@ -127,7 +128,8 @@ impl Subscription {
             return if is_stalled { Err(ListingError::Stalled) } else { Ok(slot) };
         }
         state.not_before = state.not_before.max(self.not_before);
-        let (at, clock) = (self.index, Arc::clone(&self.clock));
+        let at = self.index;
+        let clock = Arc::clone(&self.clock);
         let slot = state.demands.insert(Demand { at, wants: 0, waits_for: Some(at), clock });
         if state.phase.is_advancing() {
             self.listing.demand_changed.notify_one();

@@ -176,7 +176,9 @@ impl Source for Fake {
 }
 
 fn node(id: &str, walk: usize, padding: usize) -> InstanceInformation {
-    let (instance_id, name, computer_name) = (Some(id.to_owned()), Some(walk.to_string()), Some("x".repeat(padding)));
+    let instance_id = Some(id.to_owned());
+    let name = Some(walk.to_string());
+    let computer_name = Some("x".repeat(padding));
     InstanceInformation { instance_id, name, computer_name, ..Default::default() }
 }
 

@@ -167,7 +167,9 @@ impl Walk {
                 self.give_up(&mut state, ListingError::PageCap(self.store.config.page_cap), sent.at);
             } else if listing.query.try_enter(sent.at, &self.store.config) {
                 state.happened(Event::Sent(sent.at));
-                let (page, priority, not_before) = (state.next.clone(), state.priority(), state.not_before);
+                let page = state.next.clone();
+                let priority = state.priority();
+                let not_before = state.not_before;
                 return Some(Fetch { page, sent, priority, not_before });
             }
         }
@@ -186,7 +188,8 @@ impl Walk {
 
     /// Takes in the page that a fetch brought, unless the listing was evicted meanwhile.
     fn append(&self, fetch: Fetch, page: UpstreamPage) {
-        let (listing, store) = (&self.listing, &self.store);
+        let listing = &self.listing;
+        let store = &self.store;
         for hold_off in [&listing.query.hold_off, &listing.query.target.hold_off] {
             hold_off.succeed(page.sent.at);
             // A page that was sent earlier than it was asked for, by somebody else, says nothing of what failed since.
@@ -197,7 +200,8 @@ impl Walk {
         }
         let number = fetch.page.number + 1;
         let next = page.next_token.as_deref().map(|token| PageKey { token: Some(token.into()), number });
-        let (sent, origin) = (page.sent, page.origin.clone());
+        let sent = page.sent;
+        let origin = page.origin.clone();
         let kept = (!page.records.is_empty()).then(|| self.render(fetch.page, page, next.as_ref()));
         let mut state = self.state();
         if !state.phase.is_open() {
@@ -222,7 +226,8 @@ impl Walk {
         let QueryState { target, query, .. } = &*self.listing.query;
         let cursor = next.map_or(Cursor::End(sent.as_of), |next| self.listing.before(next));
         let cursor = cursor.to_text(target.fingerprint(query), (self.store.wall)());
-        let (is_last, records_len) = (next.is_none(), records.slice(0..records.len()).len());
+        let is_last = next.is_none();
+        let records_len = records.slice(0..records.len()).len();
         let page = WholePage { target: &target.name, as_of: sent.as_of, cursor: &cursor, is_last, records_len };
         let (rendered, records) = Rendered::new(&self.store.render.heads(&page), &cursor, &records);
         KeptPage { key, records, rendered: Arc::new(rendered), is_last, sent, origin }
@@ -234,7 +239,9 @@ impl Walk {
         self.is_over = true;
         let has_expired = page.token.is_some() && matches!(error, UpstreamError::InvalidToken(_));
         let error = if has_expired { ListingError::Expired(error) } else { ListingError::Upstream(error) };
-        let (error, now, config) = (Arc::new(error), Instant::now(), &self.store.config);
+        let error = Arc::new(error);
+        let now = Instant::now();
+        let config = &self.store.config;
         let QueryState { target, hold_off, .. } = &*self.listing.query;
         target.failed(&error, (self.store.wall)());
         let mut state = self.state();

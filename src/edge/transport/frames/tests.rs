@@ -42,7 +42,8 @@ async fn send(parts: &[&[u8]]) -> (usize, Option<Cut>) {
         time::sleep(10 * SECOND).await;
     };
     let reading = async {
-        let (mut reads, mut buffer) = (0, vec![0; 1 << 16]);
+        let mut reads = 0;
+        let mut buffer = vec![0; 1 << 16];
         while frames.read(&mut buffer).await.is_ok() {
             reads += 1;
         }

@@ -79,7 +79,8 @@ async fn throttling_holds_for_all_queries_and_any_other_failure_for_its_own() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_has_begun_rides_throttling_out() {
     let (fake, listings) = world(&[5; 4]);
-    let (mut stream, mut unary) = (open(&listings).streaming(), open(&listings));
+    let mut stream = open(&listings).streaming();
+    let mut unary = open(&listings);
     fake.fail([throttle(None)]);
     assert!(open(&listings).streaming().read(5).await.is_err(), "but not before");
     time::advance(SECOND).await;

@@ -56,7 +56,8 @@ async fn a_page_that_somebody_else_fetched_says_nothing_of_what_failed_since() {
 #[tokio::test(start_paused = true)]
 async fn a_page_is_asked_for_that_is_as_young_as_its_readers_need() {
     let (fake, listings) = world(&[5]);
-    let (mut arrived, mut reading) = (Vec::new(), Vec::new());
+    let mut arrived = Vec::new();
+    let mut reading = Vec::new();
     // Two walks advance; the third waits, and is joined meanwhile.
     for max_age in [20, 0, 0, 0] {
         let mut reader = open_for(&listings, Some(max_age), None);
@@ -93,7 +94,8 @@ async fn replicas_do_not_let_listings_expire_in_step() {
         let listings = listings(&fake, |config| config.jitter_percent = 10);
         open(&listings).read(1).await.unwrap().provenance.max_age
     };
-    let (one, other) = (ttl().await, ttl().await);
+    let one = ttl().await;
+    let other = ttl().await;
     assert_ne!(one, other);
     for ttl in [one, other] {
         assert!((54_000..=66_000).contains(&ttl.as_millis()), "{ttl:?}");

@@ -96,7 +96,8 @@ async fn a_listing_that_is_read_stays_while_another_can_go() {
 async fn over_the_bound_the_listing_with_the_slowest_reader_goes_and_its_token_goes_on() {
     let fake = Fake::of_sizes(&[50, 50, 50]);
     let listings = room_for_three(&fake);
-    let (mut slow, mut quick) = (reader(&listings, "slow"), reader(&listings, "quick"));
+    let mut slow = reader(&listings, "slow");
+    let mut quick = reader(&listings, "quick");
     let cursor = behind(&slow.read(50).await.unwrap());
     time::advance(SECOND).await;
     for _ in 0..3 {
@@ -157,7 +158,8 @@ async fn what_is_fetched_for_an_evicted_listing_is_not_kept() {
 async fn a_stream_that_takes_nothing_for_a_minute_ends_and_holds_nothing_back() {
     let fake = Fake::of_sizes(&[50; 100]);
     let listings = listings(&fake, |config| config.max_listing_bytes = Some(2 * LISTING));
-    let (mut stuck, mut quick) = (open(&listings).streaming(), open(&listings).streaming());
+    let mut stuck = open(&listings).streaming();
+    let mut quick = open(&listings).streaming();
     let [stuck_at, quick_at] = [stuck.read(50).await, quick.read(50).await].map(|page| behind(&page.unwrap()));
     time::advance(61 * SECOND).await;
     assert!(matches!(*quick.read(50).await.unwrap_err().error, ListingError::Stalled));
@@ -173,7 +175,8 @@ async fn a_call_that_takes_from_one_of_its_readers_keeps_them_all() {
     let (_, listings) = world(&[5; 20]);
     let clock = Arc::default();
     let other = listings.open(&query_of("other"), Freshness::default(), None).unwrap();
-    let (mut one, mut other) = (open(&listings).with_clock(&clock), other.with_clock(&clock));
+    let mut one = open(&listings).with_clock(&clock);
+    let mut other = other.with_clock(&clock);
     other.read(5).await.unwrap();
     for _ in 0..5 {
         one.read(5).await.unwrap();
@@ -188,7 +191,8 @@ async fn a_call_that_takes_from_one_of_its_readers_keeps_them_all() {
 async fn a_page_that_came_and_is_not_fetched_for_a_minute_is_not_kept() {
     let fake = Fake::of_sizes(&[50; 20]);
     let listings = listings(&fake, |config| config.max_listing_bytes = Some(1));
-    let (mut stuck, mut quick) = (open(&listings), open(&listings));
+    let mut stuck = open(&listings);
+    let mut quick = open(&listings);
     // Asked for, and not looked for any more: so it is where a connection takes nothing.
     let mut asked_for = Box::pin(stuck.read(50));
     assert!(futures_util::poll!(&mut asked_for).is_pending());

@@ -7,7 +7,8 @@ use crate::read::listing::reading::MAX_BYTES;
 
 /// Reads to the end, every other page by a reader of its own, as unary calls do.
 async fn pages(listings: &Listings, limit: usize) -> Vec<Page> {
-    let (mut reader, mut pages) = (open(listings), Vec::new());
+    let mut reader = open(listings);
+    let mut pages = Vec::new();
     loop {
         let page = reader.read(limit).await.unwrap();
         let cursor = behind(&page);

@@ -165,7 +165,8 @@ impl Model {
     }
 
     fn add(&mut self, query: usize, walk: usize, first: usize) -> usize {
-        let (pages, read) = (Vec::new(), 0);
+        let pages = Vec::new();
+        let read = 0;
         self.listings.push(Listing { query, walk, first, pages, read, is_gone: false });
         self.listings.len() - 1
     }
@@ -214,7 +215,8 @@ impl Model {
 
     /// A reader at the start, or one who goes on in the first page of a listing that is gone.
     fn open(&mut self, query: usize, max_age: Option<u64>, max_stale: u64, record: usize, limit: usize) -> Outcome {
-        let (fresh, held) = (max_age.unwrap_or(TTL), self.hold(query));
+        let fresh = max_age.unwrap_or(TTL);
+        let held = self.hold(query);
         let bound = fresh + max_stale;
         let joined = self.joinable(query).find(|&listing| self.age(listing).is_some_and(|age| age < fresh));
         let joined = joined.or_else(|| self.joinable(query).find(|&listing| self.age(listing).is_none()));
@@ -358,7 +360,8 @@ fn queries() -> [Query; 2] {
 fn seen(page: &Page) -> Seen {
     let number = |id: &String| id.strip_prefix("i-").unwrap().parse::<usize>().unwrap();
     let numbers: Vec<_> = ids(page).iter().map(number).collect();
-    let (from, to) = (numbers[0], numbers[numbers.len() - 1] + 1);
+    let from = numbers[0];
+    let to = numbers[numbers.len() - 1] + 1;
     assert_eq!(numbers, (from..to).collect::<Vec<_>>());
     let walk = walk(page);
     assert!(nodes(page).iter().all(|node| *node.name() == walk.to_string()), "of one walk");

@@ -31,7 +31,8 @@ async fn orders_of_filters_share_one_walk_and_other_queries_do_not() {
         key: key.to_owned(),
         values: values.iter().map(|value| (*value).to_owned()).collect(),
     };
-    let (one, other) = (filter("IamRole", &["a", "b"]), filter("PingStatus", &["Online"]));
+    let one = filter("IamRole", &["a", "b"]);
+    let other = filter("PingStatus", &["Online"]);
     let reordered = filter("IamRole", &["b", "a"]);
     let of = |filters| Query::new(TargetName::default_target(), filters);
     for (filters, asked) in [
@@ -64,7 +65,8 @@ async fn who_leaves_in_the_middle_of_the_fetch_it_caused_takes_nothing_along() {
 async fn a_walk_that_nobody_waits_for_any_more_leaves_the_line() {
     let (fake, listings) = world(&[5]);
     *lock(&fake.is_jammed) = true;
-    let (mut leaving, mut staying) = (open(&listings), open(&listings));
+    let mut leaving = open(&listings);
+    let mut staying = open(&listings);
     let both = async { tokio::join!(leaving.read(5), staying.read(5)) };
     assert!(time::timeout(SECOND, both).await.is_err());
     drop(leaving);

@@ -71,7 +71,8 @@ async fn while_throttling_lasts_a_walk_is_joined_within_its_bounds_however_many_
 
 /// Reads a whole listing as a client does that waits as advised: by unary calls, or by streams that it takes up again.
 async fn patient(listings: &Listings, is_stream: bool) -> Vec<String> {
-    let (mut all, mut cursor) = (Vec::new(), None::<String>);
+    let mut all = Vec::new();
+    let mut cursor = None::<String>;
     loop {
         let reader = listings.open(&query(), Freshness::default(), cursor.as_deref()).unwrap();
         let mut reader = if is_stream { reader.streaming() } else { reader };
@@ -121,7 +122,8 @@ async fn stale_data_in_a_storm_costs_one_call_a_hold_off_however_many_take_it() 
     fake.succeed(2);
     fake.fail((0..100).map(|_| throttle(None)));
     for call in 0..5000 {
-        let (max_age, limit) = ([None, Some(1)][call % 2], [5, 20][call / 2 % 2]);
+        let max_age = [None, Some(1)][call % 2];
+        let limit = [5, 20][call / 2 % 2];
         let page = open_for(&listings, max_age, Some(120)).read(limit).await.unwrap();
         assert_eq!(ids(&page).len(), limit);
         time::advance(SECOND / 500).await;
