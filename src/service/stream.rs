@@ -82,6 +82,7 @@ fn target_streams(
 
 /// Merges the messages of all targets as they arrive. The failure of a target is a message, too, until every target has
 /// failed: then the failure is the call's.
+#[expect(clippy::expect_used, reason = "a stream without page and failure would be an answer cut short")]
 async fn merge(
     targets: Vec<TargetStream>,
     clock: Arc<ReadClock>,
@@ -94,7 +95,7 @@ async fn merge(
         match messages.next().await {
             Some(Ok(answer)) => break answer,
             Some(Err(unreached)) => failed.push(unreached),
-            None => return Err(failed.swap_remove(0).failure),
+            None => return Err(failed.into_iter().next().expect("each target has a page or a failure").failure),
         }
     };
     let rest = stream::iter(failed.into_iter().map(Err).collect::<Vec<_>>()).chain(messages).boxed();
