@@ -13,7 +13,7 @@ pub(crate) use self::{
     call_notes::{CallNotes, Noted},
     reason::{Reason, code_name},
     request::{Messages, message},
-    response::{PREFIX, answer, answers, response},
+    response::{PREFIX, answer, answers, message_head, response},
     route::Route,
     timeout::timeout,
 };

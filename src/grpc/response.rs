@@ -1,9 +1,12 @@
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt as _, future, stream};
 use http::{HeaderValue, Response, header::CONTENT_TYPE};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody, combinators::UnsyncBoxBody};
-use prost::Message;
+use prost::{
+    Message,
+    encoding::{WireType, encode_key, encode_varint},
+};
 
 use super::Failure;
 
@@ -22,7 +25,9 @@ pub(crate) fn answer<M: Message + 'static>(message: M) -> Response<Body> {
 pub(crate) fn answers<M: Message + 'static>(
     messages: impl Stream<Item = Result<M, Failure>> + Send + 'static,
 ) -> Response<Body> {
-    response(StreamBody::new(messages.map_ok(|message| Frame::data(frame(&message)))).boxed_unsync())
+    response(
+        StreamBody::new(messages.map_ok(|message| Frame::data(message_head(&message, None, 0).into()))).boxed_unsync(),
+    )
 }
 
 /// Returns the response with this body.
@@ -32,13 +37,22 @@ pub(crate) fn response(body: Body) -> Response<Body> {
     response
 }
 
-/// Returns the message as it is on the wire.
-#[expect(clippy::expect_used, reason = "a wrong length would break the connection's other messages")]
-fn frame(message: &impl Message) -> Bytes {
-    let len = message.encoded_len();
-    let mut frame = BytesMut::with_capacity(PREFIX + len);
-    frame.put_u8(0);
-    frame.put_u32(len.try_into().expect("the gateway's own messages are far smaller than 4 GiB"));
-    message.encode_raw(&mut frame);
-    frame.freeze()
+/// Encodes what precedes the `following` bytes of a message, which are the text of a cursor, if any, and records: the
+/// prefix, all other fields, and the key of the cursor's field. Protobuf accepts fields in any order.
+pub(crate) fn message_head(rest: &impl Message, cursor: Option<(u32, usize)>, following: usize) -> Vec<u8> {
+    const KEY: usize = 16;
+    let mut head = Vec::with_capacity(PREFIX + rest.encoded_len() + KEY);
+    head.resize(PREFIX, 0);
+    rest.encode_raw(&mut head);
+    if let Some((field, len)) = cursor {
+        encode_key(field, WireType::LengthDelimited, &mut head);
+        encode_varint(len as u64, &mut head);
+    }
+    #[expect(
+        clippy::expect_used,
+        reason = "a page ends before 4 MiB, or is a node of an answer that is bounded itself"
+    )]
+    let len = u32::try_from(head.len() - PREFIX + following).expect("a message is smaller than 4 GiB");
+    head.splice(1..PREFIX, len.to_be_bytes());
+    head
 }

@@ -14,15 +14,12 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use http_body::Frame;
 use http_body_util::BodyExt as _;
-use prost::{
-    Message,
-    encoding::{WireType, encode_key, encode_varint},
-};
+use prost::Message;
 use tokio::time::Instant;
 
 use super::compress::{Compression, ENCODING};
 use crate::{
-    grpc::{self, Body, Failure, PREFIX},
+    grpc::{self, Body, Failure, message_head},
     read::{Page, ReadClock},
 };
 
@@ -98,26 +95,6 @@ impl Answer {
     }
 }
 
-/// Encodes what precedes the `following` bytes of a message, which are the text of a cursor, if any, and records: the
-/// prefix, all other fields, and the key of the cursor's field. Protobuf accepts fields in any order.
-pub(super) fn message_head(rest: &impl Message, cursor: Option<(u32, usize)>, following: usize) -> Vec<u8> {
-    const KEY: usize = 16;
-    let mut head = Vec::with_capacity(PREFIX + rest.encoded_len() + KEY);
-    head.resize(PREFIX, 0);
-    rest.encode_raw(&mut head);
-    if let Some((field, len)) = cursor {
-        encode_key(field, WireType::LengthDelimited, &mut head);
-        encode_varint(len as u64, &mut head);
-    }
-    #[expect(
-        clippy::expect_used,
-        reason = "a page ends before 4 MiB, or is a node of an answer that is bounded itself"
-    )]
-    let len = u32::try_from(head.len() - PREFIX + following).expect("a message is smaller than 4 GiB");
-    head.splice(1..PREFIX, len.to_be_bytes());
-    head
-}
-
 /// Shows the size alone: records contain addresses and host names.
 impl fmt::Debug for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -172,7 +149,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        grpc::Reason,
+        grpc::{PREFIX, Reason},
         model::RecordsBuilder,
         proto::{InstanceInformation, StreamInstanceInformationResponse as Message_},
         read::{Head, Provenance, Rendered, Served},

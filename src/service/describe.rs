@@ -1,7 +1,7 @@
 use http::Response;
 
 use super::{
-    answer::{Answer, message_head},
+    answer::Answer,
     call_context::CallContext,
     provenance,
     serving::Serving,
@@ -9,7 +9,7 @@ use super::{
     validate::{self, Constraints},
 };
 use crate::{
-    grpc::{Body, Failure},
+    grpc::{Body, Failure, message_head},
     model::{Freshness, Query},
     proto::{DescribeInstanceInformationRequest, DescribeInstanceInformationResponse},
     read::{Head, WholePage},

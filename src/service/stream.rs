@@ -10,7 +10,7 @@ use futures_util::{
 use http::Response;
 
 use super::{
-    answer::{Answer, Answers, message_head},
+    answer::{Answer, Answers},
     call_context::CallContext,
     compress::Compression,
     provenance,
@@ -19,7 +19,7 @@ use super::{
     validate::{self, Constraints},
 };
 use crate::{
-    grpc::{Body, CallNotes, Failure},
+    grpc::{Body, CallNotes, Failure, message_head},
     model::{Query, TargetName},
     proto::{StreamInstanceInformationRequest, StreamInstanceInformationResponse},
     read::{Head, Provenance, ReadClock, Reader, WholePage},
