@@ -49,12 +49,12 @@ impl<'a> CallContext<'a> {
     /// INVALID_ARGUMENT if the name is too long, or empty and there is no default; PERMISSION_DENIED.
     pub(super) fn target(&self, name: &str, max_age: Option<Duration>) -> Result<TargetName, Failure> {
         let target = if name.is_empty() {
-            validate::default_target("target", self.serving.default_target.as_ref())?
+            self.default_target("target", max_age)?
         } else {
             validate::name_length("target", name)?;
+            self.authorise(name, name, max_age)?;
             TargetName::from(name)
         };
-        self.authorise(target.as_str(), name, max_age)?;
         self.notes.note(|noted| noted.target = Some(target.clone()));
         Ok(target)
     }
@@ -66,25 +66,23 @@ impl<'a> CallContext<'a> {
     /// As for [`CallContext::target`], and `NOT_FOUND` for a name or glob that matches no target.
     pub(super) fn targets(&self, patterns: &[String], max_age: Option<Duration>) -> Result<Vec<TargetName>, Failure> {
         validate::pattern_count(patterns.len())?;
-        let visible: Vec<&TargetName> =
-            self.serving.listings.targets().map(Target::name).filter(|name| self.sees(name)).collect();
         let mut targets = BTreeSet::new();
-        for (index, pattern) in patterns.iter().enumerate().filter(|(_, pattern)| !pattern.is_empty()) {
-            validate::name_length(&format!("targets[{index}]"), pattern)?;
-            let mut matching = visible.iter().filter(|target| glob::matches(pattern, target.as_str())).peekable();
-            if matching.peek().is_none() {
-                // That a target does not exist is an answer, too: only for callers who may ask about all that the glob
-                // can match.
-                self.authorise(pattern, pattern, None)?;
-                return Err(status::unknown_target(pattern));
-            }
-            targets.extend(matching.map(|&target| target.clone()));
-        }
-        if targets.is_empty() {
-            let target = validate::default_target("targets", self.serving.default_target.as_ref())?;
-            self.authorise(target.as_str(), "", max_age)?;
-            targets.insert(target);
+        if patterns.iter().all(String::is_empty) {
+            targets.insert(self.default_target("targets", max_age)?);
         } else {
+            let visible: Vec<&TargetName> =
+                self.serving.listings.targets().map(Target::name).filter(|name| self.sees(name)).collect();
+            for (index, pattern) in patterns.iter().enumerate().filter(|(_, pattern)| !pattern.is_empty()) {
+                validate::name_length(&format!("targets[{index}]"), pattern)?;
+                let mut matching = visible.iter().filter(|target| glob::matches(pattern, target.as_str())).peekable();
+                if matching.peek().is_none() {
+                    // That a target does not exist is an answer, too: only for callers who may ask about all that the
+                    // glob can match.
+                    self.authorise(pattern, pattern, None)?;
+                    return Err(status::unknown_target(pattern));
+                }
+                targets.extend(matching.map(|&target| target.clone()));
+            }
             for target in &targets {
                 self.authorise(target.as_str(), target.as_str(), max_age)?;
             }
@@ -99,6 +97,13 @@ impl<'a> CallContext<'a> {
     /// Returns whether the caller may know of this target.
     pub(super) fn sees(&self, target: &TargetName) -> bool {
         self.policy().check(&self.principal, self.method, Some(target.as_str()), None).is_ok()
+    }
+
+    /// Authorises a call about the default target, in place of the empty `field`.
+    fn default_target(&self, field: &str, max_age: Option<Duration>) -> Result<TargetName, Failure> {
+        let target = validate::default_target(field, self.serving.default_target.as_ref())?;
+        self.authorise(target.as_str(), "", max_age)?;
+        Ok(target)
     }
 
     /// Authorises a call about a target, or about all that a glob can match. `called` is what the caller wrote, for the
