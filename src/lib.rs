@@ -1,8 +1,8 @@
 //! ssm-gateway: one gRPC service between a company's services and AWS Systems Manager's `DescribeInstanceInformation`.
 //!
 //! A call arrives at the [`edge`]. The [`service`] authorises and validates it and asks [`read`], which fetches pages
-//! from a [`source`], behind which [`aws`] asks SSM as one target sees it. On its way down a call becomes a query of the
-//! [`model`], once; on its way up an answer of AWS becomes encoded records, once, which are sent as they are.
+//! from a [`source`], behind which [`aws`] asks SSM as one target sees it. On its way down a call becomes a query of
+//! the [`model`], once; on its way up an answer of AWS becomes encoded records, once, which are sent as they are.
 //!
 //! # Examples
 //! A gateway in front of the simulator, and a call to it:

@@ -250,7 +250,8 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
     })
 }
 
-/// Returns the proxy that the environment names for an endpoint, as `HOST:PORT`; none for this machine and for metadata.
+/// Returns the proxy that the environment names for an endpoint, as `HOST:PORT`; none for this machine and for
+/// metadata.
 fn proxy(endpoint: &str) -> Option<String> {
     let endpoint: Uri = endpoint.parse().ok()?;
     if is_near(endpoint.host()?) {

@@ -48,8 +48,8 @@ impl Intercept for Repair {
     }
 }
 
-/// Returns the text with U+FFFD in place of each lone surrogate, each run of bytes that is no UTF-8 and each bare control
-/// character within a string; none where nothing has to be replaced.
+/// Returns the text with U+FFFD in place of each lone surrogate, each run of bytes that is no UTF-8 and each bare
+/// control character within a string; none where nothing has to be replaced.
 fn repair(json: &[u8]) -> Option<Vec<u8>> {
     let mut repaired: Option<Vec<u8>> = None;
     let mut at = 0;

@@ -163,7 +163,7 @@ mod tests {
     use prost_types::Timestamp;
 
     use super::*;
-    use crate::{cli::terminal::is_steering, proto::InstanceAggregatedAssociationOverview};
+    use crate::{cli::terminal::is_unprintable, proto::InstanceAggregatedAssociationOverview};
 
     fn printed(format: Format) -> String {
         printed_with(format, Options::default())
@@ -262,7 +262,7 @@ mod tests {
         let at_terminal = Options { is_terminal: true, ..Options::default() };
         for format in [Format::Json, Format::Jsonl, Format::Csv, Format::Table] {
             let text = print(format, at_terminal, &[named(name)], Some(name));
-            assert!(!text.replace('\n', "").contains(is_steering), "{format:?} {text}");
+            assert!(!text.replace('\n', "").contains(is_unprintable), "{format:?} {text}");
             assert!(text.contains("日本 e\u{301}"), "{text}");
         }
         let text = print(Format::Jsonl, at_terminal, &[named(name)], None);

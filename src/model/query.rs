@@ -118,7 +118,8 @@ impl Query {
 pub struct Scope([u8; 16]);
 
 impl Scope {
-    /// Returns the scope of these settings, in an order that never changes; one that is absent differs from an empty one.
+    /// Returns the scope of these settings, in an order that never changes; one that is absent differs from an empty
+    /// one.
     #[must_use]
     pub fn of<'a>(settings: impl IntoIterator<Item = Option<&'a str>>) -> Self {
         let mut hash = Parts::default();

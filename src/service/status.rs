@@ -160,7 +160,8 @@ fn with_aws(failure: Failure, aws: Option<&AwsError>) -> Failure {
     failure.with("aws_error_code", aws.code.as_deref()).with("aws_request_id", aws.request_id.as_deref())
 }
 
-/// Converts AWS's code to an `ErrorInfo` reason: `ThrottlingException` is `THROTTLING`, `InvalidFilterKey` `INVALID_FILTER_KEY`.
+/// Converts AWS's code to an `ErrorInfo` reason: `ThrottlingException` is `THROTTLING`, `InvalidFilterKey`
+/// `INVALID_FILTER_KEY`.
 fn reason(aws_code: &str) -> String {
     let name = aws_code.strip_suffix("Exception").filter(|name| !name.is_empty()).unwrap_or(aws_code);
     let mut reason = String::new();

@@ -194,8 +194,8 @@ pub(super) fn next_token(next_token: Option<String>) -> Option<String> {
     next_token.filter(|token| !token.is_empty())
 }
 
-/// Returns a stream's resume tokens by the query that each belongs to, with the field that it stands in: one target has one
-/// latest token.
+/// Returns a stream's resume tokens by the query that each belongs to, with the field that it stands in: one target has
+/// one latest token.
 pub(super) fn resume_tokens(
     tokens: Vec<String>,
     queries: &[Query],

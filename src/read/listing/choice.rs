@@ -76,8 +76,8 @@ pub(super) fn choose(candidates: &[Candidate], freshness: Freshness, max_stale: 
     }
 }
 
-/// Returns the newest candidate that has an answer within the reader's bounds, stale or not; while upstream `is_held` off, the
-/// newest complete one if there is any.
+/// Returns the newest candidate that has an answer within the reader's bounds, stale or not; while upstream `is_held`
+/// off, the newest complete one if there is any.
 pub(super) fn usable(
     candidates: &[Candidate],
     freshness: Freshness,
